@@ -1,0 +1,109 @@
+"""The denoiser: one residual MLP for both directions, modulated by noise level and condition.
+
+A forward pass has two halves. `modulation` reads what the denoising is conditioned on (noise
+level, direction, condition) and `denoise` applies it to a noisy target. They can be called apart:
+scoring one query against fifty candidates needs the query's modulation only once.
+
+All embeddings are in unit-variance scaling, ``sqrt(D) * unit vector``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FOURIER_FEATURES = 32
+
+
+class Modulation(NamedTuple):
+    """What conditions a denoising, for B rows; index it with `take` to use rows again."""
+
+    condition: Tensor
+    """(B, D) the condition itself, or the null condition."""
+    scale_shift: Tensor
+    """(B, L, 2, W) scale and shift of every residual block."""
+
+    def take(self, rows: Tensor) -> Modulation:
+        """The modulation of some rows, in any order, repeated as often as asked."""
+        return Modulation(self.condition[rows], self.scale_shift[rows])
+
+
+class Block(nn.Module):
+    """``h + W2 silu(W1 (LN(h) * (1 + scale) + shift))``; W2 starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.w1 = nn.Linear(width, width)
+        self.w2 = nn.Linear(width, width)
+        nn.init.zeros_(self.w2.weight)
+        nn.init.zeros_(self.w2.bias)
+
+    def forward(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return h + self.w2(F.silu(self.w1(torch.addcmul(shift, self.norm(h), 1 + scale))))
+
+
+class Denoiser(nn.Module):
+    """Conditional denoiser of embeddings, for both directions at once.
+
+    Args:
+        dimension: D, the embedding size.
+        width: W, the hidden size.
+        blocks: L, the number of residual blocks.
+    """
+
+    def __init__(self, dimension: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.width = width
+        frequencies = torch.exp(
+            torch.linspace(math.log(0.05), math.log(2.0), FOURIER_FEATURES // 2)
+        )
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.null_condition = nn.Parameter(torch.zeros(dimension))
+        self.embed = nn.Sequential(
+            nn.Linear(FOURIER_FEATURES + 2 + dimension, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.modulate = nn.Linear(width, blocks * 2 * width)
+        self.input = nn.Linear(3 * dimension, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, dimension)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def modulation(self, log_snr: Tensor, direction: Tensor, condition: Tensor) -> Modulation:
+        """Reads the conditioning side.
+
+        Args:
+            log_snr: (B,) log signal-to-noise ratio of the noisy target.
+            direction: (B,) int64, an index of `bst.DIRECTIONS`.
+            condition: (B, D).
+        """
+        angles = log_snr[:, None] * self.frequencies
+        which = F.one_hot(direction, 2).to(condition.dtype)
+        features = torch.cat([angles.sin(), angles.cos(), which, condition], dim=-1)
+        scale_shift = self.modulate(F.silu(self.embed(features)))
+        return Modulation(condition, scale_shift.unflatten(-1, (len(self.blocks), 2, self.width)))
+
+    def denoise(self, noisy: Tensor, modulation: Modulation) -> Tensor:
+        """Denoises (B, D) noisy targets under B modulations; returns the raw output (B, D)."""
+        condition = modulation.condition
+        h = self.input(torch.cat([noisy, condition, noisy * condition], dim=-1))
+        for i, block in enumerate(self.blocks):
+            scale, shift = modulation.scale_shift[:, i].unbind(1)
+            h = block(h, scale, shift)
+        return self.output(F.silu(self.norm(h)))
+
+    def forward(
+        self, noisy: Tensor, log_snr: Tensor, direction: Tensor, condition: Tensor
+    ) -> Tensor:
+        """The network's raw output (B, D); see `predictions` for what it means."""
+        return self.denoise(noisy, self.modulation(log_snr, direction, condition))
+
+    def null(self, rows: int) -> Tensor:
+        """The learned null condition of classifier-free guidance, (rows, D)."""
+        return self.null_condition.expand(rows, -1)

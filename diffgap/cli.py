@@ -1,0 +1,306 @@
+"""The command line: each command parses, calls one function, and prints.
+
+Nothing heavy is imported before a command needs it, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffgap import __version__
+from diffgap.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffgap.store import EmbeddingStore
+    from diffgap.sweep.plan import Plan
+
+OUTPUT = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Directory of trials, sweeps and the MLflow database.",
+)
+SETS = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a field of the spec, as in --set trial.train.steps=100. May be repeated.",
+)
+
+
+class Commands(click.Group):
+    """Turns a UserError of any command into one line a mistake and exit status 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            context.exit(2)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: diffgap sweep sweeps/ablation.yaml",
+)
+@click.version_option(__version__)
+def main() -> None:
+    """Train, ablate and compare bridges over the modality gap of frozen embeddings."""
+
+
+@main.command(short_help="Run what is missing of a sweep and print its table.")
+@click.argument("spec", type=click.Path(path_type=Path))
+@SETS
+@click.option("--dry-run", is_flag=True, help="Print the plan; start and write nothing.")
+@click.option(
+    "--resume/--fresh",
+    default=True,
+    help="Go on with what is there (the default), or forget these trials and do them anew.",
+)
+@click.option(
+    "--address", help="Ray cluster to join, such as auto; default RAY_ADDRESS, else a local Ray."
+)
+@OUTPUT
+def sweep(
+    spec: Path,
+    sets: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
+    address: str | None,
+    output: Path,
+) -> None:
+    """Run what is missing of the sweep SPEC and print its table.
+
+    A finished trial is never repeated, whichever sweep ran it: after a crash, Ctrl-C or an edit
+    of SPEC the same command goes on with what is missing. Exit status: 0 all trials finished,
+    1 some failed, 2 the request was wrong, 130 interrupted.
+
+    \b
+    Examples:
+      diffgap sweep sweeps/ablation.yaml
+      diffgap sweep sweeps/ablation.yaml --dry-run
+      diffgap sweep sweeps/ablation.yaml --set store=/data/audiocaps-clap --set seeds=5
+      diffgap sweep sweeps/ablation.yaml --set trial.train.steps=50 --output /tmp/try
+    """
+    from diffgap.ledger import Ledger
+    from diffgap.sweep.plan import make_plan
+
+    console = _console()
+    wanted = _load(spec, sets)
+    ledger = Ledger(output)
+    if dry_run:
+        _print_plan(wanted, ledger, console)
+        return
+    store, uri = _open_store(wanted.store, wanted.task, console)
+    plan = make_plan(wanted, uri, store.fingerprint)
+    from diffgap.sweep.run import INTERRUPTED, run_sweep
+
+    without = run_sweep(plan, ledger, console, address=address, fresh=not resume)
+    _print_tables(ledger, plan.spec.name, console)
+    for label, reason in without.items():
+        click.echo(f"{label}: {reason}", err=True)
+    if without:
+        sys.exit(130 if INTERRUPTED in without.values() else 1)
+
+
+@main.command(short_help="Run one trial in this process, without Ray.")
+@click.argument("spec", type=click.Path(path_type=Path))
+@SETS
+@OUTPUT
+def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
+    """Run the one trial of SPEC in this process, without Ray, and print its metrics.
+
+    SPEC is a sweep's; an axis or more than one seed is refused, for it makes several trials.
+
+    \b
+    Examples:
+      diffgap train sweeps/ablation.yaml --set axes={} --set seeds=1
+      diffgap train my.yaml --set trial.train.steps=100
+    """
+    from diffgap.ledger import Ledger
+    from diffgap.sweep.plan import make_plan
+    from diffgap.training.local import train_here
+
+    console = _console()
+    wanted = _load(spec, sets)
+    trials = wanted.trials()
+    if len(trials) != 1:
+        raise UserError(
+            f"{spec}: makes {len(trials)} trials, and train runs one; add --set axes={{}} "
+            "--set seeds=1, or use: diffgap sweep"
+        )
+    store, uri = _open_store(wanted.store, wanted.task, console)
+    (planned,) = make_plan(wanted, uri, store.fingerprint).trials
+    record = Ledger(output).trial(planned.signature)
+    train_here(planned.trial, planned.signature, uri, record, console)
+    for name, value in sorted(record.metrics().items()):
+        console.print(f"{name:32} {value:10.4f}", highlight=False)
+    console.print(f"Bridge: {record.bridge}")
+
+
+@main.command(short_help="Make an embedding store of a corpus.")
+@click.argument("corpus")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The corpus's directory; for folder: audio files and captions.csv.",
+)
+@click.option("--encoder", required=True, help="Frozen encoder, such as soundscape.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the store is made; must not exist.",
+)
+def embed(corpus: str, root: Path | None, encoder: str, out: Path) -> None:
+    """Encode CORPUS with a frozen encoder into an embedding store.
+
+    Clips that are missing, unreadable or silent are listed and left out.
+
+    \b
+    Examples:
+      diffgap embed folder --root my_sounds --encoder soundscape --out my_store
+      diffgap embed soundscapes --encoder soundscape --out soundscapes_store
+    """
+    from diffgap import corpora
+    from diffgap.encoders.embed import embed as run
+
+    console = _console()
+    with _progress(console, f"Embedding {corpus}") as advance:
+        result = run(corpora.load(corpus, root), encoder, out, progress=advance)
+    for bad in result.rejected:
+        console.print(f"left out: {bad.id} ({bad.stage}): {bad.reason}", highlight=False)
+    counts = ", ".join(f"{n} {split}" for split, n in result.store.manifest.corpus.counts.items())
+    console.print(
+        f"{out}: {counts} clips; {len(result.rejected)} left out; {result.seconds:.0f} s.",
+        highlight=False,
+    )
+
+
+@main.command(short_help="Print the tables of a sweep.")
+@click.argument("sweep")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["terminal", "md"]),
+    default="terminal",
+    show_default=True,
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to a file.")
+@OUTPUT
+def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
+    """Print the tables of SWEEP, finished or not.
+
+    \b
+    Examples:
+      diffgap report ablation
+      diffgap report ablation --format md --out ablation.md
+    """
+    from diffgap.ledger import Ledger
+
+    if style == "terminal" and out is None:
+        _print_tables(Ledger(output), sweep, _console())
+        return
+    from diffgap.files import write_text
+    from diffgap.report.ablation import sweep_table
+    from diffgap.report.render import to_markdown, to_text
+
+    render = {"terminal": to_text, "md": to_markdown}[style]
+    text = render(sweep_table(Ledger(output), sweep))
+    if out is None:
+        click.echo(text)
+    else:
+        write_text(out, text + "\n")
+
+
+main.add_command(report, "summary")
+
+
+@main.command(short_help="Browse the runs in MLflow, on 127.0.0.1.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@OUTPUT
+def ui(port: int, output: Path) -> None:
+    """Serve MLflow's dashboard of the runs in --output on 127.0.0.1 until Ctrl-C.
+
+    \b
+    Example:
+      diffgap ui --port 5001
+    """
+    from diffgap.tracking import serve
+
+    sys.exit(serve(output, port))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _load(spec: Path, sets: tuple[str, ...]) -> Any:
+    from diffgap.encoders.builtin import store_problem
+    from diffgap.spec import load_sweep
+
+    return load_sweep(spec, sets, known_stores=store_problem)
+
+
+def _open_store(name: str, task: str, console: Console) -> tuple[EmbeddingStore, str]:
+    """The store and its absolute URI; a built-in one is built if need be."""
+    from diffgap.encoders.builtin import open_store, store_uri
+
+    with _progress(console, f"Building the corpus {name} (once)") as advance:
+        store = open_store(name, advance)
+    if task not in store.manifest.task:
+        raise UserError(
+            f"task: {task!r} cannot be done on {name}, which serves "
+            f"{', '.join(store.manifest.task)}; choose one of these, or another store"
+        )
+    return store, store_uri(name)
+
+
+def _print_plan(wanted: Any, ledger: Any, console: Console) -> None:
+    from diffgap.encoders.builtin import is_built, open_store, store_uri
+    from diffgap.report.plan import print_plan
+    from diffgap.sweep.plan import make_plan
+
+    if not is_built(wanted.store):
+        console.print(f"The corpus {wanted.store} will be built first (about a minute).")
+        plan: Plan = make_plan(wanted, store_uri(wanted.store), "not built yet")
+        print_plan(plan, None, console)
+        return
+    store = open_store(wanted.store)
+    print_plan(make_plan(wanted, store_uri(wanted.store), store.fingerprint), ledger, console)
+
+
+def _print_tables(ledger: Any, name: str, console: Console) -> None:
+    from diffgap.report.ablation import sweep_table
+    from diffgap.report.render import notes, to_terminal
+    from diffgap.tracking import tracking_uri
+
+    table = sweep_table(ledger, name)
+    console.print()
+    console.print(to_terminal(table))
+    for note in notes(table):
+        console.print(note, highlight=False)
+    console.print(
+        f"MLflow: {tracking_uri(ledger.output)}\n"
+        f"Browse the runs: diffgap ui --output {ledger.output}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _progress(console: Console, what: str) -> Any:
+    from diffgap.progress import clips_bar
+
+    return clips_bar(console, what)

@@ -1,0 +1,66 @@
+"""Stores known by name: built on first use, then kept in the user's cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from diffgap.store import EmbeddingStore
+
+from diffgap import corpora, encoders
+from diffgap.errors import nearest
+
+BUILTIN_ENCODER = "soundscape"
+"""The frozen encoder of the built-in corpora."""
+
+
+def cache_directory() -> Path:
+    """DIFFGAP_CACHE, else `diffgap` in the user's cache directory."""
+    if chosen := os.environ.get("DIFFGAP_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffgap"
+
+
+def store_uri(name: str) -> str:
+    """Where the store of this name is, or will be: a path or URI stands for itself."""
+    if name not in corpora.BUILTIN:
+        return name if "://" in name else str(Path(name).absolute())
+    weights = encoders.load(BUILTIN_ENCODER).checkpoint_hash[:12]
+    return str(cache_directory() / "stores" / f"{name}-{weights}")
+
+
+def is_built(name: str) -> bool:
+    """Whether the store is there; False only for a built-in one before its first use."""
+    return name not in corpora.BUILTIN or Path(store_uri(name)).exists()
+
+
+def store_problem(name: str) -> str | None:
+    """Why no store can be had by this name; None where all is well."""
+    if name in corpora.BUILTIN or "://" in name:
+        return None
+    if not Path(name).exists():
+        hint = nearest(name, corpora.BUILTIN)
+        return f"unknown store {name!r}; {hint} (or give the path of an embedding store)"
+    if not (Path(name) / "manifest.json").is_file():
+        return (
+            f"{name!r} is no embedding store (it has no manifest.json); "
+            f"make one with: diffgap embed folder --root {name} --encoder soundscape --out STORE"
+        )
+    return None
+
+
+def open_store(name: str, progress: Callable[[int, int], None] | None = None) -> EmbeddingStore:
+    """Opens a store by name, path or URI; a built-in one is built if need be.
+
+    Args:
+        name: a built-in corpus, or the path or URI of a store.
+        progress: called with clips done and clips in all while a store is built.
+    """
+    uri = store_uri(name)
+    if not is_built(name):
+        from diffgap.encoders.embed import embed
+
+        corpus = corpora.load(name, None)
+        return embed(corpus, BUILTIN_ENCODER, Path(uri), progress=progress).store
+    return EmbeddingStore.open(uri)

@@ -1,0 +1,31 @@
+"""The errors people see: every mistake of a request at once, one line each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A request that cannot be met as asked.
+
+    Attributes:
+        problems: one line a mistake, each naming the field, the value, what is allowed
+            and the remedy. The command line prints them and exits with status 2.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        assert problems, "a UserError needs at least one problem"
+        self.problems = list(problems)
+        super().__init__("\n".join(problems))
+
+
+class ClipError(ValueError):
+    """One clip that cannot be used; the message is the reason, without the clip's name."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the likeliest known one, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""The summary stage: tables of finished trials, with statistics beside every number."""

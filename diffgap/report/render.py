@@ -1,0 +1,105 @@
+"""The ablation table for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffgap.report.ablation import AblationTable, Figure, Row
+
+
+def to_terminal(table: AblationTable) -> Table:
+    """A rich table: best in bold, a star where a figure differs from the frozen baseline."""
+    shown = Table(title=table.title, title_justify="left", title_style="bold")
+    shown.add_column("")
+    shown.add_column("seeds", justify="right")
+    for column in table.columns:
+        shown.add_column(_heading(column), justify="right")
+    for row in table.rows:
+        cells = [
+            Text(_figure(row.figures[column]), style="bold" if row.figures[column].best else "")
+            for column in row.figures
+        ]
+        shown.add_row(row.name, _seeds(row), *cells)
+    return shown
+
+
+def to_text(table: AblationTable) -> str:
+    """The terminal table and its notes as plain text."""
+    from io import StringIO
+
+    console = Console(file=StringIO(), width=200)
+    console.print(to_terminal(table))
+    for note in notes(table):
+        console.print(note)
+    text: str = console.file.getvalue()
+    return text.rstrip()
+
+
+def to_markdown(table: AblationTable) -> str:
+    """The same table as Markdown, its notes below."""
+
+    def bold(figure: Figure) -> str:
+        return f"**{_figure(figure)}**" if figure.best else _figure(figure)
+
+    lines = [f"**{table.title}**", ""]
+    lines.append("| | seeds | " + " | ".join(map(_heading, table.columns)) + " |")
+    lines.append("|---|---:|" + "---:|" * len(table.columns))
+    for row in table.rows:
+        figures = [bold(row.figures[c]) if c in row.figures else "-" for c in table.columns]
+        lines.append(f"| {row.name} | {_seeds(row)} | " + " | ".join(figures) + " |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(table))])
+
+
+def notes(table: AblationTable) -> list[str]:
+    """What the marks mean, and every cell's verdict against the baseline."""
+    if not any(row.figures for row in table.rows):
+        return ["No trial is finished yet."]
+    said = ["Mean over seeds ± half of the 95 % interval (bootstrap over queries and seeds)."]
+    if table.baseline is None:
+        return [*said, "No frozen baseline in this sweep: nothing to test against."]
+    said.append(
+        f"* differs from {table.baseline}: p < 0.05, paired permutation test over queries, "
+        "Holm-corrected over the table."
+    )
+    return [*said, *_verdicts(table)]
+
+
+def _verdicts(table: AblationTable) -> Iterator[str]:
+    for row in table.rows:
+        if row.name == table.baseline or not row.figures:
+            continue
+        parts = [
+            f"{_heading(column)} {figure.difference:+.1f} points (p {_p(figure.p)})"
+            for column, figure in row.figures.items()
+            if column[1] == 5 and figure.difference is not None and figure.p is not None
+        ]
+        stars = sum(figure.significant for figure in row.figures.values())
+        yield (
+            f"{row.name} against {table.baseline}: {', '.join(parts)}; "
+            f"{stars} of {len(row.figures)} figures differ."
+        )
+
+
+def _heading(column: tuple[str, int]) -> str:
+    direction, k = column
+    source, _, target = direction.partition("_to_")
+    return f"{source}->{target} R@{k}"
+
+
+def _figure(figure: Figure) -> str:
+    interval = figure.interval
+    star = "*" if figure.significant else ""
+    return f"{interval.mean:.1f} ± {(interval.high - interval.low) / 2:.1f}{star}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def _seeds(row: Row) -> str:
+    cell = row.cell
+    return str(cell.seeds) if cell.seeds == cell.planned else f"{cell.seeds} of {cell.planned}"

@@ -1,0 +1,66 @@
+"""Training pairs, resident on the device, and the batch of every step.
+
+A step's batch and randomness follow from (seed, step) alone: a resumed trial needs no saved
+generator, and every data-parallel worker draws the same batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffgap.store import Pairs
+
+
+class PairTable:
+    """The training split on the device.
+
+    Args:
+        pairs: the split, N clips with M texts or videos.
+        batch_size: P, pairs a step.
+        seed: the trial's seed.
+        device: where embeddings and batches live.
+    """
+
+    def __init__(self, pairs: Pairs, batch_size: int, seed: int, device: torch.device) -> None:
+        self.x = torch.from_numpy(pairs.x).to(device)
+        self.a = torch.from_numpy(pairs.a).to(device)
+        self.owner = torch.from_numpy(pairs.owner).to(device)
+        self.batch_size, self.seed = batch_size, seed
+        self.generator = torch.Generator(device)
+        self._orders: dict[int, Tensor] = {}
+
+    def generator_at(self, step: int) -> torch.Generator:
+        """The generator of a step's noise, the same however the step is reached."""
+        self.generator.manual_seed(_mix(self.seed, 2 * step))
+        return self.generator
+
+    def rows(self, step: int) -> Tensor:
+        """The (P,) rows of x of a step: one endless run through shuffled passes of the data."""
+        first, count = step * self.batch_size, len(self.x)
+        last = first + self.batch_size - 1
+        passes = torch.cat([self._order(i) for i in range(first // count, last // count + 1)])
+        return passes[first % count : first % count + self.batch_size]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x (P, D), a (P, D) and clip (P,) of a step."""
+        rows = self.rows(step)
+        clip = self.owner[rows]
+        return self.x[rows], self.a[clip], clip
+
+    def _order(self, number: int) -> Tensor:
+        if number not in self._orders:
+            self._orders = {i: o for i, o in self._orders.items() if i >= number - 1}
+            generator = torch.Generator().manual_seed(_mix(self.seed, 2 * number + 1))
+            order = torch.randperm(len(self.x), generator=generator)
+            self._orders[number] = order.to(self.x.device)
+        return self._orders[number]
+
+
+def _mix(seed: int, stream: int) -> int:
+    """A 63-bit generator seed from a trial's seed and a stream number (SplitMix64's mixing)."""
+    mask = (1 << 64) - 1
+    z = (seed * 0x9E3779B97F4A7C15 + stream + 1) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return (z ^ (z >> 31)) >> 1

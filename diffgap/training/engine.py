@@ -1,0 +1,134 @@
+"""DeepSpeed: the process group, the engine of one trial, and the averaged weights beside it.
+
+The only module that imports DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffgap.spec import Train
+
+
+def _import_deepspeed() -> Any:
+    """DeepSpeed, without the second that its autotuner spends on importing MLflow."""
+    hidden = "mlflow" not in sys.modules
+    if hidden:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        import deepspeed
+    finally:
+        if hidden:
+            del sys.modules["mlflow"]
+    deepspeed.utils.logger.setLevel("ERROR")
+    return deepspeed
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """DeepSpeed's process group: the one that is there already, else one of this process alone."""
+    deepspeed = _import_deepspeed()
+    # An inference-only operator, which would spend 20 s in a compiler on its first use.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    alone = not torch.distributed.is_initialized()
+    if alone:
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+    try:
+        yield
+    finally:
+        if alone:
+            deepspeed.comm.destroy_process_group()
+
+
+def lr_factor(train: Train, step: int) -> float:
+    """The learning rate of a step as a share of its peak.
+
+    ``cosine``: linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017).
+    ``one_cycle``: half a cosine up from 1/25, then down to zero (Smith & Topin 2019).
+    """
+    warmup = train.warmup * train.steps
+    if step < warmup:
+        up = (step + 1) / (warmup + 1)
+        if train.lr_schedule == "cosine":
+            return up
+        return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * up))
+    down = (step - warmup) / max(1.0, train.steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, down)))
+
+
+def deepspeed_config(train: Train, workers: int, device: torch.device) -> dict[str, Any]:
+    """DeepSpeed's configuration of a trial; the global batch is split evenly among the workers."""
+    on_gpu = device.type == "cuda"
+    bf16 = train.precision == "bf16" or (train.precision == "auto" and on_gpu)
+    return {
+        "train_micro_batch_size_per_gpu": train.batch_size // workers,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": train.gradient_clipping,
+        "zero_optimization": {"stage": train.zero_stage},
+        # Autocast keeps fp32 weights in every ZeRO stage: EMA and checkpoints lose nothing.
+        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": train.lr,
+                "weight_decay": train.weight_decay,
+                "torch_adam": True,
+            },
+        },
+        "steps_per_print": sys.maxsize,
+    }
+
+
+def make_engine(model: nn.Module, train: Train, workers: int, device: torch.device) -> Any:
+    """Wraps a model into a DeepSpeed engine on `device`; needs a process group."""
+    deepspeed = _import_deepspeed()
+    engine, *_ = deepspeed.initialize(
+        model=model.to(device),
+        model_parameters=list(model.parameters()),
+        config=deepspeed_config(train, workers, device),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(train, step)
+        ),
+    )
+    return engine
+
+
+class Average:
+    """Exponential moving average of a model's weights (EMA), kept in a twin of the model.
+
+    Args:
+        twin: a copy of the model, on its device, taken before DeepSpeed shards anything.
+        decay: share of the old average; 0 keeps the latest weights.
+    """
+
+    def __init__(self, twin: nn.Module, decay: float) -> None:
+        self.twin = twin.requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int, zero_stage: int) -> None:
+        """Moves the average towards the model; early steps forget faster (step + 1)/(step + 10)."""
+        decay = min(self.decay, (step + 1) / (step + 10))
+        parameters = list(model.parameters())
+        with _whole(parameters, zero_stage):
+            torch._foreach_lerp_(list(self.twin.parameters()), parameters, 1 - decay)
+
+
+@contextmanager
+def _whole(parameters: list[nn.Parameter], zero_stage: int) -> Iterator[None]:
+    """ZeRO 3 keeps a slice of each parameter per worker: gather them for as long as needed."""
+    if zero_stage < 3:
+        yield
+        return
+    with _import_deepspeed().zero.GatheredParameters(parameters):
+        yield
