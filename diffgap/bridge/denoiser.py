@@ -56,6 +56,8 @@ class Denoiser(nn.Module):
         blocks: L, the number of residual blocks.
     """
 
+    frequencies: Tensor
+
     def __init__(self, dimension: int, width: int, blocks: int) -> None:
         super().__init__()
         self.width = width

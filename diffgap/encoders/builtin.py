@@ -6,10 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from diffgap.store import EmbeddingStore
-
 from diffgap import corpora, encoders
 from diffgap.errors import nearest
+from diffgap.store import EmbeddingStore
 
 BUILTIN_ENCODER = "soundscape"
 """The frozen encoder of the built-in corpora."""

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
+
+from diffgap.bridge import bst
+from diffgap.bridge.model import DiffGAP
+from diffgap.bridge.scores import Reranker, ScoreConfig, pair_features, rerank
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.retrieval import (
     QueryRanks,
@@ -16,11 +21,6 @@ from diffgap.evaluation.retrieval import (
     summary,
 )
 from diffgap.store import Pairs
-from torch import Tensor
-
-from diffgap.bridge import bst
-from diffgap.bridge.model import DiffGAP
-from diffgap.bridge.scores import Reranker, ScoreConfig, pair_features, rerank
 
 CHUNK = 512
 """Queries scored at once: bounds memory to CHUNK x gallery scores."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
@@ -29,14 +30,11 @@ def to_terminal(table: AblationTable) -> Table:
 
 def to_text(table: AblationTable) -> str:
     """The terminal table and its notes as plain text."""
-    from io import StringIO
-
-    console = Console(file=StringIO(), width=200)
+    console = Console(file=(written := StringIO()), width=200)
     console.print(to_terminal(table))
     for note in notes(table):
         console.print(note)
-    text: str = console.file.getvalue()
-    return text.rstrip()
+    return written.getvalue().rstrip()
 
 
 def to_markdown(table: AblationTable) -> str:

@@ -37,7 +37,7 @@ class Progress:
     history: list[Point] = field(default_factory=list)
 
 
-def save(path: Path, engine: Any, average: Average, progress: Progress, rank: int) -> None:
+def save(path: Path, engine: Any, average: Average[Any], progress: Progress, rank: int) -> None:
     """Writes a checkpoint into a directory of its own; every worker must take part."""
     engine.save_checkpoint(str(path), tag=TAG)
     if rank == 0:
@@ -45,7 +45,7 @@ def save(path: Path, engine: Any, average: Average, progress: Progress, rank: in
         (path / PROGRESS).write_text(json.dumps(asdict(progress)))
 
 
-def load(path: Path, engine: Any, average: Average, zero_stage: int, workers: int) -> Progress:
+def load(path: Path, engine: Any, average: Average[Any], zero_stage: int, workers: int) -> Progress:
     """Restores engine and average; every worker must take part.
 
     Raises:

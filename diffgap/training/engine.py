@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     alone = not torch.distributed.is_initialized()
     if alone:
-        store = torch.distributed.HashStore()
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
     try:
@@ -103,7 +103,10 @@ def make_engine(model: nn.Module, train: Train, workers: int, device: torch.devi
     return engine
 
 
-class Average:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Average(Generic[Model]):
     """Exponential moving average of a model's weights (EMA), kept in a twin of the model.
 
     Args:
@@ -111,8 +114,8 @@ class Average:
         decay: share of the old average; 0 keeps the latest weights.
     """
 
-    def __init__(self, twin: nn.Module, decay: float) -> None:
-        self.twin = twin.requires_grad_(False)
+    def __init__(self, twin: Model, decay: float) -> None:
+        self.twin: Model = twin.requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
@@ -121,7 +124,7 @@ class Average:
         decay = min(self.decay, (step + 1) / (step + 10))
         parameters = list(model.parameters())
         with _whole(parameters, zero_stage):
-            torch._foreach_lerp_(list(self.twin.parameters()), parameters, 1 - decay)
+            torch._foreach_lerp_(list(self.twin.parameters()), [*parameters], 1 - decay)
 
 
 @contextmanager

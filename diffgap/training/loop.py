@@ -85,7 +85,12 @@ def train(
 
 
 def _steps(
-    engine: Any, average: Average, table: PairTable, settings: Train, host: Host, steps: range
+    engine: Any,
+    average: Average[DiffGAP],
+    table: PairTable,
+    settings: Train,
+    host: Host,
+    steps: range,
 ) -> list[Point]:
     """Runs some optimiser steps; losses stay on the device until the last of them."""
     losses = torch.zeros(len(steps), 3, device=host.device)

@@ -1,0 +1,63 @@
+"""The embedded corpus `soundscapes`: procedural scenes, each heard, seen and told.
+
+Any clip can be rendered alone, in any process: everything follows from its split and number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from diffgap.corpora.base import Clip
+from diffgap.corpora.soundscapes.audio import RATE, render_audio
+from diffgap.corpora.soundscapes.captions import write_caption
+from diffgap.corpora.soundscapes.scenes import KINDS, Scene, draw_scene, generator
+from diffgap.corpora.soundscapes.video import render_video
+
+SEED = 1
+COUNTS = {"train": 8000, "val": 1000, "test": 1000}
+CAPTIONS = {"train": 1, "val": 3, "test": 3}
+"""Captions a clip, as in AudioCaps more for evaluation than for training."""
+
+
+class SoundscapeCorpus:
+    """Soundscapes; a clip's id is its split and number, such as ``train-00042``.
+
+    Args:
+        counts: clips per split. The splits of a store are train, val and test; the encoders were
+            trained on clips of a split of their own.
+        captions: captions a clip, where they are not those of `CAPTIONS`.
+    """
+
+    name = "soundscapes"
+    modalities: tuple[str, ...] = ("audio", "text", "video")
+
+    def __init__(
+        self, counts: Mapping[str, int] | None = None, captions: int | None = None
+    ) -> None:
+        self._counts = dict(counts or COUNTS)
+        self._captions = captions
+
+    def clips(self) -> list[Clip]:
+        return [self._clip(s, i) for s, count in self._counts.items() for i in range(count)]
+
+    def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
+        scene = _scene(clip.id)
+        return render_audio(scene, generator("audio", SEED, clip.id)), RATE
+
+    def video(self, clip: Clip) -> np.ndarray:
+        return render_video(_scene(clip.id), generator("video", SEED, clip.id))
+
+    def _clip(self, split: str, number: int) -> Clip:
+        name = f"{split}-{number:05d}"
+        scene = _scene(name)
+        rng = generator("captions", SEED, name)
+        count = self._captions or CAPTIONS.get(split, 1)
+        captions = tuple(write_caption(scene, rng) for _ in range(count))
+        loudest = max(scene.events, key=lambda event: event.loudness)
+        return Clip(name, split, captions, label=KINDS[loudest.kind].names[0])
+
+
+def _scene(name: str) -> Scene:
+    return draw_scene(generator("scene", SEED, name))

@@ -1,0 +1,256 @@
+"""Everything that can be wrong with a sweep, told in one pass.
+
+A field that is wrong is reported and then left at its default, so that the checks of the rest
+still run: one misspelt key does not hide an impossible combination.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from diffgap.errors import nearest
+from diffgap.spec.document import Document, Key, show
+from diffgap.spec.models import SweepSpec, Trial, TrialSpec, leaf_fields, with_values
+
+TYPES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a block of keys",
+    "model": "a block of keys",
+}
+
+STAND_IN = {"name": "unnamed", "store": "unnamed"}
+
+Stores = Callable[[str], str | None]
+
+
+def check(document: Document, known_stores: Stores | None) -> SweepSpec | None:
+    """Adds all problems to the document; the spec is whole where there are none."""
+    before = len(document.problems)
+    tree = copy.deepcopy(document.tree)
+    bad = {key for key, _ in document.problems}
+    for key, problem in _field_problems(tree):
+        document.problems.append((key, problem))
+        bad.add(key)
+        _drop(tree, key)
+    for key, problem in _axis_problems(tree):
+        document.problems.append((key, problem))
+        bad.add(key)
+        tree["axes"].pop(key[1], None)
+    try:
+        spec = SweepSpec.model_validate({**STAND_IN, **tree})
+    except ValidationError:
+        assert len(document.problems) > before, "a spec that fails must have a problem"
+        return None
+    if known_stores and ("store",) not in bad and (unknown := known_stores(spec.store)):
+        document.problems.append((("store",), unknown))
+    for keys, problem in _combinations(spec):
+        if not bad.intersection(keys):
+            document.problems.append((keys[0], problem))
+    return spec
+
+
+# Fields -----------------------------------------------------------------------------------------
+
+
+def _field_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+    try:
+        SweepSpec.model_validate(tree)
+    except ValidationError as error:
+        yield from _explained(error, SweepSpec)
+    seeds = tree.get("seeds")
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+        return
+    if len(set(seeds)) < len(seeds):
+        yield ("seeds",), f"{_short(seeds)} names a seed twice; keep each once"
+    if any(not 0 <= seed < 2**31 for seed in seeds):
+        yield ("seeds",), f"{_short(seeds)} leaves [0, 2147483647]; use small whole numbers"
+
+
+def _explained(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Key, str]]:
+    """pydantic's errors in our words; the branches of a union are one problem."""
+    seen = set()
+    for detail in error.errors(include_url=False):
+        key = _existing(detail["loc"], root)
+        if key not in seen:
+            seen.add(key)
+            yield key, _explain(detail, key, root)
+
+
+def _existing(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
+    """An error's path without the names that pydantic gives to the branches of a union."""
+    if root is SweepSpec and loc[0] == "seeds":
+        return ("seeds",)
+    return tuple(loc)
+
+
+def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
+    model, schema = _schema(key, root)
+    kind, value = detail["type"], detail["input"]
+    if kind == "missing":
+        return f"is missing; add {show(key)}: to the file"
+    if kind == "extra_forbidden":
+        return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
+    if key == ("seeds",):
+        return f"{value!r} is no number in [1, 10000] and no list of whole numbers; use 3"
+    remedy = _remedy(schema)
+    if kind == "literal_error":
+        allowed = _choices(model, key)
+        return f"{value!r} is not one of {', '.join(allowed)}; {nearest(str(value), allowed)}"
+    if kind.endswith("_type"):
+        wanted = TYPES.get(kind.removesuffix("_type"), kind)
+        return f"{_short(value)} is not {wanted}; {remedy}"
+    if kind == "too_short":
+        return f"is empty; {remedy}"
+    if kind == "string_pattern_mismatch":
+        return f"{_short(value)} is not a name; {remedy}"
+    return f"{_short(value)} is not in {_range(schema)}; {remedy}"
+
+
+def _schema(key: Key, root: type[BaseModel]) -> tuple[type[BaseModel], dict[str, Any]]:
+    """The innermost model on the way to a path, and the JSON schema of its field there."""
+    model = root
+    schema: dict[str, Any] = {}
+    for part in key:
+        if isinstance(part, int):
+            schema = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            break
+        schema = model.model_json_schema()["properties"].get(part, {})
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation if part != key[-1] or len(key) == 1 else model
+    return model, schema
+
+
+def _choices(model: type[BaseModel], key: Key) -> list[str]:
+    names = [part for part in key if isinstance(part, str)]
+    annotation = model.model_fields[names[-1]].annotation
+    inner = get_args(annotation)
+    return [str(v) for v in inner if isinstance(v, str)] or [str(v) for v in get_args(inner[0])]
+
+
+def _range(schema: dict[str, Any]) -> str:
+    """The interval that a number's schema allows, such as ``(0, 1)`` or ``[1, inf)``."""
+    low = f"({schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else None
+    low = low or (f"[{schema['minimum']:.10g}" if "minimum" in schema else "(-inf")
+    high = f"{schema['exclusiveMaximum']:.10g})" if "exclusiveMaximum" in schema else None
+    high = high or (f"{schema['maximum']:.10g}]" if "maximum" in schema else "inf)")
+    return f"{low}, {high}"
+
+
+def _remedy(schema: dict[str, Any]) -> str:
+    if remedy := schema.get("remedy"):
+        return str(remedy)
+    default = schema.get("default")
+    if default is None or isinstance(default, dict):
+        return "see the example specs in sweeps/"
+    return f"the default is {str(default).lower() if isinstance(default, bool) else default}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _drop(tree: dict[str, Any], key: Key) -> None:
+    """Removes a wrong value, so that its default stands in; of a list, the whole list."""
+    names = [part for part in key if isinstance(part, str)]
+    block: Any = tree
+    for name in names[:-1]:
+        block = block.get(name) if isinstance(block, dict) else None
+    if isinstance(block, dict):
+        block.pop(names[-1], None)
+
+
+# Axes -------------------------------------------------------------------------------------------
+
+
+def _axis_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+    fields = leaf_fields(TrialSpec)
+    for axis, values in list((tree.get("axes") or {}).items()):
+        key: Key = ("axes", axis)
+        if axis not in fields:
+            inside = [name for name in fields if name.startswith(f"{axis}.")]
+            hint = f"it is a block; use {inside[0]}" if inside else nearest(axis, fields)
+            yield key, f"no field of a trial; {hint}"
+        elif not values:
+            yield key, "is empty; list the values to try"
+        elif len({repr(value) for value in values}) < len(values):
+            yield key, f"{_short(values)} holds a value twice; keep each once"
+        else:
+            yield from _value_problems(axis, values)
+
+
+def _value_problems(axis: str, values: list[Any]) -> Iterator[tuple[Key, str]]:
+    for i, value in enumerate(values):
+        try:
+            TrialSpec.model_validate(with_values({}, {axis: value}))
+        except ValidationError as error:
+            for _, problem in _explained(error, TrialSpec):
+                yield ("axes", axis, i), problem
+
+
+# Combinations -----------------------------------------------------------------------------------
+
+
+def _combinations(spec: SweepSpec) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """Fields that are right alone and wrong together: their paths, and what to do."""
+    resources = spec.resources
+    gpus: Key = ("resources", "gpus_per_worker")
+    workers: Key = ("resources", "workers")
+    if resources.gpus_per_worker > 1:
+        yield (
+            (gpus,),
+            f"{resources.gpus_per_worker:g} is more than a worker can use; keep 1 and raise "
+            "resources.workers",
+        )
+    if resources.gpus_per_worker % 1 and resources.workers > 1:
+        yield (
+            (gpus, workers),
+            f"{resources.gpus_per_worker:g} with {resources.workers} workers would put two ranks "
+            "on one GPU, which NCCL refuses; use 1, or one worker",
+        )
+
+    def at(field: str) -> Key:
+        return ("axes", field) if field in spec.axes else ("trial", *field.split("."))
+
+    if spec.score_is_idle:
+        yield (
+            (at("score.kind"), at("cdm.enabled"), at("bst.enabled")),
+            "'cosine' would score every trained bridge without using it; use bridge, sample or "
+            "rerank",
+        )
+    told = set()
+    for trial in spec.trials():
+        for fields, problem in _trial_combinations(trial, resources.workers):
+            if problem not in told:
+                told.add(problem)
+                yield (*(at(field) for field in fields), workers), problem
+
+
+def _trial_combinations(trial: Trial, workers: int) -> Iterator[tuple[tuple[str, ...], str]]:
+    batch = trial.train.batch_size
+    if batch % workers:
+        below = batch - batch % workers or workers
+        yield (
+            ("train.batch_size",),
+            f"{batch} cannot be shared evenly by {workers} workers; use {below}",
+        )
+    forward = round(batch * trial.bst.fraction)
+    if trial.bst.enabled and trial.bst.mode == "split" and forward in (0, batch):
+        yield (
+            ("bst.fraction", "train.batch_size", "bst.mode", "bst.enabled"),
+            f"{trial.bst.fraction} of a batch of {batch} leaves one direction without a pair; "
+            "use 0.5, or a larger train.batch_size",
+        )

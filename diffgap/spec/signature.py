@@ -1,0 +1,40 @@
+"""What makes an experiment the same experiment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from diffgap.spec.models import Trial
+
+
+def canonical_json(trial: Trial, store_fingerprint: str) -> str:
+    """A trial with its defaults written out, keys sorted, on one store.
+
+    Numbers are written as their models hold them: a float field given as 1 reads 1.0.
+    """
+    content = {"store": store_fingerprint, "trial": trial.model_dump(mode="json")}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def signature(trial: Trial, store_fingerprint: str) -> str:
+    """The first 12 hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(trial, store_fingerprint).encode()).hexdigest()[:12]
+
+
+def flatten(model: BaseModel) -> dict[str, Any]:
+    """A model's plain fields by dotted path, such as ``train.lr``."""
+    flat: dict[str, Any] = {}
+
+    def walk(tree: dict[str, Any], prefix: str) -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = value
+
+    walk(model.model_dump(mode="json"), "")
+    return flat

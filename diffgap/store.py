@@ -1,0 +1,331 @@
+"""Embedding stores: paired, frozen embeddings on disk, in Parquet that any tool can read.
+
+    manifest.json            what is in it; written last, so that a store without one is no store
+    items-*.parquet          one row a clip: id, split, label, audio and/or video, extra columns
+    captions-*.parquet       one row a caption: id of its clip, caption, text
+
+Embeddings are L2-normalised float32. The fingerprint covers the content, not the shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from diffgap.errors import UserError
+from diffgap.files import new_directory
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+TASKS = {"text-audio": ("text", "audio"), "video-audio": ("video", "audio")}
+MANIFEST = "manifest.json"
+
+NORM_TOLERANCE = 1e-3
+SHOWN = 5
+"""Rows named in an error about many."""
+
+
+class EncoderInfo(BaseModel):
+    """The frozen encoder that made a store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    checkpoint_hash: str
+
+
+class CorpusInfo(BaseModel):
+    """The corpus of a store, and its clips per split."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    counts: dict[str, int]
+
+
+class Manifest(BaseModel):
+    """manifest.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int
+    task: list[str]
+    """The tasks that the store's columns serve."""
+    dimension: int
+    dtype: str
+    encoder: EncoderInfo
+    corpus: CorpusInfo
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One split for one task: ``x[i]`` (text or video) belongs to ``a[owner[i]]`` (audio)."""
+
+    ids: tuple[str, ...]
+    """N clip ids, the rows of a."""
+    x: np.ndarray
+    """(M, D) float32 unit vectors."""
+    a: np.ndarray
+    """(N, D) float32 unit vectors."""
+    owner: np.ndarray
+    """(M,) int64."""
+
+
+class EmbeddingStore:
+    """A store opened for reading; use `open`."""
+
+    def __init__(self, manifest: Manifest, items: pa.Table, captions: pa.Table | None) -> None:
+        self.manifest = manifest
+        self._items, self._captions = items, captions
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content, 64 hex digits."""
+        return self.manifest.fingerprint
+
+    @classmethod
+    def open(cls, uri: str | os.PathLike[str]) -> EmbeddingStore:
+        """Opens a store and checks its content.
+
+        Args:
+            uri: a local path, or the URI of any pyarrow filesystem, such as s3://bucket/store.
+
+        Raises:
+            UserError: where it is no store, or its content is wrong; the rows are named.
+        """
+        filesystem, root = _locate(str(uri))
+        manifest = _read_manifest(filesystem, root, str(uri))
+        items = _read_shards(filesystem, root, "items", str(uri))
+        captions = _read_shards(filesystem, root, "captions", str(uri), needed=False)
+        problems = [f"{uri}: {p}" for p in _problems(items, captions, manifest.dimension)]
+        if not problems and _fingerprint(items, captions) != manifest.fingerprint:
+            problems = [f"{uri}: its content is not what manifest.json says; make the store anew"]
+        if problems:
+            raise UserError(*problems)
+        return cls(manifest, items, captions)
+
+    def pairs(self, task: str, split: str) -> Pairs:
+        """The pairs of one split, in the order of the files.
+
+        Raises:
+            UserError: where the store cannot serve the task, or has no clip in the split.
+        """
+        if task not in self.manifest.task:
+            served = ", ".join(self.manifest.task)
+            raise UserError(f"task: {task!r} is not served by this store; it has {served}")
+        x_name, a_name = TASKS[task]
+        items = self._items.filter(pc.equal(self._items["split"], split))
+        if x_name == "text" and self._captions is not None:
+            items = items.filter(pc.is_in(items["id"], self._captions["id"].combine_chunks()))
+        if not len(items):
+            raise UserError(f"store: no clip in its split {split!r}; embed a corpus that has some")
+        ids, a = items["id"].combine_chunks(), vectors(items, a_name)
+        if x_name != "text":
+            x, owner = vectors(items, x_name), np.arange(len(items))
+        else:
+            assert self._captions is not None
+            captions = self._captions.filter(pc.is_in(self._captions["id"], ids))
+            owner = pc.index_in(captions["id"], ids).to_numpy().astype(np.int64)
+            x = vectors(captions, "text")
+        return Pairs(tuple(ids.to_pylist()), x, a, owner)
+
+
+def write_store(
+    path: Path,
+    items: pa.Table,
+    captions: pa.Table | None,
+    encoder: EncoderInfo,
+    corpus: str,
+    extra: dict[str, pa.Table] | None = None,
+) -> EmbeddingStore:
+    """Writes a whole store, or nothing.
+
+    Args:
+        path: the store's directory; must not exist.
+        items: one row a clip.
+        captions: one row a caption; None for a store without text.
+        encoder: what made the embeddings.
+        corpus: the corpus's name.
+        extra: further Parquet files by name, such as ``rejected``.
+
+    Raises:
+        UserError: where the path is taken, or the content is wrong.
+    """
+    if path.exists():
+        raise UserError(f"{path}: exists already; remove it, or give another place")
+    dimension = _dimension(items)
+    if problems := list(_problems(items, captions, dimension)):
+        raise UserError(*problems)
+    counts = {s: pc.sum(pc.equal(items["split"], s)).as_py() or 0 for s in SPLITS}
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        task=[t for t, names in TASKS.items() if set(names) <= _modalities(items, captions)],
+        dimension=dimension,
+        dtype="float32",
+        encoder=encoder,
+        corpus=CorpusInfo(name=corpus, counts=counts),
+        fingerprint=_fingerprint(items, captions),
+    )
+    with new_directory(path) as temporary:
+        pq.write_table(items, temporary / "items-00000.parquet")
+        if captions is not None:
+            pq.write_table(captions, temporary / "captions-00000.parquet")
+        for name, table in (extra or {}).items():
+            pq.write_table(table, temporary / f"{name}.parquet")
+        (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    return EmbeddingStore(manifest, items, captions)
+
+
+def vector_column(values: np.ndarray) -> pa.Array:
+    """(N, D) floats as a column of fixed-size lists of float32."""
+    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def vectors(table: pa.Table, name: str) -> np.ndarray:
+    """A column of fixed-size lists as (N, D) float32."""
+    column = table[name].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size).copy()
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def _locate(uri: str) -> tuple[fs.FileSystem, str]:
+    if "://" in uri:
+        try:
+            return fs.FileSystem.from_uri(uri)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"store: {uri!r} cannot be reached: {error}") from None
+    return fs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def _read_manifest(filesystem: fs.FileSystem, root: str, uri: str) -> Manifest:
+    try:
+        with filesystem.open_input_file(f"{root}/{MANIFEST}") as file:
+            manifest = Manifest.model_validate_json(file.read())
+    except OSError:
+        raise UserError(f"{uri}: no embedding store (it has no {MANIFEST})") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{uri}: {MANIFEST} is wrong at {where}: {first['msg']}") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise UserError(
+            f"{uri}: format version {manifest.format_version} is not {FORMAT_VERSION}; "
+            "make the store anew with this version of diffgap"
+        )
+    return manifest
+
+
+def _read_shards(
+    filesystem: fs.FileSystem, root: str, kind: str, uri: str, needed: bool = True
+) -> pa.Table | None:
+    names = [info.path for info in filesystem.get_file_info(fs.FileSelector(root))]
+    shards = sorted(n for n in names if Path(n).match(f"{kind}-*.parquet"))
+    if not shards:
+        if needed:
+            raise UserError(f"{uri}: holds no {kind}-*.parquet; make the store anew")
+        return None
+    try:
+        return pa.concat_tables(pq.read_table(n, filesystem=filesystem) for n in shards)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{uri}: a {kind} shard cannot be read: {reason}") from None
+
+
+# Checking ---------------------------------------------------------------------------------------
+
+
+def _modalities(items: pa.Table, captions: pa.Table | None) -> set[str]:
+    found = {name for name in ("audio", "video") if name in items.column_names}
+    return found | ({"text"} if captions is not None else set())
+
+
+def _dimension(items: pa.Table) -> int:
+    for name in ("audio", "video"):
+        if name in items.column_names and pa.types.is_fixed_size_list(items[name].type):
+            return int(items[name].type.list_size)
+    raise UserError("items: neither audio nor video is a column of fixed-size float lists")
+
+
+def _problems(items: pa.Table, captions: pa.Table | None, dimension: int) -> Iterator[str]:
+    """Everything wrong with a store's content, one line each."""
+    if missing := {"id", "split"} - set(items.column_names):
+        yield f"items: no column {', '.join(sorted(missing))}; a row needs id and split"
+        return
+    ids = items["id"].to_pylist()
+    if len(set(ids)) < len(ids):
+        twice = [i for i, n in _counts(items["id"]) if n > 1]
+        yield f"items: duplicate ids {_named(twice)}; keep one row a clip"
+    strange = pc.invert(pc.is_in(items["split"], pa.array(SPLITS)))
+    if odd := items.filter(strange)["id"].to_pylist():
+        yield f"items: split is not one of {', '.join(SPLITS)} in rows {_named(odd)}"
+    for name in ("audio", "video"):
+        if name in items.column_names:
+            yield from _vector_problems(items, "items", name, dimension)
+    if captions is None:
+        return
+    if missing := {"id", "caption", "text"} - set(captions.column_names):
+        yield f"captions: no column {', '.join(sorted(missing))}; a row needs id, caption and text"
+        return
+    lost = captions.filter(pc.invert(pc.is_in(captions["id"], items["id"].combine_chunks())))
+    if len(lost):
+        yield f"captions: no clip for the ids {_named(lost['id'].to_pylist())}"
+    yield from _vector_problems(captions, "captions", "text", dimension)
+
+
+def _vector_problems(table: pa.Table, kind: str, name: str, dimension: int) -> Iterator[str]:
+    column = table[name]
+    wanted = pa.list_(pa.float32(), dimension)
+    if column.type != wanted or column.null_count:
+        yield f"{kind}: {name} is {column.type} with {column.null_count} nulls, not {wanted}"
+        return
+    values = vectors(table, name)
+    ids = np.array(table["id"].to_pylist(), dtype=object)
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        yield f"{kind}: {name} is not finite in rows {_named(ids[~finite].tolist())}"
+    lengths = np.linalg.norm(np.where(finite[:, None], values, 0), axis=1)
+    wrong = finite & (np.abs(lengths - 1) > NORM_TOLERANCE)
+    if wrong.any():
+        rows = _named(ids[wrong].tolist())
+        yield f"{kind}: {name} is zero or not L2-normalised in rows {rows}"
+
+
+def _counts(column: pa.ChunkedArray) -> list[tuple[str, int]]:
+    counted = pc.value_counts(column)
+    return [(entry["values"], entry["counts"]) for entry in counted.to_pylist()]
+
+
+def _named(rows: list[Any]) -> str:
+    shown = ", ".join(repr(row) for row in rows[:SHOWN])
+    return shown if len(rows) <= SHOWN else f"{shown} and {len(rows) - SHOWN} more"
+
+
+def _fingerprint(items: pa.Table, captions: pa.Table | None) -> str:
+    """SHA-256 over every column of both tables, row order and all, however they are sharded."""
+    digest = hashlib.sha256()
+    for table in (items, captions):
+        if table is None:
+            continue
+        for name in sorted(table.column_names):
+            column = table[name]
+            digest.update(f"{name}:{column.type}:{len(column)}\n".encode())
+            if pa.types.is_fixed_size_list(column.type):
+                digest.update(vectors(table, name).tobytes())
+            else:
+                digest.update(repr(column.to_pylist()).encode())
+    return digest.hexdigest()
