@@ -323,7 +323,7 @@ def _fingerprint(items: pa.Table, captions: pa.Table | None) -> str:
             continue
         for name in sorted(table.column_names):
             column = table[name]
-            digest.update(f"{name}:{column.type}:{len(column)}\n".encode())
+            digest.update(f"{name}:{len(column)}\n".encode())
             if pa.types.is_fixed_size_list(column.type):
                 digest.update(vectors(table, name).tobytes())
             else:

@@ -24,9 +24,9 @@ from diffgap.encoders.soundscape import WEIGHTS, Towers
 from diffgap.files import write_json
 
 SETTINGS = {
-    "clips": 4000,
+    "clips": 2000,
     "captions": 2,
-    "epochs": 24,
+    "epochs": 30,
     "batch_size": 128,
     "lr": 1.5e-3,
     "weight_decay": 0.05,

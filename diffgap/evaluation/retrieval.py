@@ -19,6 +19,9 @@ ScoreChunk = Callable[[int, int], Tensor]
 CUTOFFS = (1, 5, 10)
 AP_CUTOFF = 10
 
+NOWHERE = 1 << 40
+"""Rank of what is not there."""
+
 
 @dataclass(frozen=True)
 class QueryRanks:
@@ -80,7 +83,7 @@ def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) 
         ranks = torch.stack(
             [_rank(scores, right[:, [i]], others_equal=1) for i in range(widest)], 1
         )
-        ranks = ranks.masked_fill(~there, scores.shape[1] + 1)
+        ranks = ranks.masked_fill(~there, NOWHERE)
         best.append(ranks.amin(1).cpu())
         ap10.append(_average_precision(ranks, count).cpu())
     return QueryRanks(torch.cat(best), torch.cat(ap10))

@@ -14,6 +14,9 @@ RESAMPLES = 2000
 FLIPS = 10_000
 LEVEL = 0.95
 
+BLOCKS = 20
+"""Resamples are drawn in this many blocks, to bound memory."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -48,8 +51,11 @@ def mean_interval(values: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> I
     """
     rng = np.random.default_rng(seed)
     sums, counts = _by_group(values.mean(axis=0), groups)
-    drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    means = (drawn @ sums) / (drawn @ counts)
+    chances = np.full(len(sums), 1 / len(sums))
+    means = np.empty(RESAMPLES)
+    for rows in np.array_split(np.arange(RESAMPLES), BLOCKS):
+        drawn = rng.multinomial(len(sums), chances, size=len(rows))
+        means[rows] = (drawn @ sums) / (drawn @ counts)
     if len(values) > 1:
         between = values.mean(axis=1).var(ddof=1) / len(values)
         means = means + rng.normal(0.0, np.sqrt(between), size=RESAMPLES)
@@ -76,7 +82,7 @@ def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, seed: int =
     observed = abs(sums.sum())
     rng = np.random.default_rng(seed)
     as_large = 0
-    for rows in np.array_split(np.arange(FLIPS), 10):
+    for rows in np.array_split(np.arange(FLIPS), BLOCKS):
         signs = rng.integers(0, 2, size=(len(rows), len(sums)), dtype=np.int8) * 2.0 - 1.0
         as_large += int((np.abs(signs @ sums) >= observed * (1 - 1e-12) - 1e-12).sum())
     return PairedTest(float(difference.mean()), (as_large + 1) / (FLIPS + 1))

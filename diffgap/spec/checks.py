@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -127,10 +128,16 @@ def _schema(key: Key, root: type[BaseModel]) -> tuple[type[BaseModel], dict[str,
         field = model.model_fields.get(part)
         if field is None:
             break
-        schema = model.model_json_schema()["properties"].get(part, {})
+        schema = _properties(model).get(part, {})
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             model = field.annotation if part != key[-1] or len(key) == 1 else model
     return model, schema
+
+
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties
 
 
 def _choices(model: type[BaseModel], key: Key) -> list[str]:

@@ -19,7 +19,8 @@ from diffgap.spec.models import SweepSpec
 
 Key = tuple[str | int, ...]
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
+MAX_DEPTH = 20
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,7 +48,7 @@ class Document:
         """Where a value stands, or else the closest block around it."""
         while key and key not in self.places:
             key = key[:-1]
-        return self.places.get(key, "")
+        return self.places[key] if key else ""
 
     def lines(self) -> list[str]:
         """All problems as people read them, in the order of the file."""
@@ -68,7 +69,11 @@ def show(key: Key) -> str:
     """A path as people write it: ``axes.cdm.enabled[1]``."""
     text = ""
     for part in key:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if part.isprintable() else repr(part)
+            text += f".{name}" if text else name
     return text
 
 
@@ -115,8 +120,6 @@ def _read(path: Path) -> Document:
         tree = _parse(text, document)
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_yaml_reason(error)}") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply; a sweep has a few levels") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no mapping; start it with name: and store:")
     document.tree = tree
@@ -133,16 +136,26 @@ def _yaml_reason(error: yaml.YAMLError) -> str:
 
 def _parse(text: str, document: Document) -> Any:
     """The values of a YAML text; fills in the document's places and problems."""
-    for event in yaml.parse(text, _Loader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            line = getattr(event.start_mark, "line", 0) + 1
-            raise UserError(f"line {line}: anchors and aliases (&, *) are not used in a sweep")
+    _refuse_tricks(text)
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         return _build(loader, node, (), document) if node else None
     finally:
         loader.dispose()
+
+
+def _refuse_tricks(text: str) -> None:
+    """Refuses what no sweep needs and what would make a small file a huge tree."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        line = getattr(event.start_mark, "line", 0) + 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise UserError(f"line {line}: anchors and aliases (&, *) are not used in a sweep")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"line {line}: nested too deeply; a sweep has a few levels")
 
 
 def _build(loader: _Loader, node: yaml.Node, key: Key, document: Document) -> Any:
@@ -184,7 +197,7 @@ def _override(document: Document, text: str) -> None:
     scratch = Document()
     try:
         value = _parse(value_text, scratch)
-    except (yaml.YAMLError, UserError, RecursionError):
+    except (yaml.YAMLError, UserError):
         document.problems.append(((), f"--set {text}: the value is not valid YAML; quote it"))
         return
     document.problems += [((), f"--set {text}: {problem}") for _, problem in scratch.problems]

@@ -1,0 +1,81 @@
+"""A folder of audio: what is read, how it is split, and what each bad file is told."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from diffgap.corpora.folder import FolderCorpus, split_of
+from diffgap.errors import ClipError, UserError
+
+
+def tone(seconds=0.3, rate=16_000):
+    return 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
+
+
+def corpus(tmp_path, csv="file_name,caption\na.wav,a tone\n"):
+    (tmp_path / "captions.csv").write_text(csv)
+    return FolderCorpus(tmp_path)
+
+
+def test_rows_of_one_file_are_its_captions_and_further_columns_are_kept(tmp_path):
+    csv = (
+        'file_name,caption,source,split\na.wav,"one, tone",x,val\nb.wav,two,y,\na.wav,three,x,val\n'
+    )
+    first, second = corpus(tmp_path, csv).clips()
+    assert (first.id, first.captions, first.split) == ("a.wav", ("one, tone", "three"), "val")
+    assert (second.split, second.extra) == (split_of("b.wav"), {"source": "y"})
+
+
+def test_splits_follow_from_the_name_and_are_80_10_10():
+    splits = [split_of(f"{i}.wav") for i in range(5000)]
+    assert splits.count("train") / 5000 == pytest.approx(0.8, abs=0.02)
+    assert splits.count("val") / 5000 == pytest.approx(0.1, abs=0.02)
+    assert split_of("0.wav") == splits[0]
+
+
+@pytest.mark.parametrize(("rate", "suffix"), [(8_000, "wav"), (44_100, "ogg"), (48_000, "flac")])
+def test_any_rate_format_and_number_of_channels(tmp_path, rate, suffix):
+    stereo = np.stack([tone(rate=rate), 0 * tone(rate=rate)], axis=1)
+    soundfile.write(tmp_path / f"a.{suffix}", stereo, rate)
+    read = corpus(tmp_path, f"file_name,caption\na.{suffix},a tone\n")
+    samples, found = read.audio(read.clips()[0])
+    assert (samples.dtype, found) == (np.float32, rate)
+    assert samples == pytest.approx(stereo.mean(axis=1), abs=0.01)
+
+
+def test_each_bad_file_is_told_what_is_wrong(tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(1000), 16_000)
+    soundfile.write(tmp_path / "short.wav", tone(), 16_000)
+    whole = (tmp_path / "short.wav").read_bytes()
+    (tmp_path / "short.wav").write_bytes(whole[:20])
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("not a sound")
+    soundfile.write(tmp_path.parent / "outside.wav", tone(), 16_000)
+    reasons = {
+        "missing.wav": "no such file",
+        "silent.wav": "it is silent",
+        "short.wav": "not readable as audio",
+        "empty.wav": "the file is empty",
+        "text.wav": "not readable as audio",
+        "../outside.wav": "its path climbs out",
+    }
+    read = corpus(tmp_path, "file_name,caption\n" + "".join(f"{n},a sound\n" for n in reasons))
+    for clip in read.clips():
+        with pytest.raises(ClipError, match=reasons[clip.id]):
+            read.audio(clip)
+
+
+def test_a_bad_captions_file_is_refused_with_its_line(tmp_path):
+    with pytest.raises(UserError, match=r"captions.csv: missing; write it with columns"):
+        FolderCorpus(tmp_path)
+    with pytest.raises(UserError, match=r"\(line 1\): no column caption; add it"):
+        corpus(tmp_path, "file_name,text\na.wav,a tone\n")
+    with pytest.raises(UserError, match="names no file"):
+        corpus(tmp_path, "file_name,caption\n")
+    with pytest.raises(UserError, match=r"a\.wav has split 'dev', not one of train, val, test"):
+        corpus(tmp_path, "file_name,caption,split\na.wav,a tone,dev\n")
+    with pytest.raises(UserError, match=r"a\.wav: stands in the splits test, val; keep one"):
+        corpus(tmp_path, "file_name,caption,split\na.wav,a,val\na.wav,b,test\n").clips()
+    (tmp_path / "captions.csv").write_bytes(b"file_name,caption\na.wav,ok\nb.wav,caf\xe9\n")
+    with pytest.raises(UserError, match=r"\(line 3\): not UTF-8"):
+        FolderCorpus(tmp_path)

@@ -1,0 +1,79 @@
+"""Retrieval metrics against the slow, obvious version, chunked or not."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffgap.evaluation.retrieval import ranks_of_captions, ranks_of_owner, summary
+
+CLIPS = 40
+OWNER = torch.arange(CLIPS).repeat_interleave(3)[torch.randperm(3 * CLIPS)]
+
+
+@pytest.fixture
+def scores():
+    """(captions, clips), some of them equal."""
+    torch.manual_seed(0)
+    noise = torch.randn(len(OWNER), CLIPS)
+    noise[torch.arange(len(OWNER)), OWNER] += 1.5
+    return (noise * 4).round() / 4
+
+
+def chunked(scores):
+    return lambda start, stop: scores[start:stop]
+
+
+def obvious_rank(row, right):
+    above = sum(value > row[right] for i, value in enumerate(row) if i != right)
+    equal = sum(value == row[right] for i, value in enumerate(row) if i != right)
+    return 1 + above + (equal + 1) // 2
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_text_to_audio_ranks_every_caption(scores, chunk):
+    found = ranks_of_owner(chunked(scores), OWNER, chunk)
+    rows = scores.tolist()
+    expected = [obvious_rank(rows[i], int(OWNER[i])) for i in range(len(OWNER))]
+    assert found.best.tolist() == expected
+    assert found.ap10.tolist() == pytest.approx([1 / r if r <= 10 else 0 for r in expected])
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_audio_to_text_takes_the_best_caption_and_averages_precision(scores, chunk):
+    found = ranks_of_captions(chunked(scores.T), OWNER, CLIPS, chunk)
+    for clip, row in enumerate(scores.T.tolist()):
+        own = (clip == OWNER).nonzero().flatten().tolist()
+        ranks = sorted(obvious_rank(row, caption) for caption in own)
+        precision = sum((i + 1) / r for i, r in enumerate(ranks) if r <= 10) / len(own)
+        assert found.best[clip] == ranks[0]
+        assert found.ap10[clip].item() == pytest.approx(precision)
+
+
+def test_captions_may_differ_in_number():
+    owner = torch.tensor([1, 0, 1, 2])
+    scores = torch.tensor([[0.1, 0.9, 0.2, 0.3], [0.5, 0.1, 0.9, 0.0], [0.9, 0.8, 0.7, 0.6]])
+    found = ranks_of_captions(chunked(scores), owner, 3, 2)
+    assert found.best.tolist() == [1, 1, 4]
+    assert found.ap10.tolist() == pytest.approx([1.0, 1.0, 0.25])
+
+
+def test_a_constant_score_earns_the_middle_rank():
+    found = ranks_of_owner(chunked(torch.zeros(101, 101)), torch.arange(101), 50)
+    assert set(found.best.tolist()) == {51}
+    assert summary(found)["R10"] == 0
+
+
+def test_nan_scores_are_refused():
+    scores = torch.eye(4)
+    scores[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="1 of 16 scores are NaN"):
+        ranks_of_owner(chunked(scores), torch.arange(4), 10)
+
+
+def test_summary_is_in_percent_and_counts_ranks_from_one():
+    found = ranks_of_owner(chunked(torch.eye(8)), torch.arange(8), 3)
+    assert summary(found) == {"R1": 100, "R5": 100, "R10": 100, "MedR": 1, "mAP10": 100}
+    queries = torch.tensor([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [3, 2, 1]])
+    found = ranks_of_owner(chunked(queries), torch.tensor([0, 1, 2, 2]), 3)
+    assert summary(found)["MedR"] == np.median([1, 2, 3, 3])
+    assert summary(found)["R1"] == 25

@@ -1,0 +1,269 @@
+"""Every way of being wrong has its line: the field, the place, what is allowed, the remedy."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffgap.errors import UserError
+from diffgap.spec import load_sweep
+
+GOOD = """\
+name: try
+store: soundscapes
+trial:
+  cdm: {enabled: true}
+  train:
+    steps: 10
+    batch_size: 64
+"""
+
+
+def known(name):
+    return None if name == "soundscapes" else f"unknown store {name!r}; did you mean soundscapes?"
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return load_sweep(path, overrides, known_stores=known)
+
+
+def problems(tmp_path, text, *overrides):
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text, *overrides)
+    return caught.value.problems
+
+
+WRONG = {
+    "misspelt key": (
+        GOOD.replace("enabled", "enabeld"),
+        "trial.cdm.enabeld (line 4): unknown key; did you mean enabled?",
+    ),
+    "unknown block": (
+        GOOD + "seedz: 3\n",
+        "seedz (line 8): unknown key; did you mean seeds?",
+    ),
+    "wrong type": (
+        GOOD.replace("10", "many"),
+        "trial.train.steps (line 6): 'many' is not an integer; "
+        "give a number of optimiser steps such as 1500",
+    ),
+    "text for a flag": (
+        GOOD.replace("true", "maybe"),
+        "trial.cdm.enabled (line 4): 'maybe' is not true or false; the default is true",
+    ),
+    "flag for a number": (
+        GOOD.replace("10", "true"),
+        "trial.train.steps (line 6): True is not an integer; "
+        "give a number of optimiser steps such as 1500",
+    ),
+    "fraction for a count": (
+        GOOD.replace("64", "64.5"),
+        "trial.train.batch_size (line 7): 64.5 is not an integer; the default is 1024",
+    ),
+    "out of an open range": (
+        GOOD + "  bst: {fraction: 1.4}\n",
+        "trial.bst.fraction (line 8): 1.4 is not in (0, 1); use 0.5 for an even split",
+    ),
+    "below a closed range": (
+        GOOD.replace("10", "0"),
+        "trial.train.steps (line 6): 0 is not in [1, 10000000]; "
+        "give a number of optimiser steps such as 1500",
+    ),
+    "unknown choice": (
+        GOOD.replace("enabled: true", "schedule: cosin"),
+        "trial.cdm.schedule (line 4): 'cosin' is not one of cosine, linear; did you mean cosine?",
+    ),
+    "a value for a block": (
+        GOOD + "resources: 4\n",
+        "resources (line 8): 4 is not a block of keys; see the example specs in sweeps/",
+    ),
+    "a bad noise level": (
+        GOOD + "  score: {levels: [0.3, 1.5]}\n",
+        "trial.score.levels[1] (line 8): 1.5 is not in (0, 1)",
+    ),
+    "unknown store": (
+        GOOD.replace("soundscapes", "soundscape"),
+        "store (line 2): unknown store 'soundscape'; did you mean soundscapes?",
+    ),
+    "missing store": (
+        GOOD.replace("store: soundscapes\n", ""),
+        "store: is missing; add store: to the file",
+    ),
+    "a name for a path": (
+        GOOD.replace("name: try", "name: ../x"),
+        "name (line 1): '../x' is not a name; use letters, digits",
+    ),
+    "twice the same key": (
+        GOOD + "name: again\n",
+        "name (line 1): stands twice, at line 1 and line 8; keep one",
+    ),
+    "seeds of no kind": (
+        GOOD + "seeds: none\n",
+        "seeds (line 8): 'none' is no number in [1, 10000] and no list of whole numbers; use 3",
+    ),
+    "a seed twice": (
+        GOOD + "seeds: [1, 2, 1]\n",
+        "seeds (line 8): [1, 2, 1] names a seed twice; keep each once",
+    ),
+    "axis of no field": (
+        GOOD + "axes: {cdm.enabeld: [true]}\n",
+        "axes.cdm.enabeld (line 8): no field of a trial; did you mean cdm.enabled?",
+    ),
+    "axis of a block": (
+        GOOD + "axes: {cdm: [1]}\n",
+        "axes.cdm (line 8): no field of a trial; it is a block; use cdm.enabled",
+    ),
+    "axis without values": (
+        GOOD + "axes: {cdm.enabled: []}\n",
+        "axes.cdm.enabled (line 8): is empty; list the values to try",
+    ),
+    "axis with one value": (
+        GOOD + "axes: {cdm.enabled: true}\n",
+        "axes.cdm.enabled (line 8): True is not a list",
+    ),
+    "axis with a bad value": (
+        GOOD + "axes:\n  train.lr:\n    - 0.1\n    - -1\n",
+        "axes.train.lr[1] (line 11): -1 is not in (0, 1]; the default is 0.001",
+    ),
+    "axis with a value twice": (
+        GOOD + "axes: {train.lr: [0.1, 0.1]}\n",
+        "axes.train.lr (line 8): [0.1, 0.1] holds a value twice; keep each once",
+    ),
+    "batch that cannot be shared": (
+        GOOD + "resources: {workers: 3}\n",
+        "trial.train.batch_size (line 7): 64 cannot be shared evenly by 3 workers; use 63",
+    ),
+    "axis batch that cannot be shared": (
+        GOOD + "axes: {train.batch_size: [64, 66]}\nresources: {workers: 4}\n",
+        "axes.train.batch_size (line 8): 66 cannot be shared evenly by 4 workers; use 64",
+    ),
+    "split that leaves nothing": (
+        GOOD.replace("64", "2") + "  bst: {fraction: 0.9}\n",
+        "trial.bst.fraction (line 8): 0.9 of a batch of 2 leaves one direction without a pair",
+    ),
+    "two ranks on one GPU": (
+        GOOD + "resources:\n  workers: 2\n  gpus_per_worker: 0.5\n",
+        "resources.gpus_per_worker (line 10): 0.5 with 2 workers would put two ranks on one GPU",
+    ),
+    "two GPUs for one rank": (
+        GOOD + "resources: {gpus_per_worker: 2}\n",
+        "resources.gpus_per_worker (line 8): 2 is more than a worker can use",
+    ),
+    "a score that uses no bridge": (
+        GOOD + "  score: {kind: cosine}\n",
+        "trial.score.kind (line 8): 'cosine' would score every trained bridge without using it",
+    ),
+    "an anchor": (
+        GOOD.replace("{enabled: true}", "&a {enabled: true}"),
+        "line 4: anchors and aliases (&, *) are not used in a sweep",
+    ),
+    "a Python object": (
+        GOOD.replace("10", "!!python/object:os.system x"),
+        "trial.train.steps (line 6): 'x' cannot be read as tag:yaml.org,2002:python",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), WRONG.values(), ids=WRONG.keys())
+def test_each_mistake_is_told_with_its_place_and_remedy(tmp_path, text, expected):
+    assert any(line.startswith(expected) for line in problems(tmp_path, text))
+
+
+WHOLE_FILE = {
+    "no file": (None, "No such file"),
+    "not YAML": ("name: [\n", "(line 2, column 1): not valid YAML"),
+    "empty": ("", "holds no mapping; start it with name: and store:"),
+    "a list": ("- 1\n", "holds no mapping"),
+    "Latin-1": ("name: caf\xe9\n", "not UTF-8 at byte 9"),
+    "a deep nest": ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), WHOLE_FILE.values(), ids=WHOLE_FILE.keys())
+def test_a_file_that_is_no_spec_is_refused_in_one_line(tmp_path, text, expected):
+    path = tmp_path / "spec.yaml"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        load_sweep(path)
+    assert len(caught.value.problems) == 1
+    assert expected in caught.value.problems[0]
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
+    text = """\
+name: try
+store: soundscape
+trial:
+  cdm: {enabeld: true}
+  train:
+    steps: many
+    batch_size: 65
+resources: {workers: 2}
+"""
+    starts = [
+        "store (line 2): unknown store",
+        "trial.cdm.enabeld (line 4): unknown key; did you mean enabled?",
+        "trial.train.steps (line 6): 'many' is not an integer",
+        "trial.train.batch_size (line 7): 65 cannot be shared evenly by 2 workers; use 64",
+    ]
+    lines = problems(tmp_path, text)
+    assert len(lines) == 4
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
+
+
+def test_overrides_win_and_are_named_where_they_are_wrong(tmp_path):
+    spec = load(
+        tmp_path, GOOD, "trial.train.steps=20", "trial.train.lr=1e-4", "seeds=[4, 5]",
+        "axes.bst.enabled=[true, false]",
+    )  # fmt: skip
+    assert (spec.trial.train.steps, spec.trial.train.lr, spec.seed_list) == (20, 1e-4, [4, 5])
+    assert spec.axes == {"bst.enabled": [True, False]}
+    lines = problems(tmp_path, GOOD, "trial.train.stepz=5", "seeds", "trial.cdm.schedule=[")
+    assert (
+        "trial.train.stepz (--set trial.train.stepz=5): unknown key; did you mean steps?" in lines
+    )
+    assert "--set seeds: no KEY=VALUE; as in --set seeds=5" in lines
+    assert "--set trial.cdm.schedule=[: the value is not valid YAML; quote it" in lines
+
+
+def test_numbers_are_read_as_people_write_them(tmp_path):
+    text = GOOD + "    lr: 1e-3\n    weight_decay: 0\n"
+    train = load(tmp_path, text).trial.train
+    assert (train.lr, train.weight_decay) == (0.001, 0.0)
+
+
+WORDS = st.text(max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["name", "store", "task", "trial", "axes", "seeds", "resources", "report", "trial.cdm",
+     "trial.train.steps", "trial.score.levels", "trial.bst.fraction", "axes.train.lr", "x"]
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(key=KEYS, value=VALUES)
+def test_whatever_stands_in_a_file_it_is_a_spec_or_a_readable_mistake(tmp_path_factory, key, value):
+    import yaml
+
+    tree = yaml.safe_load(GOOD)
+    block = tree
+    *path, last = key.split(".", 1) if key.startswith("axes.") else key.split(".")
+    for part in path:
+        block = block.setdefault(part, {})
+    block[last] = value
+    began = time.monotonic()
+    try:
+        load(tmp_path_factory.mktemp("spec"), yaml.safe_dump(tree, allow_unicode=True))
+        lines = []
+    except UserError as error:
+        lines = error.problems
+    assert not any("\n" in line or "Traceback" in line for line in lines)
+    assert time.monotonic() - began < 2
