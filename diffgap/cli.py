@@ -36,6 +36,10 @@ SETS = click.option(
 )
 
 
+PLAIN_WIDTH = 120
+"""Columns where the output is a file or a pipe."""
+
+
 class Commands(click.Group):
     """Turns a UserError of any command into one line a mistake and exit status 2."""
 
@@ -192,9 +196,10 @@ def embed(corpus: str, root: Path | None, encoder: str, out: Path) -> None:
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["terminal", "md"]),
+    type=click.Choice(["terminal", "md", "svg"]),
     default="terminal",
     show_default=True,
+    help="md is Markdown; svg draws the table's figures as bars.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to a file.")
 @OUTPUT
@@ -205,6 +210,7 @@ def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
     Examples:
       diffgap report ablation
       diffgap report ablation --format md --out ablation.md
+      diffgap report ablation --format svg --out ablation.svg
     """
     from diffgap.ledger import Ledger
 
@@ -213,9 +219,10 @@ def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
         return
     from diffgap.files import write_text
     from diffgap.report.ablation import sweep_table
+    from diffgap.report.figures import ablation_svg
     from diffgap.report.render import to_markdown, to_text
 
-    render = {"terminal": to_text, "md": to_markdown}[style]
+    render = {"terminal": to_text, "md": to_markdown, "svg": ablation_svg}[style]
     text = render(sweep_table(Ledger(output), sweep))
     if out is None:
         click.echo(text)
@@ -244,7 +251,10 @@ def ui(port: int, output: Path) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    console = Console(file=sys.stdout)  # this one, though Ray's prints be redirected
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def _load(spec: Path, sets: tuple[str, ...]) -> Any:

@@ -49,8 +49,8 @@ class Tracker:
     """
 
     def __init__(self, output: Path, sweep: str, tags: Mapping[str, str]) -> None:
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # read when mlflow is imported
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
         self.uri = tracking_uri(output)

@@ -18,7 +18,7 @@ from diffgap.bridge.denoiser import Modulation
 from diffgap.bridge.model import DiffGAP, shared_noise
 from diffgap.bridge.schedules import noise_level
 
-CHUNK = 4096
+CHUNK = 2048
 """Rows that go through the network at once."""
 
 

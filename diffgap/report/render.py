@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import StringIO
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,11 +15,11 @@ from diffgap.report.ablation import AblationTable, Figure, Row
 
 def to_terminal(table: AblationTable) -> Table:
     """A rich table: best in bold, a star where a figure differs from the frozen baseline."""
-    shown = Table(title=table.title, title_justify="left", title_style="bold")
-    shown.add_column("")
+    shown = Table(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    shown.add_column("", no_wrap=True)
     shown.add_column("seeds", justify="right")
     for column in table.columns:
-        shown.add_column(_heading(column), justify="right")
+        shown.add_column(_heading(column).replace(" ", "\n"), justify="right")
     for row in table.rows:
         cells = [
             Text(_figure(row.figures[column]), style="bold" if row.figures[column].best else "")

@@ -43,7 +43,13 @@ class SweepDisplay:
         self.console, self.done_before = console, done
         self.rows = {t.signature: _Row(t.label, _steps(t)) for t in trials}
         self.began = time.monotonic()
-        self.live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
+        self.live = Live(
+            get_renderable=self._table,
+            console=console,
+            refresh_per_second=2,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> SweepDisplay:
         if self.console.is_terminal:

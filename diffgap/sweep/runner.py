@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def run_missing(
 
     Returns normally also where trials failed or Ctrl-C stopped the sweep: the outcome says so.
     """
-    missing = plan.missing(ledger)
+    missing = sorted(plan.missing(ledger), key=_cost, reverse=True)
     observer = Observer(ledger, missing, tracker, show)
     configs = [_config(planned, plan, ledger, placement) for planned in missing]
     scratch = ledger.output / "tune" / plan.spec.name
@@ -150,7 +151,9 @@ def run_missing(
             verbose=0,
         ),
     )
-    tuner.fit()
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    with (scratch.parent / f"{plan.spec.name}.log").open("w") as log, redirect_stdout(log):
+        tuner.fit()  # what Tune prints is for debugging; people see the display
     unfinished = [
         planned.signature
         for planned in plan.missing(ledger)
@@ -159,6 +162,14 @@ def run_missing(
     for signature in unfinished:
         tracker.kill(signature)
     return Outcome(observer.failed, unfinished)
+
+
+def _cost(planned: PlannedTrial) -> tuple[int, int]:
+    """What orders trials by how long they take; the longest go first, so that none is left last."""
+    trial = planned.trial
+    steps = 0 if trial.cell == "frozen" else trial.train.steps
+    denoising = trial.effective_score in ("rerank", "sample")
+    return steps, denoising * (1 + trial.bst.enabled)
 
 
 def _config(

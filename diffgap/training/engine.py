@@ -6,6 +6,7 @@ The only module that imports DeepSpeed.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from diffgap.spec import Train
 
 def _import_deepspeed() -> Any:
     """DeepSpeed, without the second that its autotuner spends on importing MLflow."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found nothing
     hidden = "mlflow" not in sys.modules
     if hidden:
         sys.modules["mlflow"] = None  # type: ignore[assignment]
@@ -40,6 +43,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     alone = not torch.distributed.is_initialized()
     if alone:
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it, one process or many
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)

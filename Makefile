@@ -1,0 +1,28 @@
+# make sweep   the main job: the CDM x BST ablation, with its table
+# make test    the tests
+# Both make their virtual environment from constraints.txt when it is missing.
+
+VENV ?= .venv
+PYTHON ?= python3.11
+STAMP := $(VENV)/.installed
+
+.PHONY: sweep test lint clean
+
+sweep: $(STAMP)
+	$(VENV)/bin/diffgap sweep sweeps/ablation.yaml
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+$(STAMP): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info

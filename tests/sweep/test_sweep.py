@@ -1,0 +1,202 @@
+"""The main job through the installed command: real Ray, real DeepSpeed, real MLflow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+COMMAND = str(Path(sys.executable).parent / "diffgap")
+
+SPEC = """\
+name: tiny
+store: {store}
+trial:
+  denoiser: {{width: 32, blocks: 2}}
+  train: {{steps: {steps}, batch_size: 32, epoch_steps: 4}}
+  score: {{top_k: 5}}
+axes:
+  cdm.enabled: [false, true]
+  bst.enabled: [false, true]
+seeds: 1
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def diffgap(*arguments, cwd, **options):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)], cwd=cwd, env=clean, capture_output=True, text=True,
+        timeout=230, **options,
+    )  # fmt: skip
+
+
+def write_spec(path, store, steps=8):
+    path.write_text(SPEC.format(store=store, steps=steps))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_store):
+    """A finished tiny sweep: where it ran, and what it printed."""
+    place = tmp_path_factory.mktemp("sweep")
+    write_spec(place / "tiny.yaml", small_store)
+    return place, diffgap("sweep", "tiny.yaml", cwd=place)
+
+
+def client(place):
+    return MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
+
+
+def runs_of(place, name="tiny"):
+    mlflow = client(place)
+    experiment = mlflow.get_experiment_by_name(name)
+    return mlflow.search_runs([experiment.experiment_id])
+
+
+def test_a_sweep_trains_every_cell_and_prints_its_table(finished):
+    place, done = finished
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "frozen embeddings",
+        "BST only",
+        "CDM only",
+        "CDM + BST",
+        "mlflow.db",
+        "diffgap ui",
+    ):
+        assert text in done.stdout
+    assert done.stdout.count("No GPU in this cluster") <= 1
+    assert "4 of 4 trials" in done.stdout
+    assert not list((place / "runs" / "trials").glob("*/checkpoints"))
+
+
+def test_ray_keeps_its_chatter_to_itself(finished):
+    _, done = finished
+    assert "View detailed results" not in done.stdout
+    assert "completed. Last result" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_mlflow_holds_a_parent_and_a_child_per_trial(finished):
+    place, _ = finished
+    runs = runs_of(place)
+    (parent,) = [run for run in runs if run.data.tags["diffgap.kind"] == "sweep"]
+    children = [run for run in runs if run is not parent]
+    assert len(children) == 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in children:
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["diffgap.sweep"] == "tiny"
+        assert run.data.params["train.steps"] == "8"
+        assert 0 <= run.data.metrics["test/text_to_audio/R5"] <= 100
+        files = client(place).list_artifacts(run.info.run_id, "bridge")
+        assert {Path(file.path).name for file in files} >= {"bridge.safetensors", "config.json"}
+    (both,) = [run for run in children if run.info.run_name == "cdm on, bst on, seed 0"]
+    history = client(place).get_metric_history(both.info.run_id, "train/loss")
+    assert [point.step for point in history] == list(range(1, 9))
+    history = client(place).get_metric_history(both.info.run_id, "val/text_to_audio/R5")
+    assert [point.step for point in history] == [4, 8]
+
+
+def test_the_same_sweep_again_trains_nothing(finished):
+    place, _ = finished
+    before = sorted((p, p.stat().st_mtime) for p in (place / "runs" / "trials").rglob("*.json"))
+    began = time.monotonic()
+    again = diffgap("sweep", "tiny.yaml", cwd=place)
+    assert again.returncode == 0
+    assert "CDM + BST" in again.stdout
+    assert "Starting Ray" not in again.stdout
+    assert time.monotonic() - began < 15
+    assert before == sorted(
+        (p, p.stat().st_mtime) for p in (place / "runs" / "trials").rglob("*.json")
+    )
+
+
+def test_an_edited_sweep_trains_only_what_is_new_and_shows_the_rest(finished):
+    place, _ = finished
+    changes = ["name=wider", "axes.cdm.enabled=[true]", "axes.bst.enabled=[false]",
+               "axes.train.lr=[0.001, 0.01]"]  # fmt: skip
+    command = ["sweep", "tiny.yaml", *(word for change in changes for word in ("--set", change))]
+    plan = diffgap(*command, "--dry-run", cwd=place)
+    assert "1 of 2 trials to run" in plan.stdout
+    done = diffgap(*command, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 trials to run" in done.stdout
+    assert len([r for r in runs_of(place, "wider") if r.data.tags["diffgap.kind"] == "trial"]) == 2
+
+
+def test_a_report_needs_no_cluster_and_can_be_markdown(finished):
+    place, _ = finished
+    shown = diffgap("report", "tiny", "--format", "md", "--out", "table.md", cwd=place)
+    assert shown.returncode == 0, shown.stderr
+    text = (place / "table.md").read_text()
+    assert "| frozen embeddings | 1 |" in text
+    assert "Holm-corrected" in text
+    unknown = diffgap("report", "tinny", cwd=place)
+    assert unknown.returncode == 2
+    assert "did you mean tiny?" in unknown.stderr
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
+    """Ctrl-C in the middle of a trial; then the same command, and no point is logged twice."""
+    write_spec(tmp_path / "tiny.yaml", small_store, steps=400)
+    command = [COMMAND, "sweep", "tiny.yaml", "--set", "axes={}"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    first = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = ""
+    for line in first.stdout:
+        said += line
+        if "step 40/" in line:
+            first.send_signal(signal.SIGINT)
+            break
+    rest = first.communicate(timeout=60)[0]
+    assert first.returncode == 130, said + rest
+    assert "interrupted; the same command continues it" in rest
+    runs = {run.data.tags["diffgap.kind"]: run for run in runs_of(tmp_path)}
+    assert {kind: run.info.status for kind, run in runs.items()} == {
+        "sweep": "KILLED", "trial": "KILLED",
+    }  # fmt: skip
+
+    second = diffgap("sweep", "tiny.yaml", "--set", "axes={}", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert "step 4/400" not in second.stdout
+    runs = {run.data.tags["diffgap.kind"]: run for run in runs_of(tmp_path)}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    history = client(tmp_path).get_metric_history(runs["trial"].info.run_id, "train/loss")
+    assert [point.step for point in history] == list(range(1, 401))
+
+    (record,) = (tmp_path / "runs" / "trials").iterdir()
+    alone = diffgap("train", "tiny.yaml", "--set", "axes={}", "--output", "alone", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    (other,) = (tmp_path / "alone" / "trials").iterdir()
+    metrics = [
+        json.loads((path / "bridge" / "metrics.json").read_text()) for path in (record, other)
+    ]
+    assert metrics[0] == metrics[1]
+
+
+def test_failed_trials_are_told_and_the_others_still_shown(tmp_path, small_store):
+    write_spec(tmp_path / "tiny.yaml", small_store)
+    changes = ["axes.cdm.enabled=[true]", "axes.bst.enabled=[true]",
+               "axes.loss.condition_noise=[0.5, 1.0e+30]"]  # fmt: skip
+    sets = [word for change in changes for word in ("--set", change)]
+    done = diffgap("sweep", "tiny.yaml", *sets, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the loss is not finite from step" in done.stderr
+    assert "CDM + BST (cdm on, bst on, loss.condition_noise 0.5)" in done.stdout
+    assert "0 of 1" in done.stdout
+    assert sorted(run.info.status for run in runs_of(tmp_path)) == ["FAILED", "FAILED", "FINISHED"]

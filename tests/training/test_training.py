@@ -1,0 +1,211 @@
+"""One trial on real DeepSpeed: it learns, resumes exactly, and does not mind its workers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffgap.bridge.model import DiffGAP
+from diffgap.errors import UserError
+from diffgap.ledger import TrialRecord
+from diffgap.spec import Train, Trial
+from diffgap.store import EmbeddingStore
+from diffgap.training import checkpoint
+from diffgap.training.engine import Average, lr_factor, process_group
+from diffgap.training.local import LocalHost
+from diffgap.training.loop import NotFiniteError
+from diffgap.training.trial import run_trial
+
+TRAIN = {"steps": 12, "batch_size": 32, "epoch_steps": 4, "precision": "fp32"}
+
+
+def trial(**blocks):
+    train = {**TRAIN, **blocks.pop("train", {})}
+    return Trial.model_validate(
+        {"task": "text-audio", "seed": 3, "denoiser": {"width": 32, "blocks": 2},
+         "train": train, "score": {"top_k": 5}, **blocks}
+    )  # fmt: skip
+
+
+def run(spec, store, path, on_epoch=lambda progress: None):
+    record = TrialRecord(path)
+    run_trial(spec, "0123456789ab", str(store), record, LocalHost(record, on_epoch))
+    return record
+
+
+def weights(record):
+    return load_file(record.bridge / "bridge.safetensors")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the trial may catch it."""
+
+
+CELLS = {
+    "cdm+bst": {},
+    "cdm": {"bst": {"enabled": False}},
+    "bst": {"cdm": {"enabled": False}},
+    "bf16": {"train": {"precision": "bf16"}},
+    "zero 2": {"train": {"zero_stage": 2}},
+    "zero 3": {"train": {"zero_stage": 3}},
+}
+
+
+@pytest.mark.parametrize("blocks", CELLS.values(), ids=CELLS.keys())
+def test_a_killed_and_resumed_trial_equals_an_uninterrupted_one(tmp_path, small_store, blocks):
+    spec = trial(**blocks)
+    whole = run(spec, small_store, tmp_path / "whole")
+
+    def kill(progress):
+        if progress.step == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(spec, small_store, tmp_path / "killed", kill)
+    resumed = run(spec, small_store, tmp_path / "killed")
+
+    expected, found = weights(whole), weights(resumed)
+    assert expected.keys() == found.keys()
+    assert all(found[name].equal(value) for name, value in expected.items())
+    assert resumed.metrics() == whole.metrics()
+    assert resumed.history() == whole.history()
+
+
+def test_a_trial_leaves_a_whole_bridge_checkpoint(tmp_path, small_store):
+    record = run(trial(), small_store, tmp_path)
+    assert record.finished
+    config = json.loads((record.bridge / "config.json").read_text())
+    assert config["signature"] == "0123456789ab"
+    assert config["trial"]["train"]["steps"] == 12
+    assert config["packages"]["deepspeed"] != "not installed"
+    ranks = pq.read_table(record.bridge / "ranks.parquet")
+    pairs = EmbeddingStore.open(small_store).pairs("text-audio", "test")
+    assert len(ranks) == len(pairs.x) + len(pairs.a)
+    hits = ranks.filter(np.array(ranks["direction"].to_pylist()) == "text_to_audio")["rank"]
+    assert record.metrics()["test/text_to_audio/R5"] == pytest.approx(
+        100 * np.mean(hits.to_numpy() <= 5)
+    )
+    assert DiffGAP.from_pretrained(record.bridge).directions == (0, 1)
+    steps = [p["step"] for p in record.history() if "train/loss" in p["metrics"]]
+    assert steps == list(range(1, 13))
+
+
+def test_training_learns_what_it_is_asked_to(tmp_path, small_store):
+    spec = trial(train={"steps": 150, "epoch_steps": 150, "ema": 0.9})
+    losses = [
+        p["metrics"]["train/loss"]
+        for p in run(spec, small_store, tmp_path).history()
+        if "train/loss" in p["metrics"]
+    ]
+    assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
+
+
+def test_the_frozen_baseline_scores_by_cosine(tmp_path, small_store):
+    record = run(trial(cdm={"enabled": False}, bst={"enabled": False}), small_store, tmp_path)
+    pairs = EmbeddingStore.open(small_store).pairs("text-audio", "test")
+    scores = pairs.x @ pairs.a.T
+    ranks = 1 + (scores > scores[np.arange(len(pairs.x)), pairs.owner][:, None]).sum(1)
+    assert record.metrics()["test/text_to_audio/R1"] == pytest.approx(100 * np.mean(ranks == 1))
+    assert record.history() == []
+
+
+def test_seeds_differ_and_repeat(tmp_path, small_store):
+    one = weights(run(trial(), small_store, tmp_path / "1"))
+    again = weights(run(trial(), small_store, tmp_path / "2"))
+    other = weights(run(trial().model_copy(update={"seed": 4}), small_store, tmp_path / "3"))
+    assert all(again[name].equal(value) for name, value in one.items())
+    assert not other["denoiser.output.weight"].equal(one["denoiser.output.weight"])
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_with_a_remedy(tmp_path, small_store):
+    spec = trial(train={"lr": 1.0, "gradient_clipping": 0}, loss={"condition_noise": 1e30})
+    with pytest.raises(NotFiniteError, match=r"not finite from step \d+ on; lower train.lr"):
+        run(spec, small_store, tmp_path)
+    assert not TrialRecord(tmp_path).finished
+
+
+WORKER = """
+import json, sys
+from pathlib import Path
+import torch
+from diffgap.spec import Trial
+from diffgap.training import trial as module
+from diffgap.ledger import TrialRecord
+from diffgap.training.local import LocalHost
+
+store, out, spec, rank, workers = sys.argv[1:6]
+rank, workers = int(rank), int(workers)
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers
+)
+record = TrialRecord(Path(out))
+host = LocalHost(record, lambda progress: None)
+host.rank, host.workers = rank, workers
+host.epoch = lambda progress, save: None
+module.run_trial(Trial.model_validate(json.loads(spec)), "0123456789ab", store, record, host)
+"""
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_two_workers_train_as_one_does(tmp_path, small_store, stage):
+    spec = trial(train={"zero_stage": stage})
+    alone = weights(run(spec, small_store, tmp_path / "alone"))
+    together = tmp_path / "together"
+    together.mkdir()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(small_store), str(together),
+             spec.model_dump_json(), str(rank), "2"],
+            env={**os.environ, "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    for name, value in weights(TrialRecord(together)).items():
+        assert torch.allclose(value, alone[name], atol=2e-4), name
+
+
+def test_learning_rate_schedules():
+    for schedule in ("cosine", "one_cycle"):
+        train = Train(steps=100, warmup=0.1, lr_schedule=schedule)
+        factors = [lr_factor(train, step) for step in range(101)]
+        assert max(factors) == pytest.approx(1)
+        assert factors.index(max(factors)) == 10
+        assert factors[0] < 0.15
+        assert factors[100] == pytest.approx(0)
+        assert factors[55] == pytest.approx(0.5)
+
+
+def test_the_average_follows_its_formula():
+    model, twin = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    twin.load_state_dict(model.state_dict())
+    average = Average(twin, decay=0.8)
+    expected = model.weight.item()
+    for step in range(100):
+        with torch.no_grad():
+            model.weight += 0.1
+        decay = min(0.8, (step + 1) / (step + 10))
+        expected = decay * expected + (1 - decay) * model.weight.item()
+        average.update(model, step, zero_stage=0)
+    assert twin.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sharded_checkpoint_of_other_workers_is_refused(tmp_path):
+    (Path(tmp_path) / "progress.json").write_text('{"step": 4, "workers": 2, "history": []}')
+    with pytest.raises(
+        UserError, match="1 cannot continue a ZeRO 2 checkpoint of 2 workers; use 2"
+    ):
+        checkpoint.load(tmp_path, None, None, zero_stage=2, workers=1)
+
+
+def test_a_process_group_of_one_is_closed_again():
+    with process_group(torch.device("cpu")):
+        assert torch.distributed.get_world_size() == 1
+    assert not torch.distributed.is_initialized()
