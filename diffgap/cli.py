@@ -50,6 +50,9 @@ class Commands(click.Group):
             for problem in error.problems:
                 click.echo(f"error: {problem}", err=True)
             context.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on from here", err=True)
+            context.exit(130)
 
 
 @click.group(
@@ -111,10 +114,13 @@ def sweep(
 
     without = run_sweep(plan, ledger, console, address=address, fresh=not resume)
     _print_tables(ledger, plan.spec.name, console)
-    for label, reason in without.items():
+    failed = {label: reason for label, reason in without.items() if reason != INTERRUPTED}
+    for label, reason in failed.items():
         click.echo(f"{label}: {reason}", err=True)
+    if interrupted := len(without) - len(failed):
+        click.echo(f"{interrupted} of {len(plan.trials)} trials: {INTERRUPTED}", err=True)
     if without:
-        sys.exit(130 if INTERRUPTED in without.values() else 1)
+        sys.exit(130 if interrupted else 1)
 
 
 @main.command(short_help="Run one trial in this process, without Ray.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class Ledger:
         return TrialRecord(self.output / "trials" / signature)
 
     def record_sweep(self, record: SweepRecord) -> None:
-        write_json(self._sweep(record.name), record.__dict__)
+        write_json(self._sweep(record.name), asdict(record))
 
     def sweep(self, name: str) -> SweepRecord:
         """A recorded sweep; UserError names the ones there are."""

@@ -9,12 +9,9 @@ Embeddings are L2-normalised float32. The fingerprint covers the content, not th
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,15 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffgap.errors import UserError
 from diffgap.files import new_directory
+from diffgap.store_content import SPLITS, content_fingerprint, content_problems, vectors
 
 FORMAT_VERSION = 1
-SPLITS = ("train", "val", "test")
 TASKS = {"text-audio": ("text", "audio"), "video-audio": ("video", "audio")}
 MANIFEST = "manifest.json"
-
-NORM_TOLERANCE = 1e-3
-SHOWN = 5
-"""Rows named in an error about many."""
 
 
 class EncoderInfo(BaseModel):
@@ -109,8 +102,8 @@ class EmbeddingStore:
         manifest = _read_manifest(filesystem, root, str(uri))
         items = _read_shards(filesystem, root, "items", str(uri))
         captions = _read_shards(filesystem, root, "captions", str(uri), needed=False)
-        problems = [f"{uri}: {p}" for p in _problems(items, captions, manifest.dimension)]
-        if not problems and _fingerprint(items, captions) != manifest.fingerprint:
+        problems = [f"{uri}: {p}" for p in content_problems(items, captions, manifest.dimension)]
+        if not problems and content_fingerprint(items, captions) != manifest.fingerprint:
             problems = [f"{uri}: its content is not what manifest.json says; make the store anew"]
         if problems:
             raise UserError(*problems)
@@ -166,7 +159,7 @@ def write_store(
     if path.exists():
         raise UserError(f"{path}: exists already; remove it, or give another place")
     dimension = _dimension(items)
-    if problems := list(_problems(items, captions, dimension)):
+    if problems := list(content_problems(items, captions, dimension)):
         raise UserError(*problems)
     counts = {s: pc.sum(pc.equal(items["split"], s)).as_py() or 0 for s in SPLITS}
     manifest = Manifest(
@@ -176,7 +169,7 @@ def write_store(
         dtype="float32",
         encoder=encoder,
         corpus=CorpusInfo(name=corpus, counts=counts),
-        fingerprint=_fingerprint(items, captions),
+        fingerprint=content_fingerprint(items, captions),
     )
     with new_directory(path) as temporary:
         pq.write_table(items, temporary / "items-00000.parquet")
@@ -186,18 +179,6 @@ def write_store(
             pq.write_table(table, temporary / f"{name}.parquet")
         (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     return EmbeddingStore(manifest, items, captions)
-
-
-def vector_column(values: np.ndarray) -> pa.Array:
-    """(N, D) floats as a column of fixed-size lists of float32."""
-    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-
-
-def vectors(table: pa.Table, name: str) -> np.ndarray:
-    """A column of fixed-size lists as (N, D) float32."""
-    column = table[name].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size).copy()
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -246,9 +227,6 @@ def _read_shards(
         raise UserError(f"{uri}: a {kind} shard cannot be read: {reason}") from None
 
 
-# Checking ---------------------------------------------------------------------------------------
-
-
 def _modalities(items: pa.Table, captions: pa.Table | None) -> set[str]:
     found = {name for name in ("audio", "video") if name in items.column_names}
     return found | ({"text"} if captions is not None else set())
@@ -259,73 +237,3 @@ def _dimension(items: pa.Table) -> int:
         if name in items.column_names and pa.types.is_fixed_size_list(items[name].type):
             return int(items[name].type.list_size)
     raise UserError("items: neither audio nor video is a column of fixed-size float lists")
-
-
-def _problems(items: pa.Table, captions: pa.Table | None, dimension: int) -> Iterator[str]:
-    """Everything wrong with a store's content, one line each."""
-    if missing := {"id", "split"} - set(items.column_names):
-        yield f"items: no column {', '.join(sorted(missing))}; a row needs id and split"
-        return
-    ids = items["id"].to_pylist()
-    if len(set(ids)) < len(ids):
-        twice = [i for i, n in _counts(items["id"]) if n > 1]
-        yield f"items: duplicate ids {_named(twice)}; keep one row a clip"
-    strange = pc.invert(pc.is_in(items["split"], pa.array(SPLITS)))
-    if odd := items.filter(strange)["id"].to_pylist():
-        yield f"items: split is not one of {', '.join(SPLITS)} in rows {_named(odd)}"
-    for name in ("audio", "video"):
-        if name in items.column_names:
-            yield from _vector_problems(items, "items", name, dimension)
-    if captions is None:
-        return
-    if missing := {"id", "caption", "text"} - set(captions.column_names):
-        yield f"captions: no column {', '.join(sorted(missing))}; a row needs id, caption and text"
-        return
-    lost = captions.filter(pc.invert(pc.is_in(captions["id"], items["id"].combine_chunks())))
-    if len(lost):
-        yield f"captions: no clip for the ids {_named(lost['id'].to_pylist())}"
-    yield from _vector_problems(captions, "captions", "text", dimension)
-
-
-def _vector_problems(table: pa.Table, kind: str, name: str, dimension: int) -> Iterator[str]:
-    column = table[name]
-    wanted = pa.list_(pa.float32(), dimension)
-    if column.type != wanted or column.null_count:
-        yield f"{kind}: {name} is {column.type} with {column.null_count} nulls, not {wanted}"
-        return
-    values = vectors(table, name)
-    ids = np.array(table["id"].to_pylist(), dtype=object)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        yield f"{kind}: {name} is not finite in rows {_named(ids[~finite].tolist())}"
-    lengths = np.linalg.norm(np.where(finite[:, None], values, 0), axis=1)
-    wrong = finite & (np.abs(lengths - 1) > NORM_TOLERANCE)
-    if wrong.any():
-        rows = _named(ids[wrong].tolist())
-        yield f"{kind}: {name} is zero or not L2-normalised in rows {rows}"
-
-
-def _counts(column: pa.ChunkedArray) -> list[tuple[str, int]]:
-    counted = pc.value_counts(column)
-    return [(entry["values"], entry["counts"]) for entry in counted.to_pylist()]
-
-
-def _named(rows: list[Any]) -> str:
-    shown = ", ".join(repr(row) for row in rows[:SHOWN])
-    return shown if len(rows) <= SHOWN else f"{shown} and {len(rows) - SHOWN} more"
-
-
-def _fingerprint(items: pa.Table, captions: pa.Table | None) -> str:
-    """SHA-256 over every column of both tables, row order and all, however they are sharded."""
-    digest = hashlib.sha256()
-    for table in (items, captions):
-        if table is None:
-            continue
-        for name in sorted(table.column_names):
-            column = table[name]
-            digest.update(f"{name}:{len(column)}\n".encode())
-            if pa.types.is_fixed_size_list(column.type):
-                digest.update(vectors(table, name).tobytes())
-            else:
-                digest.update(repr(column.to_pylist()).encode())
-    return digest.hexdigest()

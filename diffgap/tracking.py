@@ -59,7 +59,10 @@ class Tracker:
         self.sweep, self.tags = sweep, {**tags, SWEEP: sweep}
         self.experiment = self._experiment(output)
         self.parent = self._open({KIND: "sweep"}, name=sweep)[0]
+        self.status = FINISHED
+        """What the parent run will end as."""
         self._runs: dict[str, str] = {}
+        self._open_runs: set[str] = set()
         self._last_step: dict[str, int] = {}
 
     def start(self, signature: str, label: str, params: Mapping[str, Any]) -> str:
@@ -75,6 +78,7 @@ class Tracker:
                 run_id, params=[Param(name, str(value)) for name, value in params.items()]
             )
         self._runs[signature] = run_id
+        self._open_runs.add(run_id)
         self._last_step[run_id] = -1 if created else self._logged_step(run_id)
         return run_id
 
@@ -104,27 +108,37 @@ class Tracker:
         final = [Metric(name, float(value), now, 0) for name, value in metrics.items()]
         self.client.log_batch(run_id, metrics=final)
         self.client.log_artifacts(run_id, str(artifacts), "bridge")
-        self.client.set_terminated(run_id, FINISHED)
+        self._end(signature, FINISHED)
 
     def fail(self, signature: str, reason: str) -> None:
         """Ends a trial's run as FAILED, and says why."""
-        run_id = self._runs[signature]
-        self.client.set_tag(run_id, "diffgap.reason", reason[:5000])
-        self.client.set_terminated(run_id, FAILED)
+        self.client.set_tag(self._runs[signature], "diffgap.reason", reason[:5000])
+        self._end(signature, FAILED)
 
     def kill(self, signature: str) -> None:
         """Ends the run of an interrupted trial as KILLED; one that never started has none."""
         if signature in self._runs:
-            self.client.set_terminated(self._runs[signature], KILLED)
+            self._end(signature, KILLED)
 
     def set_aside(self, signature: str) -> None:
         """Keeps a trial's earlier run, but goes on with it no more."""
         for run in self._find({KIND: "trial", SIGNATURE: signature}):
             self.client.set_tag(run.info.run_id, KIND, "superseded trial")
 
-    def close(self, status: str) -> None:
-        """Ends the sweep's parent run."""
-        self.client.set_terminated(self.parent, status)
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the sweep's parent run, and the runs of trials that an error cut short."""
+        if kind:
+            self.status = KILLED if issubclass(kind, KeyboardInterrupt) else FAILED
+            for run_id in self._open_runs:
+                self.client.set_terminated(run_id, KILLED)
+        self.client.set_terminated(self.parent, self.status)
+
+    def _end(self, signature: str, status: str) -> None:
+        self.client.set_terminated(self._runs[signature], status)
+        self._open_runs.discard(self._runs[signature])
 
     def _experiment(self, output: Path) -> str:
         found = self.client.get_experiment_by_name(self.sweep)

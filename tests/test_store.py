@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffgap.errors import UserError
-from diffgap.store import EmbeddingStore, EncoderInfo, vector_column, vectors, write_store
+from diffgap.store import EmbeddingStore, EncoderInfo, write_store
+from diffgap.store_content import vector_column, vectors
 
 ENCODER = EncoderInfo(name="none", checkpoint_hash="0" * 64)
 IDS = ["a", "b", "c", "d"]

@@ -16,9 +16,10 @@ import soundfile
 
 from diffgap.corpora.base import Clip
 from diffgap.errors import ClipError, UserError
+from diffgap.store_content import SPLITS
 
 CAPTIONS = "captions.csv"
-SPLITS = ("train", "val", "test")
+
 SILENCE = 1e-4
 """Peak below which a recording counts as silent (-80 dBFS)."""
 

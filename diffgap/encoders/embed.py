@@ -23,7 +23,8 @@ from diffgap import encoders
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import Encoder
 from diffgap.errors import ClipError, UserError
-from diffgap.store import EmbeddingStore, EncoderInfo, vector_column, write_store
+from diffgap.store import EmbeddingStore, EncoderInfo, write_store
+from diffgap.store_content import vector_column
 
 CHUNK = 64
 """Clips a worker takes at once, and encodes together."""
@@ -98,14 +99,10 @@ def embed(
         reasons = "; ".join(f"{bad.id}: {bad.reason}" for bad in rejected[:3]) or "it is empty"
         raise UserError(f"corpus {corpus.name}: no clip can be used ({reasons})")
     vectors = {m: np.concatenate([c.vectors[m] for c in chunks if c.clips]) for m in modalities}
-    store = write_store(
-        out,
-        _items(kept, vectors),
-        _captions(kept, vectors["text"]) if "text" in vectors else None,
-        EncoderInfo(name=encoder.name, checkpoint_hash=encoder.checkpoint_hash),
-        corpus.name,
-        {"rejected": _rejections(rejected)} if rejected else None,
-    )
+    info = EncoderInfo(name=encoder.name, checkpoint_hash=encoder.checkpoint_hash)
+    captions = _captions(kept, vectors["text"]) if "text" in vectors else None
+    extra = {"rejected": _rejections(rejected)} if rejected else {}
+    store = write_store(out, _items(kept, vectors), captions, info, corpus.name, extra)
     return EmbedResult(store, rejected, time.monotonic() - started)
 
 

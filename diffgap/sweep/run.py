@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 
 from diffgap.ledger import Ledger
-from diffgap.sweep.plan import Plan
+from diffgap.spec import Resources
+from diffgap.sweep.plan import Plan, PlannedTrial
 
-INTERRUPTED = "interrupted; the same command continues it"
+if TYPE_CHECKING:
+    from diffgap.sweep.cluster import Placement
+
+INTERRUPTED = "interrupted; the same command continues"
 
 
 def run_sweep(
@@ -27,38 +35,62 @@ def run_sweep(
 
     Returns:
         The trials without a result, with the reason of each, by label.
+
+    Raises:
+        UserError: where not one trial fits the cluster; then nothing has been written.
     """
-    if fresh:
-        for planned in plan.trials:
-            ledger.trial(planned.signature).forget()
-    ledger.record_sweep(plan.record())
-    missing = plan.missing(ledger)
-    untold = [
-        planned
-        for planned in plan.trials
-        if planned not in missing and not ledger.trial(planned.signature).run_id(plan.spec.name)
-    ]
-    if not missing and not untold:
-        return {}
+    missing = list(plan.trials) if fresh else plan.missing(ledger)
+    with ExitStack() as stack:
+        placement = None
+        if missing:
+            placement = stack.enter_context(_ray(plan.spec.resources, console, address))
+            console.print(f"{len(missing)} of {len(plan.trials)} trials to run, {placement}.")
+        if fresh:
+            for planned in missing:
+                ledger.trial(planned.signature).forget()
+        ledger.record_sweep(plan.record())
+        untold = [
+            planned
+            for planned in plan.trials
+            if planned not in missing and not ledger.trial(planned.signature).run_id(plan.spec.name)
+        ]
+        return _run(plan, ledger, console, placement, untold, fresh) if missing or untold else {}
+
+
+@contextmanager
+def _ray(resources: Resources, console: Console, address: str | None) -> Iterator[Placement]:
+    """Ray, and how the trials lie on it."""
+    from diffgap.sweep.cluster import cluster, place
+
+    console.print("Starting Ray ...", style="dim")
+    with cluster(address):
+        placement = place(resources)
+        if resources.gpus_per_worker and not placement.gpus:
+            console.print("No GPU in this cluster: trials run on CPUs.", style="yellow")
+        yield placement
+
+
+def _run(
+    plan: Plan,
+    ledger: Ledger,
+    console: Console,
+    placement: Placement | None,
+    untold: list[PlannedTrial],
+    fresh: bool,
+) -> dict[str, str]:
+    """Tells MLflow what it has not heard, and runs the rest where there is a Ray to run it on."""
+    from diffgap.sweep.display import SweepDisplay
     from diffgap.sweep.runner import Outcome, finish_run, open_tracker, run_missing
 
-    tracker = open_tracker(plan, ledger, fresh)
-    for planned in untold:
-        finish_run(ledger, tracker, planned)
-    outcome = Outcome()
-    if missing:
-        from diffgap.sweep.cluster import cluster, place
-        from diffgap.sweep.display import SweepDisplay
-
-        console.print("Starting Ray ...", style="dim")
-        with cluster(address):
-            placement = place(plan.spec.resources)
-            if plan.spec.resources.gpus_per_worker and not placement.gpus:
-                console.print("No GPU in this cluster: trials run on CPUs.", style="yellow")
-            console.print(f"{len(missing)} of {len(plan.trials)} trials to run, {placement}.")
+    with open_tracker(plan, ledger, fresh) as tracker:
+        for planned in untold:
+            finish_run(ledger, tracker, planned)
+        outcome = Outcome()
+        if placement:
+            missing = plan.missing(ledger)
             with SweepDisplay(console, missing, len(plan.trials) - len(missing)) as display:
                 outcome = run_missing(plan, ledger, tracker, placement, display)
-    tracker.close(outcome.status)
+        tracker.status = outcome.status
     labels = {planned.signature: planned.label for planned in plan.trials}
     reasons = dict.fromkeys(outcome.unfinished, INTERRUPTED)
     return {labels[signature]: why for signature, why in {**reasons, **outcome.failed}.items()}

@@ -133,9 +133,32 @@ def run_missing(
     missing = sorted(plan.missing(ledger), key=_cost, reverse=True)
     observer = Observer(ledger, missing, tracker, show)
     configs = [_config(planned, plan, ledger, placement) for planned in missing]
-    scratch = ledger.output / "tune" / plan.spec.name
-    shutil.rmtree(scratch, ignore_errors=True)
-    tuner = tune.Tuner(
+    scratch = ledger.output / "tune"
+    shutil.rmtree(scratch / plan.spec.name, ignore_errors=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / f"{plan.spec.name}.log").open("w") as log, redirect_stdout(log):
+        # What Tune prints is for debugging; people see the display.
+        _tuner(configs, observer, placement, scratch, plan.spec.name).fit()
+    unfinished = [
+        planned.signature
+        for planned in plan.missing(ledger)
+        if planned.signature not in observer.failed
+    ]
+    for signature in unfinished:
+        tracker.kill(signature)
+    return Outcome(observer.failed, unfinished)
+
+
+def _tuner(
+    configs: list[dict[str, Any]],
+    observer: Observer,
+    placement: Placement,
+    scratch: Path,
+    name: str,
+) -> tune.Tuner:
+    """One Tune trial a config, at most as many at once as fit with all their workers."""
+    return tune.Tuner(
+        # Drivers only wait: a CPU each would starve the workers they wait for.
         tune.with_resources(drive, {"node:__internal_head__": 0.001}),
         param_space={JOB: tune.grid_search(configs)},
         tune_config=tune.TuneConfig(
@@ -145,23 +168,9 @@ def run_missing(
             trial_name_creator=_signature_of,
         ),
         run_config=tune.RunConfig(
-            name=plan.spec.name,
-            storage_path=str(scratch.parent),
-            callbacks=[observer],
-            verbose=0,
+            name=name, storage_path=str(scratch), callbacks=[observer], verbose=0
         ),
     )
-    scratch.parent.mkdir(parents=True, exist_ok=True)
-    with (scratch.parent / f"{plan.spec.name}.log").open("w") as log, redirect_stdout(log):
-        tuner.fit()  # what Tune prints is for debugging; people see the display
-    unfinished = [
-        planned.signature
-        for planned in plan.missing(ledger)
-        if planned.signature not in observer.failed
-    ]
-    for signature in unfinished:
-        tracker.kill(signature)
-    return Outcome(observer.failed, unfinished)
 
 
 def _cost(planned: PlannedTrial) -> tuple[int, int]:

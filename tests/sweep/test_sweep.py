@@ -169,7 +169,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
             break
     rest = first.communicate(timeout=60)[0]
     assert first.returncode == 130, said + rest
-    assert "interrupted; the same command continues it" in rest
+    assert "1 of 1 trials: interrupted; the same command continues" in rest
     runs = {run.data.tags["diffgap.kind"]: run for run in runs_of(tmp_path)}
     assert {kind: run.info.status for kind, run in runs.items()} == {
         "sweep": "KILLED", "trial": "KILLED",
