@@ -8,6 +8,7 @@ candidates of each query by what knowing the query does for denoising the candid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from diffgap.bridge.schedules import noise_level
 
 CHUNK = 2048
 """Rows that go through the network at once."""
+
+MODULATION_BYTES = 256 * 2**20
+"""Memory for modulations while re-ranking."""
 
 
 @dataclass(frozen=True)
@@ -84,67 +88,70 @@ class Reranker:
     """Pointwise mutual information of pairs, by denoising: ``w * (err(g | null) - err(g | q))``.
 
     err is the mean squared x0 error of denoising g, averaged over noise levels and the trained
-    directions; noise is seeded and shared by all pairs. What depends on one side of a pair only
-    - noisy targets, modulations, errors under the null condition - is computed once.
+    directions; noise is seeded and shared by all pairs.
     """
 
     @torch.inference_mode()
     def __init__(self, bridge: DiffGAP, x: Tensor, a: Tensor, config: ScoreConfig) -> None:
-        self.bridge = bridge
-        self.config = config
-        sides = (x * bridge.scale, a * bridge.scale)
+        self.bridge, self.weight = bridge, config.rerank_weight
+        self.sides = (x * bridge.scale, a * bridge.scale)
         noise = shared_noise(len(config.levels), x.shape[1], config.seed, x.device)
         self.terms = [
-            _LevelTerm(bridge, direction, sides, t, noise[i])
+            _Term(direction, bridge.schedule(x.new_tensor(t)), noise[i])
             for direction in bridge.directions
             for i, t in enumerate(config.levels)
         ]
+        self.null_errors = [self._null_error(term) for term in self.terms]
+
+    @property
+    def pairs_at_once(self) -> int:
+        """Pairs whose modulations fit MODULATION_BYTES."""
+        network = self.bridge.config
+        return max(1, MODULATION_BYTES // (4 * 2 * network.blocks * network.width))
 
     @torch.inference_mode()
     def bonus(self, x_rows: Tensor, a_rows: Tensor) -> Tensor:
         """What to add to the scores of P pairs, given as (P,) row numbers of x and of a."""
-        parts = []
-        for pairs in zip(x_rows.split(CHUNK), a_rows.split(CHUNK), strict=True):
-            gains = [term.gain(*pairs) for term in self.terms]
-            parts.append(torch.stack(gains).mean(0))
-        return self.config.rerank_weight * torch.cat(parts)
+        gains = []
+        for term, null_error in zip(self.terms, self.null_errors, strict=True):
+            forward = term.direction == bst.X_TO_A
+            conditions, targets = (x_rows, a_rows) if forward else (a_rows, x_rows)
+            gains.append(null_error[targets] - self._error_given(term, conditions, targets))
+        return self.weight * torch.stack(gains).mean(0)
+
+    def _null_error(self, term: _Term) -> Tensor:
+        """Error of every target under the null condition."""
+        null = self.bridge.denoiser.null(1)
+        modulation = self.bridge.modulation(null, term.direction, term.log_snr)
+        rows = torch.arange(len(self.sides[1 - term.direction]), device=null.device)
+        return self._error(term, rows, modulation, torch.zeros_like(rows))
+
+    def _error_given(self, term: _Term, conditions: Tensor, targets: Tensor) -> Tensor:
+        # A query has many candidates and a candidate many queries: modulate each row once.
+        needed, place = conditions.unique(return_inverse=True)
+        rows = self.sides[term.direction][needed]
+        modulation = self.bridge.modulation(rows, term.direction, term.log_snr)
+        return self._error(term, targets, modulation, place)
+
+    def _error(self, term: _Term, targets: Tensor, modulation: Modulation, place: Tensor) -> Tensor:
+        """Mean squared x0 error of (P,) target rows, each under modulation row `place`."""
+        level = noise_level(term.log_snr)
+        errors = []
+        for rows, under in zip(targets.split(CHUNK), place.split(CHUNK), strict=True):
+            target = self.sides[1 - term.direction][rows]
+            noisy = level.alpha * target + level.sigma * term.noise
+            clean = self.bridge.clean(noisy, term.log_snr, modulation.take(under))
+            errors.append((clean - target).square().mean(-1))
+        return torch.cat(errors)
 
 
-class _LevelTerm:
-    """One direction at one noise level: how much each condition helps to denoise each target."""
+class _Term(NamedTuple):
+    """One direction at one noise level."""
 
-    def __init__(
-        self,
-        bridge: DiffGAP,
-        direction: int,
-        sides: tuple[Tensor, Tensor],
-        t: float,
-        noise: Tensor,
-    ) -> None:
-        self.bridge, self.direction = bridge, direction
-        condition, self.target = sides[direction], sides[1 - direction]
-        self.log_snr = bridge.schedule(condition.new_tensor(t))
-        level = noise_level(self.log_snr)
-        self.noisy = level.alpha * self.target + level.sigma * noise
-        parts = [
-            bridge.modulation(rows, direction, self.log_snr) for rows in condition.split(CHUNK)
-        ]
-        self.modulation = Modulation(*(torch.cat(part) for part in zip(*parts, strict=True)))
-        null = bridge.modulation(bridge.denoiser.null(1), direction, self.log_snr)
-        self.null_error = torch.cat(
-            [
-                self._error(rows, null.take(rows.new_zeros(len(rows))))
-                for rows in torch.arange(len(self.target), device=noise.device).split(CHUNK)
-            ]
-        )
-
-    def _error(self, targets: Tensor, modulation: Modulation) -> Tensor:
-        clean = self.bridge.clean(self.noisy[targets], self.log_snr, modulation)
-        return (clean - self.target[targets]).square().mean(-1)
-
-    def gain(self, x_rows: Tensor, a_rows: Tensor) -> Tensor:
-        conditions, targets = (x_rows, a_rows) if self.direction == bst.X_TO_A else (a_rows, x_rows)
-        return self.null_error[targets] - self._error(targets, self.modulation.take(conditions))
+    direction: int
+    log_snr: Tensor
+    noise: Tensor
+    """(D,) shared by all targets."""
 
 
 def rerank(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +15,15 @@ from diffgap.bridge.scores import Reranker, ScoreConfig, pair_features, rerank
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.retrieval import (
     QueryRanks,
+    ScoreChunk,
     ranks_of_captions,
     ranks_of_owner,
     summary,
 )
 from diffgap.store import Pairs
 
-CHUNK = 512
-"""Queries scored at once: bounds memory to CHUNK x gallery scores."""
+CHUNK = 2048
+"""Most queries scored at once: bounds memory to CHUNK x gallery scores."""
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,26 @@ def evaluate(bridge: DiffGAP, pairs: Pairs, score: ScoreConfig) -> Evaluation:
     x, a = torch.from_numpy(pairs.x).to(device), torch.from_numpy(pairs.a).to(device)
     owner = torch.from_numpy(pairs.owner).to(device)
     features = pair_features(bridge, x, a, score)
-    reranks = score.kind == "rerank" and bool(bridge.directions)
-    reranker = Reranker(bridge, x, a, score) if reranks else None
+    chunk, reranker = CHUNK, None
+    if score.kind == "rerank" and bridge.directions:
+        reranker = Reranker(bridge, x, a, score)
+        chunk = max(1, min(CHUNK, reranker.pairs_at_once // score.top_k))
 
-    def scorer(queries: Tensor, gallery: Tensor, from_x: bool) -> Callable[[int, int], Tensor]:
-        def chunk(start: int, stop: int) -> Tensor:
+    def scorer(queries: Tensor, gallery: Tensor, from_x: bool) -> ScoreChunk:
+        def scores_of(start: int, stop: int) -> Tensor:
             scores = queries[start:stop] @ gallery.T
             if reranker is None:
                 return scores
             return rerank(scores, start, reranker, score.top_k, queries_are_x=from_x)
 
-        return chunk
+        return scores_of
 
     to_a = scorer(features.x, features.a, from_x=True)
     to_x = scorer(features.a, features.x, from_x=False)
     return Evaluation(
         {
-            f"{x_name}_to_{a_name}": ranks_of_owner(to_a, owner, CHUNK),
-            f"{a_name}_to_{x_name}": ranks_of_captions(to_x, owner, len(a), CHUNK),
+            f"{x_name}_to_{a_name}": ranks_of_owner(to_a, owner, chunk),
+            f"{a_name}_to_{x_name}": ranks_of_captions(to_x, owner, len(a), chunk),
         }
     )
 

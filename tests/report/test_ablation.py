@@ -1,0 +1,121 @@
+"""The table from trials' files: right means, honest gaps, and the same figures in every format."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from diffgap.errors import UserError
+from diffgap.ledger import Ledger
+from diffgap.report.ablation import sweep_table
+from diffgap.report.figures import ablation_svg
+from diffgap.report.render import notes, to_markdown, to_text
+from diffgap.spec import SweepSpec
+from diffgap.sweep.plan import make_plan
+
+CLIPS, CAPTIONS = 60, 2
+SKILL = {"frozen": 0.0, "bst": 0.05, "cdm": 0.05, "cdm+bst": 0.4}
+
+
+def ranks_of(cell, seed):
+    """Ranks of a cell: a share of the queries that the baseline misses is found at once."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(1, 30, CLIPS * (CAPTIONS + 1))
+    better = np.random.default_rng(seed + 1).random(len(base)) < SKILL[cell]
+    return np.where(better, 1, base)
+
+
+def write_trial(ledger, planned):
+    record = ledger.trial(planned.signature)
+    record.bridge.mkdir(parents=True)
+    clips = [f"clip {i}" for i in range(CLIPS)]
+    ranks = ranks_of(planned.trial.cell, planned.trial.seed)
+    table = {
+        "direction": ["text_to_audio"] * CLIPS * CAPTIONS + ["audio_to_text"] * CLIPS,
+        "clip": list(np.repeat(clips, CAPTIONS)) + clips,
+        "rank": ranks,
+        "ap10": 1.0 / ranks,
+    }
+    pq.write_table(pa.table(table), record.bridge / "ranks.parquet")
+    (record.bridge / "metrics.json").write_text(json.dumps({"test/text_to_audio/R1": 0.0}))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    spec = SweepSpec(
+        name="s", store="somewhere", seeds=3,
+        axes={"cdm.enabled": [False, True], "bst.enabled": [False, True]},
+    )  # fmt: skip
+    plan = make_plan(spec, "somewhere", "0" * 64)
+    ledger = Ledger(tmp_path)
+    ledger.record_sweep(plan.record())
+    return ledger, plan
+
+
+def row(table, name):
+    return next(row for row in table.rows if row.name == name)
+
+
+def test_every_figure_is_the_mean_over_seeds_and_queries(sweep):
+    ledger, plan = sweep
+    for planned in plan.trials:
+        write_trial(ledger, planned)
+    table = sweep_table(ledger, "s")
+    assert [row.name for row in table.rows] == [
+        "frozen embeddings", "BST only", "CDM only", "CDM + BST",
+    ]  # fmt: skip
+    found = row(table, "CDM + BST").figures["text_to_audio", 5]
+    hits = [ranks_of("cdm+bst", seed)[: CLIPS * CAPTIONS] <= 5 for seed in range(3)]
+    assert found.interval.mean == pytest.approx(100 * np.mean(hits))
+    assert found.interval.low < found.interval.mean < found.interval.high
+    base = ranks_of("frozen", 0)[: CLIPS * CAPTIONS] <= 5
+    assert found.difference == pytest.approx(100 * (np.mean(hits) - np.mean(base)))
+
+
+def test_what_is_best_and_what_differs_is_marked(sweep):
+    ledger, plan = sweep
+    for planned in plan.trials:
+        write_trial(ledger, planned)
+    table = sweep_table(ledger, "s")
+    both, frozen, cdm = (
+        row(table, n).figures for n in ("CDM + BST", "frozen embeddings", "CDM only")
+    )
+    assert all(figure.best and figure.significant for figure in both.values())
+    assert not any(figure.best or figure.significant for figure in frozen.values())
+    assert not cdm["audio_to_text", 5].significant
+    text = to_markdown(table)
+    found = both["text_to_audio", 1].interval
+    half = (found.high - found.low) / 2
+    assert f"**{found.mean:.1f} ± {half:.1f}*** |" in text
+    assert "CDM + BST against frozen embeddings: text->audio R@5 +" in text
+    assert f"{found.mean:.1f} ± {half:.1f}*" in to_text(table)
+    assert "CDM + BST" in ablation_svg(table)
+
+
+def test_a_half_finished_sweep_says_so(sweep):
+    ledger, plan = sweep
+    finished = [p for p in plan.trials if p.trial.seed < 2 and p.trial.cell != "cdm"]
+    for planned in finished:
+        write_trial(ledger, planned)
+    text = to_text(sweep_table(ledger, "s"))
+    assert "2 of 3" in text
+    assert "0 of 3" in text
+    assert len(row(sweep_table(ledger, "s"), "CDM only").figures) == 0
+
+
+def test_without_a_baseline_or_a_result_there_is_no_verdict(sweep):
+    ledger, plan = sweep
+    assert notes(sweep_table(ledger, "s")) == ["No trial is finished yet."]
+    for planned in plan.trials:
+        if planned.trial.cell == "bst":
+            write_trial(ledger, planned)
+    assert notes(sweep_table(ledger, "s"))[-1] == (
+        "No frozen baseline in this sweep: nothing to test against."
+    )
+
+
+def test_an_unknown_sweep_is_refused(sweep):
+    with pytest.raises(UserError, match=r"sweep 'x' is not in .*; known: s"):
+        sweep_table(sweep[0], "x")
