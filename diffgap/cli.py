@@ -6,6 +6,8 @@ Nothing heavy is imported before a command needs it, so that help is instant.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,9 @@ from diffgap.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from diffgap.ledger import Ledger
+    from diffgap.spec import SweepSpec
     from diffgap.store import EmbeddingStore
-    from diffgap.sweep.plan import Plan
 
 OUTPUT = click.option(
     "--output",
@@ -263,7 +266,7 @@ def _console() -> Console:
     return console
 
 
-def _load(spec: Path, sets: tuple[str, ...]) -> Any:
+def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
     from diffgap.encoders.builtin import store_problem
     from diffgap.spec import load_sweep
 
@@ -284,21 +287,21 @@ def _open_store(name: str, task: str, console: Console) -> tuple[EmbeddingStore,
     return store, store_uri(name)
 
 
-def _print_plan(wanted: Any, ledger: Any, console: Console) -> None:
+def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
     from diffgap.encoders.builtin import is_built, open_store, store_uri
     from diffgap.report.plan import print_plan
     from diffgap.sweep.plan import make_plan
 
     if not is_built(wanted.store):
         console.print(f"The corpus {wanted.store} will be built first (about a minute).")
-        plan: Plan = make_plan(wanted, store_uri(wanted.store), "not built yet")
+        plan = make_plan(wanted, store_uri(wanted.store), "not built yet")
         print_plan(plan, None, console)
         return
     store = open_store(wanted.store)
     print_plan(make_plan(wanted, store_uri(wanted.store), store.fingerprint), ledger, console)
 
 
-def _print_tables(ledger: Any, name: str, console: Console) -> None:
+def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
     from diffgap.report.ablation import sweep_table
     from diffgap.report.render import notes, to_terminal
     from diffgap.tracking import tracking_uri
@@ -316,7 +319,7 @@ def _print_tables(ledger: Any, name: str, console: Console) -> None:
     )
 
 
-def _progress(console: Console, what: str) -> Any:
+def _progress(console: Console, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
     from diffgap.progress import clips_bar
 
     return clips_bar(console, what)

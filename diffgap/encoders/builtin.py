@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-from diffgap import corpora, encoders
+import diffgap
+from diffgap import corpora
 from diffgap.errors import nearest
 from diffgap.store import EmbeddingStore
 
@@ -25,8 +28,19 @@ def store_uri(name: str) -> str:
     """Where the store of this name is, or will be: a path or URI stands for itself."""
     if name not in corpora.BUILTIN:
         return name if "://" in name else str(Path(name).absolute())
-    weights = encoders.load(BUILTIN_ENCODER).checkpoint_hash[:12]
-    return str(cache_directory() / "stores" / f"{name}-{weights}")
+    return str(cache_directory() / "stores" / f"{name}-{_version()}")
+
+
+@cache
+def _version() -> str:
+    """Changes with whatever decides the store: the corpus's code, the encoder's, its weights."""
+    package = Path(diffgap.__file__).parent
+    parts = [*sorted((package / "corpora/soundscapes").glob("*.py"))]
+    parts += [
+        package / "encoders/soundscape.py",
+        package / "encoders/weights/soundscape.safetensors",
+    ]
+    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:12]
 
 
 def is_built(name: str) -> bool:
