@@ -37,10 +37,37 @@ SETS = click.option(
     metavar="KEY=VALUE",
     help="Override a field of the spec, as in --set trial.train.steps=100. May be repeated.",
 )
+ADDRESS = click.option(
+    "--address", help="Ray cluster to join, such as auto; default RAY_ADDRESS, else a local Ray."
+)
+ROOT = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The corpus's directory: its lists, and its clips in any folder.",
+)
 
 
 PLAIN_WIDTH = 120
 """Columns where the output is a file or a pipe."""
+
+SHOWN = 20
+"""Bad clips that are printed; all of them are in a file."""
+
+
+class Percentage(click.ParamType):
+    """A share such as 1% or 0.01, as a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: Any, context: Any) -> float:
+        text = str(value)
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share; give one such as 1% or 0.01", param, context)
+        return share
 
 
 class Commands(click.Group):
@@ -77,9 +104,7 @@ def main() -> None:
     default=True,
     help="Go on with what is there (the default), or forget these trials and do them anew.",
 )
-@click.option(
-    "--address", help="Ray cluster to join, such as auto; default RAY_ADDRESS, else a local Ray."
-)
+@ADDRESS
 @OUTPUT
 def sweep(
     spec: Path,
@@ -163,36 +188,96 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
 
 @main.command(short_help="Make an embedding store of a corpus.")
 @click.argument("corpus")
+@ROOT
 @click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The corpus's directory; for folder: audio files and captions.csv.",
+    "--encoder", required=True, help="Frozen encoder: soundscape, laion_clap, hf_clap or cavp."
 )
-@click.option("--encoder", required=True, help="Frozen encoder, such as soundscape.")
+@click.option(
+    "--checkpoint",
+    help="Weights: a published name (laion_clap), a hub id (hf_clap), or a path.",
+)
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
     help="Where the store is made; must not exist.",
 )
-def embed(corpus: str, root: Path | None, encoder: str, out: Path) -> None:
-    """Encode CORPUS with a frozen encoder into an embedding store.
+@click.option(
+    "--window",
+    type=click.Choice(["crop", "mean"]),
+    default="crop",
+    show_default=True,
+    help="Of clips longer than the encoder's window: one window, fixed by the clip's id, or the "
+    "mean of all.",
+)
+@click.option(
+    "--max-rejected",
+    type=Percentage(),
+    default="100%",
+    show_default=True,
+    help="Fail, at the end, if more of the clips cannot be used.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Encoders at once; default one a GPU, else a core."
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0),
+    help="Of one encoder, such as 0.5; default 1 where there are GPUs.",
+)
+@ADDRESS
+def embed(
+    corpus: str,
+    root: Path | None,
+    encoder: str,
+    checkpoint: str | None,
+    out: Path,
+    window: str,
+    max_rejected: float,
+    workers: int | None,
+    gpus_per_worker: float | None,
+    address: str | None,
+) -> None:
+    """Encode CORPUS (folder, audiocaps, vggsound or soundscapes) into an embedding store.
 
-    Clips that are missing, unreadable or silent are listed and left out.
+    Decoding runs on CPUs and feeds the encoders, on GPUs where there are any. Killed and started
+    again, the same command goes on with what is missing. Clips that are missing, unreadable,
+    truncated or silent are listed, with the reason, in STORE/rejected.parquet, and left out.
 
     \b
     Examples:
       diffgap embed folder --root my_sounds --encoder soundscape --out my_store
-      diffgap embed soundscapes --encoder soundscape --out soundscapes_store
+      diffgap embed audiocaps --root /data/audiocaps --encoder hf_clap --out audiocaps_clap
+      diffgap embed audiocaps --root /data/audiocaps --encoder laion_clap \\
+          --checkpoint 630k-audioset --gpus-per-worker 0.5 --max-rejected 5% --out audiocaps_clap
+      diffgap embed vggsound --root /data/vggsound --encoder cavp \\
+          --checkpoint cavp_epoch66.ckpt --window mean --out vggsound_cavp
     """
     from diffgap import corpora
+    from diffgap.encoders import EncoderChoice
+    from diffgap.encoders.embed import TooManyRejectedError
     from diffgap.encoders.embed import embed as run
+    from diffgap.encoders.stream import Pool
 
     console = _console()
     with _progress(console, f"Embedding {corpus}") as advance:
-        result = run(corpora.load(corpus, root), encoder, out, progress=advance)
-    for bad in result.rejected:
+        try:
+            result = run(
+                corpora.load(corpus, root),
+                EncoderChoice(encoder, checkpoint),
+                out,
+                long_clips=window,
+                max_rejected=max_rejected,
+                pool=Pool(workers, gpus_per_worker, address),
+                progress=advance,
+            )
+        except TooManyRejectedError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+    for bad in result.rejected[:SHOWN]:
         console.print(f"left out: {bad.id} ({bad.stage}): {bad.reason}", highlight=False)
+    if len(result.rejected) > SHOWN:
+        console.print(f"... all {len(result.rejected)} in {out}/rejected.parquet")
     counts = ", ".join(f"{n} {split}" for split, n in result.store.manifest.corpus.counts.items())
     console.print(
         f"{out}: {counts} clips; {len(result.rejected)} left out; {result.seconds:.0f} s.",

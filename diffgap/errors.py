@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -22,6 +24,23 @@ class UserError(ValueError):
 
 class ClipError(ValueError):
     """One clip that cannot be used; the message is the reason, without the clip's name."""
+
+
+class MissingClipError(ClipError):
+    """One clip whose file is not there."""
+
+
+def require(module: str, extra: str, purpose: str) -> Any:
+    """A module of an optional extra; UserError saying what needs it and what installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != module.split(".")[0]:
+            raise
+        raise UserError(
+            f"{purpose} needs the package {module}, which is not installed; "
+            f"install it with: pip install 'diffgap[{extra}]'"
+        ) from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -36,6 +36,8 @@ class EncoderInfo(BaseModel):
 
     name: str
     checkpoint_hash: str
+    preprocessing: dict[str, str | int | float] = {}
+    """What was done to clips before the network."""
 
 
 class CorpusInfo(BaseModel):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BUILTIN = ("soundscapes",)
 """Corpora that need no files."""
 
-NAMES = (*BUILTIN, "folder")
+NAMES = (*BUILTIN, "folder", "audiocaps", "vggsound")
 
 
 def load(name: str, root: Path | None) -> Corpus:
@@ -32,6 +32,14 @@ def load(name: str, root: Path | None) -> Corpus:
         return SoundscapeCorpus()
     if root is None:
         raise UserError(f"--root: missing; give the directory of the {name} corpus")
+    if name == "audiocaps":
+        from diffgap.corpora.audiocaps import AudioCapsCorpus
+
+        return AudioCapsCorpus(root)
+    if name == "vggsound":
+        from diffgap.corpora.vggsound import VGGSoundCorpus
+
+        return VGGSoundCorpus(root)
     from diffgap.corpora.folder import FolderCorpus
 
     return FolderCorpus(root)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,16 @@ class Clip:
     """Further columns, kept in the store."""
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """A clip, or one of its captions, that cannot be used."""
+
+    id: str
+    stage: str
+    """corpus, audio, video or text."""
+    reason: str
+
+
 class Corpus(Protocol):
     """Where pairs come from. It is sent to worker processes, so it must pickle."""
 
@@ -29,11 +40,18 @@ class Corpus(Protocol):
     modalities: tuple[str, ...]
     """What it has, of audio, text and video."""
 
+    @property
+    def rejected(self) -> Sequence[Rejected]:
+        """What its lists name in a way that cannot be used."""
+
     def clips(self) -> list[Clip]:
         """All clips, in a fixed order."""
+
+    def path(self, clip: Clip) -> Path | None:
+        """The clip's file; None where clips are made, not read. ClipError where it is missing."""
 
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         """Mono float32 (samples,) within [-1, 1], and its rate in Hz; ClipError if it has none."""
 
-    def video(self, clip: Clip) -> np.ndarray:
-        """uint8 (frames, height, width, 3); ClipError if it has none."""
+    def video(self, clip: Clip, fps: float, size: int) -> np.ndarray:
+        """uint8 (frames, size, size, 3) at `fps` frames a second; ClipError if it has none."""

@@ -72,8 +72,9 @@ def open_store(name: str, progress: Callable[[int, int], None] | None = None) ->
     """
     uri = store_uri(name)
     if not is_built(name):
+        from diffgap.encoders import EncoderChoice
         from diffgap.encoders.embed import embed
 
         corpus = corpora.load(name, None)
-        return embed(corpus, BUILTIN_ENCODER, Path(uri), progress=progress).store
+        return embed(corpus, EncoderChoice(BUILTIN_ENCODER), Path(uri), progress=progress).store
     return EmbeddingStore.open(uri)

@@ -1,46 +1,35 @@
-"""Runs a frozen encoder over a corpus, in worker processes, into an embedding store.
+"""Runs a frozen encoder over a corpus into an embedding store.
 
-The store does not depend on the number of workers. A bad clip is left out and reported; the
+Ray Data streams chunks of clips from CPU tasks that decode to actors that encode, on GPUs where
+there are any. Finished chunks are on disk at once: killed and started again, a run goes on with
+what is missing, and its store is the same byte for byte. A bad clip is left out and reported; the
 store appears whole, at the end.
 """
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from scipy.signal import resample_poly
+import pyarrow.parquet as pq
 
-from diffgap import encoders
-from diffgap.corpora.base import Clip, Corpus
-from diffgap.encoders import Encoder
-from diffgap.errors import ClipError, UserError
+from diffgap.corpora.base import Clip, Corpus, Rejected
+from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.encoders.chunks import WINDOWS, Recipe, Tables, decode, encode, rejections
+from diffgap.encoders.partial import PartialStore, listing_hash
+from diffgap.encoders.stream import Pool, stream
+from diffgap.errors import UserError
 from diffgap.store import EmbeddingStore, EncoderInfo, write_store
-from diffgap.store_content import vector_column
 
-CHUNK = 64
-"""Clips a worker takes at once, and encodes together."""
+CHUNK = 32
+"""Clips that are decoded, encoded and written together."""
 
-IN_PROCESS = 2 * CHUNK
-"""Corpora up to this size are not worth starting processes for."""
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A clip, or one of its captions, that is not in the store."""
-
-    id: str
-    stage: str
-    """corpus, audio, video or text."""
-    reason: str
+IN_PROCESS = 8
+"""Chunks that are not worth starting a cluster for."""
 
 
 @dataclass(frozen=True)
@@ -52,70 +41,97 @@ class EmbedResult:
     seconds: float
 
 
-@dataclass
-class _Chunk:
-    """The embedded clips of a chunk, in order."""
-
-    clips: list[Clip] = field(default_factory=list)
-    vectors: dict[str, np.ndarray] = field(default_factory=dict)
-    """Per modality; text has a row a caption."""
-    rejected: list[Rejected] = field(default_factory=list)
+class TooManyRejectedError(RuntimeError):
+    """More clips were left out than allowed; no store was made."""
 
 
 def embed(
     corpus: Corpus,
-    encoder_name: str,
+    choice: EncoderChoice,
     out: Path,
     *,
+    long_clips: str = "crop",
+    max_rejected: float = 1.0,
+    pool: Pool = Pool(),  # noqa: B008 - immutable
     progress: Callable[[int, int], None] | None = None,
-    workers: int | None = None,
 ) -> EmbedResult:
     """Encodes every clip of a corpus.
 
     Args:
         corpus: where the clips come from.
-        encoder_name: one of `encoders.NAMES`.
+        choice: the encoder.
         out: the store's directory; must not exist.
+        long_clips: crop or mean, for clips longer than the encoder's window.
+        max_rejected: share of all clips that may be left out.
+        pool: where the encoders run.
         progress: called with clips done and clips in all.
-        workers: processes; default one a core.
 
     Raises:
-        UserError: where `out` is taken, or no clip can be used.
+        UserError: where `out` is taken, corpus and encoder have too little in common, or no clip
+            can be used.
+        TooManyRejectedError: at the end, naming the report; the embeddings are kept, so that the
+            same command with a higher limit ends at once.
     """
     if out.exists():
         raise UserError(f"--out: {out} exists already; remove it, or give another place")
+    assert long_clips in WINDOWS, long_clips
     started = time.monotonic()
-    encoder = encoders.load(encoder_name)
-    clips, listed_wrong = _usable(corpus)
-    modalities = tuple(m for m in corpus.modalities if m in encoder.modalities)
-    chunks = []
-    for chunk in _run(corpus, encoder_name, modalities, clips, workers or os.cpu_count() or 1):
-        chunks.append(chunk)
+    encoder = choice.load()
+    modalities = _common(corpus, encoder)
+    clips, unusable = _usable(corpus, modalities)
+    rejected = [*corpus.rejected, *unusable]
+    if not clips:
+        raise UserError(_nothing_usable(corpus, rejected))
+    recipe = Recipe.of(encoder, modalities, long_clips)
+    partial = PartialStore.open(out, _request(corpus, encoder, clips, recipe))
+    chunks = [clips[i : i + CHUNK] for i in range(0, len(clips), CHUNK)]
+    missing = {n: chunk for n, chunk in enumerate(chunks) if n not in partial.done()}
+    finished = len(clips) - sum(map(len, missing.values()))
+    for number, tables in _work(corpus, choice, encoder, recipe, missing, pool):
+        partial.add(number, tables)
+        finished += len(missing[number])
         if progress:
-            progress(min(len(chunks) * CHUNK, len(clips)), len(clips))
-    rejected = listed_wrong + [bad for chunk in chunks for bad in chunk.rejected]
-    kept = [clip for chunk in chunks for clip in chunk.clips]
-    if not kept:
-        reasons = "; ".join(f"{bad.id}: {bad.reason}" for bad in rejected[:3]) or "it is empty"
-        raise UserError(f"corpus {corpus.name}: no clip can be used ({reasons})")
-    vectors = {m: np.concatenate([c.vectors[m] for c in chunks if c.clips]) for m in modalities}
-    info = EncoderInfo(name=encoder.name, checkpoint_hash=encoder.checkpoint_hash)
-    captions = _captions(kept, vectors["text"]) if "text" in vectors else None
-    extra = {"rejected": _rejections(rejected)} if rejected else {}
-    store = write_store(out, _items(kept, vectors), captions, info, corpus.name, extra)
+            progress(finished, len(clips))
+    made = partial.tables(len(chunks))
+    rejected += [Rejected(**row) for row in made.rejected.to_pylist()]
+    if not len(made.items):
+        partial.remove()
+        raise UserError(_nothing_usable(corpus, rejected))
+    _check_share(rejected, len(made.items), max_rejected, partial)
+    store = _finish(out, corpus, encoder, recipe, made, rejected)
+    partial.remove()
     return EmbedResult(store, rejected, time.monotonic() - started)
 
 
-def _usable(corpus: Corpus) -> tuple[list[Clip], list[Rejected]]:
-    """Clips with their captions that say something, where the corpus has text at all."""
-    if "text" not in corpus.modalities:
-        return corpus.clips(), []
-    usable, rejected = [], []
+def _common(corpus: Corpus, encoder: Encoder) -> tuple[str, ...]:
+    common = tuple(m for m in corpus.modalities if m in encoder.modalities)
+    if len(common) < 2 or "audio" not in common:
+        raise UserError(
+            f"--encoder: {encoder.name} takes {', '.join(encoder.modalities)} and the corpus "
+            f"{corpus.name} has {', '.join(corpus.modalities)}; audio and one more must be common"
+        )
+    return common
+
+
+def _usable(corpus: Corpus, modalities: tuple[str, ...]) -> tuple[list[Clip], list[Rejected]]:
+    """Clips listed once, with their captions that say something where text is embedded."""
+    usable: list[Clip] = []
+    rejected: list[Rejected] = []
+    seen: set[str] = set()
     for clip in corpus.clips():
+        if clip.id in seen:
+            rejected.append(Rejected(clip.id, "corpus", "listed twice; the first is kept"))
+            continue
+        seen.add(clip.id)
+        if "text" not in modalities:
+            usable.append(replace(clip, captions=()))
+            continue
         told = tuple(text for text in clip.captions if any(map(str.isalnum, text)))
-        for text in clip.captions:
-            if text not in told:
-                rejected.append(Rejected(clip.id, "text", f"caption {text!r} has no word"))
+        rejected += [
+            Rejected(clip.id, "text", f"caption {text!r} has no word")
+            for text in clip.captions
+            if text not in told
+        ]
         if told:
             usable.append(replace(clip, captions=told))
         else:
@@ -123,135 +139,86 @@ def _usable(corpus: Corpus) -> tuple[list[Clip], list[Rejected]]:
     return usable, rejected
 
 
-# In the workers ---------------------------------------------------------------------------------
+def _nothing_usable(corpus: Corpus, rejected: list[Rejected]) -> str:
+    reasons = "; ".join(f"{bad.id}: {bad.reason}" for bad in rejected[:3]) or "it is empty"
+    return f"corpus {corpus.name}: no clip can be used ({reasons})"
 
 
-def _run(
-    corpus: Corpus, encoder_name: str, modalities: tuple[str, ...], clips: list[Clip], workers: int
-) -> Iterator[_Chunk]:
-    """The chunks in order, embedded by as many processes as are worth it."""
-    parts = [clips[i : i + CHUNK] for i in range(0, len(clips), CHUNK)]
-    if len(clips) <= IN_PROCESS or workers == 1:
-        job = _Job(corpus, encoders.load(encoder_name), modalities)
-        yield from map(job.chunk, parts)
+def _request(
+    corpus: Corpus, encoder: Encoder, clips: list[Clip], recipe: Recipe
+) -> dict[str, object]:
+    """What decides a store's content."""
+    return {
+        "corpus": corpus.name,
+        "list of clips": listing_hash(clips),
+        "encoder": encoder.name,
+        "checkpoint": encoder.checkpoint_hash,
+        "modalities": list(recipe.modalities),
+        "window": recipe.long_clips,
+        "chunk": CHUNK,
+    }
+
+
+def _check_share(
+    rejected: list[Rejected], kept: int, max_rejected: float, partial: PartialStore
+) -> None:
+    lost = len({bad.id for bad in rejected if bad.stage != "text"})
+    if lost <= max_rejected * (kept + lost):
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(parts)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(corpus, encoder_name, modalities),
+    report = partial.path / "rejected.parquet"
+    pq.write_table(rejections(rejected), report)
+    raise TooManyRejectedError(
+        f"{lost} of {kept + lost} clips ({100 * lost / (kept + lost):.1f} %) cannot be used, more "
+        f"than --max-rejected {100 * max_rejected:g}%; no store was made. Which and why: {report}. "
+        "The same command with a higher limit ends at once"
     )
-    try:
-        futures: list[Future[_Chunk]] = [pool.submit(_work, part) for part in parts]
-        for future in futures:
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-_job: _Job | None = None
+def _finish(
+    out: Path,
+    corpus: Corpus,
+    encoder: Encoder,
+    recipe: Recipe,
+    made: Tables,
+    rejected: list[Rejected],
+) -> EmbeddingStore:
+    info = EncoderInfo(
+        name=encoder.name,
+        checkpoint_hash=encoder.checkpoint_hash,
+        preprocessing={**encoder.preprocessing, "long_clips": recipe.long_clips},
+    )
+    extra: dict[str, pa.Table] = {"rejected": rejections(rejected)} if rejected else {}
+    return write_store(out, made.items, made.captions, info, corpus.name, extra)
 
 
-def _start(corpus: Corpus, encoder_name: str, modalities: tuple[str, ...]) -> None:
-    """Prepares a worker process: one thread, its own encoder."""
+# Work -------------------------------------------------------------------------------------------
+
+
+def _work(
+    corpus: Corpus,
+    choice: EncoderChoice,
+    encoder: Encoder,
+    recipe: Recipe,
+    chunks: dict[int, list[Clip]],
+    pool: Pool,
+) -> Iterator[tuple[int, Tables]]:
+    """The tables of these chunks, as they are finished."""
+    if len(chunks) > IN_PROCESS or (chunks and pool != Pool()):
+        yield from stream(corpus, choice, recipe, chunks, pool)
+        return
+    with _one_thread():
+        for number, clips in chunks.items():
+            yield number, encode(encoder, decode(corpus, clips, recipe), recipe.modalities)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a Ray worker: another number of threads may add in another order."""
     import torch
 
-    global _job
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    _job = _Job(corpus, encoders.load(encoder_name), modalities)
-
-
-def _work(clips: list[Clip]) -> _Chunk:
-    assert _job is not None, "the pool's initializer has run"
-    return _job.chunk(clips)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker does with clips."""
-
-    corpus: Corpus
-    encoder: Encoder
-    modalities: tuple[str, ...]
-
-    def chunk(self, clips: list[Clip]) -> _Chunk:
-        chunk = _Chunk()
-        streams: dict[str, list[np.ndarray]] = {m: [] for m in self.modalities if m != "text"}
-        for clip in clips:
-            decoded = {}
-            try:
-                for modality in streams:
-                    decoded[modality] = self._decode(clip, modality)
-            except ClipError as error:
-                chunk.rejected.append(Rejected(clip.id, modality, str(error)))
-                continue
-            chunk.clips.append(clip)
-            for modality, stream in decoded.items():
-                streams[modality].append(stream)
-        if chunk.clips:
-            chunk.vectors = self._encode(chunk.clips, streams)
-        return chunk
-
-    def _decode(self, clip: Clip, modality: str) -> np.ndarray:
-        if modality == "video":
-            return self.corpus.video(clip)
-        samples, rate = self.corpus.audio(clip)
-        return resample(samples, rate, self.encoder.sample_rate)
-
-    def _encode(
-        self, clips: list[Clip], streams: dict[str, list[np.ndarray]]
-    ) -> dict[str, np.ndarray]:
-        vectors = {}
-        if "text" in self.modalities:
-            captions = [caption for clip in clips for caption in clip.captions]
-            vectors["text"] = self.encoder.encode_text(captions)
-        if "audio" in streams:
-            vectors["audio"] = self.encoder.encode_audio(streams["audio"])
-        if "video" in streams:
-            vectors["video"] = self.encoder.encode_video(streams["video"])
-        return vectors
-
-
-def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """(samples,) at one rate to float32 at another, in Hz, by a polyphase filter."""
-    if rate == wanted:
-        return samples
-    common = math.gcd(rate, wanted)
-    return resample_poly(samples, wanted // common, rate // common).astype(np.float32)
-
-
-# Tables -----------------------------------------------------------------------------------------
-
-
-def _items(clips: list[Clip], vectors: dict[str, np.ndarray]) -> pa.Table:
-    columns = {
-        "id": pa.array([clip.id for clip in clips]),
-        "split": pa.array([clip.split for clip in clips]),
-        "label": pa.array([clip.label for clip in clips], pa.string()),
-    }
-    for name in ("audio", "video"):
-        if name in vectors:
-            columns[name] = vector_column(vectors[name])
-    extra = list(dict.fromkeys(key for clip in clips for key in clip.extra))
-    columns |= {key: pa.array([clip.extra.get(key) for clip in clips]) for key in extra}
-    return pa.table(columns)
-
-
-def _captions(clips: list[Clip], text: np.ndarray) -> pa.Table:
-    return pa.table(
-        {
-            "id": pa.array([clip.id for clip in clips for _ in clip.captions]),
-            "caption": pa.array([caption for clip in clips for caption in clip.captions]),
-            "text": vector_column(text),
-        }
-    )
-
-
-def _rejections(rejected: list[Rejected]) -> pa.Table:
-    return pa.table(
-        {
-            "id": [bad.id for bad in rejected],
-            "stage": [bad.stage for bad in rejected],
-            "reason": [bad.reason for bad in rejected],
-        }
-    )
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

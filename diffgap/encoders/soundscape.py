@@ -25,7 +25,7 @@ DIMENSION = 128
 RATE = 16_000
 WINDOW = 2 * RATE
 """Samples that the audio tower hears at once."""
-FRAMES, SIZE = 8, 32
+FRAMES, FPS, SIZE = 8, 4.0, 32
 WORDS, TRIGRAMS, TOKENS = 2048, 1024, 40
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
 
@@ -118,25 +118,34 @@ class SoundscapeEncoder:
 
     name = "soundscape"
     dimension = DIMENSION
-    sample_rate = RATE
     modalities: tuple[str, ...] = ("audio", "text", "video")
+    sample_rate = RATE
+    window: float | None = None
+    frame_rate, frame_size = FPS, SIZE
 
     def __init__(self, towers: Towers, checkpoint_hash: str) -> None:
         self.towers = towers.eval()
+        self.preprocessing: dict[str, str | int | float] = {
+            "sample_rate": RATE,
+            "mels": MELS,
+            "fps": FPS,
+            "frame_size": SIZE,
+        }
         self.checkpoint_hash = checkpoint_hash
 
     @classmethod
-    def load(cls) -> SoundscapeEncoder:
+    def load(cls, device: str = "cpu") -> SoundscapeEncoder:
         """The encoder with the weights that come with this package."""
         towers = Towers()
         weights = {name: value.float() for name, value in load_file(WEIGHTS).items()}
         towers.load_state_dict(weights)
-        return cls(towers, hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
+        return cls(towers.to(device), hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Shorter sounds are repeated to 2 s; of longer ones every 2 s window counts the same."""
         windows = [_windows(w) for w in waveforms]
-        found = _encode(self.towers.audio, torch.from_numpy(np.concatenate(windows)))
+        samples = torch.from_numpy(np.concatenate(windows)).to(self._device)
+        found = _encode(self.towers.audio, samples)
         parts = found.split([len(w) for w in windows])
         return _unit(torch.stack([part.mean(0) for part in parts]))
 
@@ -149,7 +158,12 @@ class SoundscapeEncoder:
 
     def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         """Any length and size: eight frames, evenly spaced, scaled to 32 x 32."""
-        return _unit(_encode(self.towers.video, torch.stack([_frames(v) for v in videos])))
+        frames = torch.stack([_frames(v) for v in videos])
+        return _unit(_encode(self.towers.video, frames.to(self._device)))
+
+    @property
+    def _device(self) -> torch.device:
+        return self.towers.log_scale.device
 
 
 @cache
@@ -206,5 +220,5 @@ def _encode(tower: Callable, inputs: Tensor | Sequence[str]) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> np.ndarray:
-    found: np.ndarray = F.normalize(vectors, dim=-1).numpy()
+    found: np.ndarray = F.normalize(vectors, dim=-1).cpu().numpy()
     return found

@@ -13,7 +13,7 @@ from diffgap.spec import Resources
 from diffgap.sweep.plan import Plan, PlannedTrial
 
 if TYPE_CHECKING:
-    from diffgap.sweep.cluster import Placement
+    from diffgap.sweep.placement import Placement
 
 INTERRUPTED = "interrupted; the same command continues"
 
@@ -60,7 +60,8 @@ def run_sweep(
 @contextmanager
 def _ray(resources: Resources, console: Console, address: str | None) -> Iterator[Placement]:
     """Ray, and how the trials lie on it."""
-    from diffgap.sweep.cluster import cluster, place
+    from diffgap.ray_cluster import cluster
+    from diffgap.sweep.placement import place
 
     console.print("Starting Ray ...", style="dim")
     with cluster(address):

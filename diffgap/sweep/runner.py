@@ -19,8 +19,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from diffgap.ledger import Ledger
 from diffgap.provenance import git_commit
 from diffgap.spec import flatten
-from diffgap.sweep.cluster import Placement
 from diffgap.sweep.display import SweepDisplay
+from diffgap.sweep.placement import Placement
 from diffgap.sweep.plan import Plan, PlannedTrial
 from diffgap.sweep.worker import HISTORY_KEY, JOB, STEP_KEY, drive
 from diffgap.tracking import FAILED, FINISHED, KILLED, Tracker

@@ -6,14 +6,15 @@ Any clip can be rendered alone, in any process: everything follows from its spli
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from diffgap.corpora.base import Clip
+from diffgap.corpora.base import Clip, Rejected
 from diffgap.corpora.soundscapes.audio import RATE, render_audio
 from diffgap.corpora.soundscapes.captions import write_caption
-from diffgap.corpora.soundscapes.scenes import KINDS, Scene, draw_scene, generator
-from diffgap.corpora.soundscapes.video import render_video
+from diffgap.corpora.soundscapes.scenes import KINDS, SECONDS, Scene, draw_scene, generator
+from diffgap.corpora.soundscapes.video import FRAMES, SIZE, render_video
 
 SEED = 1
 COUNTS = {"train": 8000, "val": 1000, "test": 1000}
@@ -32,6 +33,7 @@ class SoundscapeCorpus:
 
     name = "soundscapes"
     modalities: tuple[str, ...] = ("audio", "text", "video")
+    rejected: tuple[Rejected, ...] = ()
 
     def __init__(
         self, counts: Mapping[str, int] | None = None, captions: int | None = None
@@ -42,12 +44,18 @@ class SoundscapeCorpus:
     def clips(self) -> list[Clip]:
         return [self._clip(s, i) for s, count in self._counts.items() for i in range(count)]
 
+    def path(self, clip: Clip) -> Path | None:
+        return None
+
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         scene = _scene(clip.id)
         return render_audio(scene, generator("audio", SEED, clip.id)), RATE
 
-    def video(self, clip: Clip) -> np.ndarray:
-        return render_video(_scene(clip.id), generator("video", SEED, clip.id))
+    def video(self, clip: Clip, fps: float = FRAMES / SECONDS, size: int = SIZE) -> np.ndarray:
+        frames = render_video(_scene(clip.id), generator("video", SEED, clip.id))
+        times = np.arange(round(SECONDS * fps)) / fps
+        pixels = np.arange(size) * SIZE // size
+        return frames[(times * FRAMES / SECONDS + 1e-6).astype(int)][:, pixels][:, :, pixels]
 
     def _clip(self, split: str, number: int) -> Clip:
         name = f"{split}-{number:05d}"

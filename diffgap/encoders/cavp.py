@@ -1,0 +1,136 @@
+"""CAVP behind the `Encoder` protocol: Diff-Foley's frozen video and audio towers.
+
+The checkpoint is ``cavp_epoch66.ckpt`` of the hub's SimianLuo/Diff-Foley.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffgap.encoders.cavp_model import CAVP, DIMENSION, MELS
+from diffgap.encoders.clap_audio import weights_hash
+from diffgap.encoders.mel import slaney_filterbank
+from diffgap.encoders.strict import load_strictly
+from diffgap.errors import ClipError, UserError
+
+RATE = 16_000
+SECONDS = 4.0
+"""Of the clips it was trained on: 16 tokens."""
+FPS, SIZE = 4.0, 224
+N_FFT, HOP = 1024, 250
+LOW, HIGH = 125.0, 7600.0
+FLOOR = 1e-5
+
+
+class CAVPEncoder:
+    """Frozen towers; use `load`."""
+
+    name = "cavp"
+    dimension = DIMENSION
+    modalities: tuple[str, ...] = ("audio", "video")
+    sample_rate = RATE
+    window: float | None = SECONDS
+    frame_rate, frame_size = FPS, SIZE
+
+    def __init__(self, model: CAVP, source: str) -> None:
+        self._model = model.eval()
+        self._mel = slaney_filterbank(RATE, N_FFT, MELS, LOW, HIGH).to(self._device)
+        self.checkpoint_hash = weights_hash(model)
+        self.preprocessing: dict[str, str | int | float] = {
+            "checkpoint": source,
+            "seconds": SECONDS,
+            "sample_rate": RATE,
+            "hop": HOP,
+            "mels": MELS,
+            "fps": FPS,
+            "frame_size": SIZE,
+        }
+
+    @classmethod
+    def load(cls, checkpoint: str | None, device: str = "cpu") -> CAVPEncoder:
+        """Loads a file of the layout of cavp_epoch66.ckpt.
+
+        Raises:
+            UserError: where there is none, or a weight is missing, unexpected or misshapen.
+        """
+        if checkpoint is None:
+            raise UserError(
+                "--checkpoint: missing; give the path of cavp_epoch66.ckpt "
+                "(hub: SimianLuo/Diff-Foley)"
+            )
+        model = CAVP()
+        load_strictly(model, Path(checkpoint))
+        return cls(model.to(device), Path(checkpoint).name)
+
+    def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """The maximum over the tokens of a clip, normalised; silence fills up to four seconds."""
+        return _clip_embeddings(self._audio(waveforms))
+
+    def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
+        """The maximum over the tokens of a clip, normalised; the last frame fills up."""
+        return _clip_embeddings(self._video(videos))
+
+    def encode_text(self, captions: Sequence[str]) -> np.ndarray:
+        raise ClipError("CAVP has no text tower")
+
+    def audio_tokens(self, waveform: np.ndarray) -> np.ndarray:
+        """(samples,) of any length to (T, 512) unit vectors, four a second."""
+        return _tokens(self._audio([waveform], fill=False))
+
+    def video_tokens(self, video: np.ndarray) -> np.ndarray:
+        """uint8 (T, H, W, 3) at 4 frames a second to (T, 512) unit vectors."""
+        return _tokens(self._video([video], fill=False))
+
+    @property
+    def _device(self) -> torch.device:
+        return self._model.logit_scale.device
+
+    @torch.inference_mode()
+    def _audio(self, waveforms: Sequence[np.ndarray], fill: bool = True) -> Tensor:
+        window = int(RATE * SECONDS)
+        filled = [_fill(w, window, "constant") if fill else w for w in waveforms]
+        # One sample less makes a whole number of frames out of whole seconds.
+        samples = torch.from_numpy(np.stack(filled))[:, :-1].to(self._device)
+        return self._model.audio_tokens(log_mel(samples, self._mel))
+
+    @torch.inference_mode()
+    def _video(self, videos: Sequence[np.ndarray], fill: bool = True) -> Tensor:
+        filled = [_fill(v, int(FPS * SECONDS), "edge") if fill else v for v in videos]
+        frames = torch.from_numpy(np.stack(filled)).to(self._device)
+        pixels = frames.permute(0, 1, 4, 2, 3).float() / 255
+        if pixels.shape[-2:] != (SIZE, SIZE):
+            pixels = F.interpolate(
+                pixels.flatten(0, 1), (SIZE, SIZE), mode="bilinear", antialias=True
+            ).unflatten(0, pixels.shape[:2])
+        return self._model.video_tokens(pixels)
+
+
+def log_mel(samples: Tensor, filterbank: Tensor) -> Tensor:
+    """(B, samples) at 16 kHz to (B, 128, frames) in [0, 1]: magnitudes, in decibels."""
+    window = torch.hann_window(N_FFT, device=samples.device)
+    spectra = torch.stft(
+        samples, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True
+    )
+    decibels = 20 * torch.log10((filterbank @ spectra.abs()).clamp_min(FLOOR))
+    return ((decibels - 20 + 100) / 100).clamp(0, 1)
+
+
+def _fill(stream: np.ndarray, length: int, how: str) -> np.ndarray:
+    """At least this long, by silence (constant) or the last frame (edge)."""
+    short = max(0, length - len(stream))
+    padding = [(0, short)] + [(0, 0)] * (stream.ndim - 1)
+    return np.pad(stream, padding, mode=how)[:length]  # type: ignore[call-overload]
+
+
+def _clip_embeddings(tokens: Tensor) -> np.ndarray:
+    return np.asarray(F.normalize(tokens.amax(1), dim=-1).cpu())
+
+
+def _tokens(tokens: Tensor) -> np.ndarray:
+    return np.asarray(F.normalize(tokens[0], dim=-1).cpu())

@@ -1,0 +1,97 @@
+"""CLAP as it is in transformers: a hub id such as laion/clap-htsat-unfused, or a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, TOKENS, prepare, weights_hash
+from diffgap.errors import ClipError, UserError, require
+
+DEFAULT = "laion/clap-htsat-unfused"
+
+
+class HFClapEncoder:
+    """Frozen CLAP behind the `Encoder` protocol; use `load`."""
+
+    name = "hf_clap"
+    modalities: tuple[str, ...] = ("audio", "text")
+    sample_rate = RATE
+    window: float | None = SECONDS
+    frame_rate, frame_size = 0.0, 0
+
+    def __init__(self, model: Any, features: Any, tokenizer: Any, source: str) -> None:
+        self._model, self._features, self._tokenizer = model.eval(), features, tokenizer
+        self.dimension = int(model.config.projection_dim)
+        self.checkpoint_hash = weights_hash(model)
+        self.preprocessing = {**PREPROCESSING, "checkpoint": source}
+
+    @classmethod
+    def load(cls, checkpoint: str | None, device: str = "cpu") -> HFClapEncoder:
+        """Loads a hub id or a local folder; safetensors are preferred.
+
+        Raises:
+            UserError: where there is no such model, or it is not CLAP.
+        """
+        transformers = require("transformers", "clap", "the encoder hf_clap")
+        source = checkpoint or DEFAULT
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            model = transformers.ClapModel.from_pretrained(source).to(device)
+            features = transformers.ClapFeatureExtractor.from_pretrained(source)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--checkpoint: {source!r} cannot be loaded as a CLAP model: "
+                f"{str(error).splitlines()[0]}; give a hub id such as {DEFAULT}, or a folder that "
+                "save_pretrained wrote"
+            ) from None
+        name = source if not Path(source).exists() else Path(source).name
+        return cls(model, features, tokenizer, name)
+
+    @torch.inference_mode()
+    def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        inputs = self._features(
+            list(prepare(waveforms)),
+            sampling_rate=RATE,
+            return_tensors="pt",
+            truncation="rand_trunc",
+        )
+        device = self._model.device
+        # "longer" steers the fused models' own handling of long audio; no window is longer.
+        return _unit(
+            self._model.get_audio_features(
+                input_features=inputs["input_features"].to(device),
+                is_longer=torch.zeros(len(waveforms), 1, dtype=torch.bool, device=device),
+            )
+        )
+
+    @torch.inference_mode()
+    def encode_text(self, captions: Sequence[str]) -> np.ndarray:
+        tokens = self._tokenizer(
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=TOKENS,
+            return_tensors="pt",
+        ).to(self._model.device)
+        return _unit(
+            self._model.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            )
+        )
+
+    def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
+        raise ClipError("CLAP has no video tower")
+
+
+def _unit(found: Any) -> np.ndarray:
+    """(B, D) unit vectors; transformers 4 returns the tensor, 5 an object that holds it."""
+    vectors: Tensor = getattr(found, "pooler_output", found)
+    return np.asarray(F.normalize(vectors.float(), dim=-1).cpu())
