@@ -6,14 +6,14 @@ Nothing heavy is imported before a command needs it, so that help is instant.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from diffgap import __version__
+from diffgap.cli_common import ADDRESS, OUTPUT, SETS, make_console, progress_bar
+from diffgap.cli_data import DATA_COMMANDS
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,52 +22,6 @@ if TYPE_CHECKING:
     from diffgap.ledger import Ledger
     from diffgap.spec import SweepSpec
     from diffgap.store import EmbeddingStore
-
-OUTPUT = click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Directory of trials, sweeps and the MLflow database.",
-)
-SETS = click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a field of the spec, as in --set trial.train.steps=100. May be repeated.",
-)
-ADDRESS = click.option(
-    "--address", help="Ray cluster to join, such as auto; default RAY_ADDRESS, else a local Ray."
-)
-ROOT = click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The corpus's directory: its lists, and its clips in any folder.",
-)
-
-
-PLAIN_WIDTH = 120
-"""Columns where the output is a file or a pipe."""
-
-SHOWN = 20
-"""Bad clips that are printed; all of them are in a file."""
-
-
-class Percentage(click.ParamType):
-    """A share such as 1% or 0.01, as a number from 0 to 1."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: Any, context: Any) -> float:
-        text = str(value)
-        try:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            share = -1.0
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r} is no share; give one such as 1% or 0.01", param, context)
-        return share
 
 
 class Commands(click.Group):
@@ -130,7 +84,7 @@ def sweep(
     from diffgap.ledger import Ledger
     from diffgap.sweep.plan import make_plan
 
-    console = _console()
+    console = make_console()
     wanted = _load(spec, sets)
     ledger = Ledger(output)
     if dry_run:
@@ -169,7 +123,7 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
     from diffgap.sweep.plan import make_plan
     from diffgap.training.local import train_here
 
-    console = _console()
+    console = make_console()
     wanted = _load(spec, sets)
     trials = wanted.trials()
     if len(trials) != 1:
@@ -184,105 +138,6 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
     for name, value in sorted(record.metrics().items()):
         console.print(f"{name:32} {value:10.4f}", highlight=False)
     console.print(f"Bridge: {record.bridge}")
-
-
-@main.command(short_help="Make an embedding store of a corpus.")
-@click.argument("corpus")
-@ROOT
-@click.option(
-    "--encoder", required=True, help="Frozen encoder: soundscape, laion_clap, hf_clap or cavp."
-)
-@click.option(
-    "--checkpoint",
-    help="Weights: a published name (laion_clap), a hub id (hf_clap), or a path.",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Where the store is made; must not exist.",
-)
-@click.option(
-    "--window",
-    type=click.Choice(["crop", "mean"]),
-    default="crop",
-    show_default=True,
-    help="Of clips longer than the encoder's window: one window, fixed by the clip's id, or the "
-    "mean of all.",
-)
-@click.option(
-    "--max-rejected",
-    type=Percentage(),
-    default="100%",
-    show_default=True,
-    help="Fail, at the end, if more of the clips cannot be used.",
-)
-@click.option(
-    "--workers", type=click.IntRange(1), help="Encoders at once; default one a GPU, else a core."
-)
-@click.option(
-    "--gpus-per-worker",
-    type=click.FloatRange(0),
-    help="Of one encoder, such as 0.5; default 1 where there are GPUs.",
-)
-@ADDRESS
-def embed(
-    corpus: str,
-    root: Path | None,
-    encoder: str,
-    checkpoint: str | None,
-    out: Path,
-    window: str,
-    max_rejected: float,
-    workers: int | None,
-    gpus_per_worker: float | None,
-    address: str | None,
-) -> None:
-    """Encode CORPUS (folder, audiocaps, vggsound or soundscapes) into an embedding store.
-
-    Decoding runs on CPUs and feeds the encoders, on GPUs where there are any. Killed and started
-    again, the same command goes on with what is missing. Clips that are missing, unreadable,
-    truncated or silent are listed, with the reason, in STORE/rejected.parquet, and left out.
-
-    \b
-    Examples:
-      diffgap embed folder --root my_sounds --encoder soundscape --out my_store
-      diffgap embed audiocaps --root /data/audiocaps --encoder hf_clap --out audiocaps_clap
-      diffgap embed audiocaps --root /data/audiocaps --encoder laion_clap \\
-          --checkpoint 630k-audioset --gpus-per-worker 0.5 --max-rejected 5% --out audiocaps_clap
-      diffgap embed vggsound --root /data/vggsound --encoder cavp \\
-          --checkpoint cavp_epoch66.ckpt --window mean --out vggsound_cavp
-    """
-    from diffgap import corpora
-    from diffgap.encoders import EncoderChoice
-    from diffgap.encoders.embed import TooManyRejectedError
-    from diffgap.encoders.embed import embed as run
-    from diffgap.encoders.stream import Pool
-
-    console = _console()
-    with _progress(console, f"Embedding {corpus}") as advance:
-        try:
-            result = run(
-                corpora.load(corpus, root),
-                EncoderChoice(encoder, checkpoint),
-                out,
-                long_clips=window,
-                max_rejected=max_rejected,
-                pool=Pool(workers, gpus_per_worker, address),
-                progress=advance,
-            )
-        except TooManyRejectedError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
-    for bad in result.rejected[:SHOWN]:
-        console.print(f"left out: {bad.id} ({bad.stage}): {bad.reason}", highlight=False)
-    if len(result.rejected) > SHOWN:
-        console.print(f"... all {len(result.rejected)} in {out}/rejected.parquet")
-    counts = ", ".join(f"{n} {split}" for split, n in result.store.manifest.corpus.counts.items())
-    console.print(
-        f"{out}: {counts} clips; {len(result.rejected)} left out; {result.seconds:.0f} s.",
-        highlight=False,
-    )
 
 
 @main.command(short_help="Print the tables of a sweep.")
@@ -309,7 +164,7 @@ def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
     from diffgap.ledger import Ledger
 
     if style == "terminal" and out is None:
-        _print_tables(Ledger(output), sweep, _console())
+        _print_tables(Ledger(output), sweep, make_console())
         return
     from diffgap.files import write_text
     from diffgap.report.ablation import sweep_table
@@ -325,6 +180,8 @@ def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
 
 
 main.add_command(report, "summary")
+for command in DATA_COMMANDS:
+    main.add_command(command)
 
 
 @main.command(short_help="Browse the runs in MLflow, on 127.0.0.1.")
@@ -342,15 +199,6 @@ def ui(port: int, output: Path) -> None:
     sys.exit(serve(output, port))
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(file=sys.stdout)  # this one, though Ray's prints be redirected
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    return console
-
-
 def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
     from diffgap.encoders.builtin import store_problem
     from diffgap.spec import load_sweep
@@ -362,7 +210,7 @@ def _open_store(name: str, task: str, console: Console) -> tuple[EmbeddingStore,
     """The store and its absolute URI; a built-in one is built if need be."""
     from diffgap.encoders.builtin import open_store, store_uri
 
-    with _progress(console, f"Building the corpus {name} (once)") as advance:
+    with progress_bar(console, f"Building the corpus {name} (once)") as advance:
         store = open_store(name, advance)
     if task not in store.manifest.task:
         raise UserError(
@@ -402,9 +250,3 @@ def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _progress(console: Console, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    from diffgap.progress import clips_bar
-
-    return clips_bar(console, what)

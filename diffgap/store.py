@@ -10,6 +10,7 @@ Embeddings are L2-normalised float32. The fingerprint covers the content, not th
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,14 @@ class Pairs:
     owner: np.ndarray
     """(M,) int64."""
 
+    def take(self, ids: Collection[str]) -> Pairs:
+        """The pairs of these clips only, in the same order."""
+        kept = np.array([name in ids for name in self.ids], bool)
+        numbers = np.cumsum(kept) - 1
+        own = kept[self.owner]
+        names = tuple(name for name in self.ids if name in ids)
+        return Pairs(names, self.x[own], self.a[kept], numbers[self.owner[own]])
+
 
 class EmbeddingStore:
     """A store opened for reading; use `open`."""
@@ -84,6 +93,11 @@ class EmbeddingStore:
     def __init__(self, manifest: Manifest, items: pa.Table, captions: pa.Table | None) -> None:
         self.manifest = manifest
         self._items, self._captions = items, captions
+
+    @property
+    def captions(self) -> int:
+        """Captions of all clips."""
+        return 0 if self._captions is None else len(self._captions)
 
     @property
     def fingerprint(self) -> str:
@@ -110,6 +124,14 @@ class EmbeddingStore:
         if problems:
             raise UserError(*problems)
         return cls(manifest, items, captions)
+
+    def labels(self) -> dict[str, str | None]:
+        """The label of every clip, by id; empty for a store without labels."""
+        if "label" not in self._items.column_names:
+            return {}
+        return dict(
+            zip(self._items["id"].to_pylist(), self._items["label"].to_pylist(), strict=True)
+        )
 
     def pairs(self, task: str, split: str) -> Pairs:
         """The pairs of one split, in the order of the files.

@@ -60,7 +60,7 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     _check_size(path)
     samples, rate = _sound_track(path) if is_video(path.name) else _sound_file(path)
     if not len(samples):
-        raise ClipError("it holds no samples")
+        raise ClipError("it holds no samples, or is cut off")
     if not np.isfinite(samples).all():
         raise ClipError("it holds samples that are not finite")
     if np.abs(samples).max() < SILENCE:

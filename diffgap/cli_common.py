@@ -1,0 +1,77 @@
+"""What commands share: options, the console, progress bars."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OUTPUT = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Directory of trials, sweeps and the MLflow database.",
+)
+SETS = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a field of the spec, as in --set trial.train.steps=100. May be repeated.",
+)
+ADDRESS = click.option(
+    "--address", help="Ray cluster to join, such as auto; default RAY_ADDRESS, else a local Ray."
+)
+ROOT = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The corpus's directory: its lists, and its clips in any folder.",
+)
+
+
+PLAIN_WIDTH = 120
+"""Columns where the output is a file or a pipe."""
+
+SHOWN = 20
+"""Bad clips that are printed; all of them are in a file."""
+
+
+class Percentage(click.ParamType):
+    """A share such as 1% or 0.01, as a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: Any, context: Any) -> float:
+        text = str(value)
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share; give one such as 1% or 0.01", param, context)
+        return share
+
+
+def make_console() -> Console:
+    """For people: standard output, as wide as the terminal."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)  # this one, though Ray's prints be redirected
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def progress_bar(console: Console, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar of clips; see `clips_bar`."""
+    from diffgap.progress import clips_bar
+
+    return clips_bar(console, what)

@@ -1,0 +1,55 @@
+"""Published numbers, each with where it was read; never ours, never a guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from diffgap.errors import UserError
+
+FILE = Path(__file__).parent / "references.yaml"
+
+DATASETS = {"audiocaps": "AudioCaps", "vggsound": "VGGSound"}
+"""Names of corpora as papers write them."""
+
+
+class Reference(BaseModel):
+    """One published row."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: str
+    dataset: str
+    method: str
+    metrics: dict[str, float]
+    extractor: dict[str, str] = {}
+    """The feature extractor of each generation metric."""
+    source: str
+    seen: str
+    """table where the authors' own was read, quoted where another paper's words were."""
+    note: str | None = None
+
+
+def read_references(path: Path = FILE) -> list[Reference]:
+    """All rows of a file of references; UserError where it is not one."""
+    try:
+        return TypeAdapter(list[Reference]).validate_python(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        raise UserError(
+            *(
+                f"{path}: entry {found['loc'][0]}, {'.'.join(map(str, found['loc'][1:]))}: "
+                f"{found['msg']}"
+                for found in error.errors(include_url=False)
+            )
+        ) from None
+
+
+def retrieval_references(corpus: str, task: str) -> list[Reference]:
+    """Published retrieval on a corpus; none for corpora that nobody published on."""
+    wanted = {"text-audio": "text-audio-retrieval", "video-audio": "video-audio-retrieval"}[task]
+    dataset = DATASETS.get(corpus)
+    return [r for r in read_references() if r.task == wanted and r.dataset == dataset]
