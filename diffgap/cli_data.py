@@ -128,7 +128,12 @@ def embed(
 
 @click.group(short_help="Check a corpus before it is embedded.")
 def corpus() -> None:
-    """Look at corpora of files."""
+    """Look at corpora of files.
+
+    \b
+    Example:
+      diffgap corpus check audiocaps --root /data/audiocaps
+    """
 
 
 @corpus.command(short_help="Say what is there, missing, unreadable and twice.")
@@ -166,7 +171,13 @@ def check(name: str, root: Path | None) -> None:
 
 @click.group(short_help="Import a store, or show what is in one.")
 def store() -> None:
-    """Look into embedding stores, and make them of embeddings that are there already."""
+    """Look into embedding stores, and make them of embeddings that are there already.
+
+    \b
+    Examples:
+      diffgap store import clap.npz --out my_store
+      diffgap store show my_store
+    """
 
 
 @store.command("import", short_help="Make a store of embeddings that are there already.")

@@ -1,8 +1,12 @@
 """What many tests need: a small real store, and its place."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Hubs are not asked, not even for a newer file: tests make what they load.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -11,17 +15,30 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 def small_store(tmp_path_factory) -> Path:
     """Soundscapes, really rendered and encoded: 192 train, 32 val and 32 test clips."""
     from diffgap.corpora.soundscapes import SoundscapeCorpus
+    from diffgap.encoders import EncoderChoice
     from diffgap.encoders.embed import embed
 
     path = tmp_path_factory.mktemp("stores") / "small"
-    embed(SoundscapeCorpus({"train": 192, "val": 32, "test": 32}), "soundscape", path, workers=1)
+    corpus = SoundscapeCorpus({"train": 192, "val": 32, "test": 32})
+    embed(corpus, EncoderChoice("soundscape"), path)
     return path
 
 
 @pytest.fixture
-def real_sounds() -> Path:
+def shared() -> Path:
+    """Official split files and real clips."""
+    if not SHARED.is_dir():
+        pytest.skip("the real data are not beside this checkout (../shared/data)")
+    return SHARED
+
+
+@pytest.fixture
+def real_sounds(shared) -> Path:
     """818 real recordings with captions."""
-    path = SHARED / "realsounds"
-    if not path.is_dir():
-        pytest.skip("the real recordings are not beside this checkout (../shared/data/realsounds)")
-    return path
+    return shared / "realsounds"
+
+
+@pytest.fixture
+def real_videos(shared) -> Path:
+    """Three real videos with sound."""
+    return shared / "videos"

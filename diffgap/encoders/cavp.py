@@ -70,11 +70,11 @@ class CAVPEncoder:
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """The maximum over the tokens of a clip, normalised; silence fills up to four seconds."""
-        return _clip_embeddings(self._audio(waveforms))
+        return clip_embeddings(self._audio(waveforms))
 
     def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         """The maximum over the tokens of a clip, normalised; the last frame fills up."""
-        return _clip_embeddings(self._video(videos))
+        return clip_embeddings(self._video(videos))
 
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
         raise ClipError("CAVP has no text tower")
@@ -128,7 +128,8 @@ def _fill(stream: np.ndarray, length: int, how: str) -> np.ndarray:
     return np.pad(stream, padding, mode=how)[:length]  # type: ignore[call-overload]
 
 
-def _clip_embeddings(tokens: Tensor) -> np.ndarray:
+def clip_embeddings(tokens: Tensor) -> np.ndarray:
+    """(B, T, D) tokens, not normalised, to (B, D) unit vectors."""
     return np.asarray(F.normalize(tokens.amax(1), dim=-1).cpu())
 
 

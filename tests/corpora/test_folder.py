@@ -68,14 +68,35 @@ def test_each_bad_file_is_told_what_is_wrong(tmp_path):
 def test_a_bad_captions_file_is_refused_with_its_line(tmp_path):
     with pytest.raises(UserError, match=r"captions.csv: missing; write it with columns"):
         FolderCorpus(tmp_path)
-    with pytest.raises(UserError, match=r"\(line 1\): no column caption; add it"):
+    with pytest.raises(UserError, match=r"\(line 1\): no column caption; it has file_name, text"):
         corpus(tmp_path, "file_name,text\na.wav,a tone\n")
     with pytest.raises(UserError, match="names no file"):
         corpus(tmp_path, "file_name,caption\n")
-    with pytest.raises(UserError, match=r"a\.wav has split 'dev', not one of train, val, test"):
+    with pytest.raises(UserError, match=r"line 2\): a\.wav has split 'dev', not one of train, val"):
         corpus(tmp_path, "file_name,caption,split\na.wav,a tone,dev\n")
     with pytest.raises(UserError, match=r"a\.wav: stands in the splits test, val; keep one"):
         corpus(tmp_path, "file_name,caption,split\na.wav,a,val\na.wav,b,test\n").clips()
+
+
+def test_a_line_that_is_not_utf8_costs_one_caption(tmp_path):
     (tmp_path / "captions.csv").write_bytes(b"file_name,caption\na.wav,ok\nb.wav,caf\xe9\n")
-    with pytest.raises(UserError, match=r"\(line 3\): not UTF-8"):
-        FolderCorpus(tmp_path)
+    read = FolderCorpus(tmp_path)
+    assert [clip.id for clip in read.clips()] == ["a.wav"]
+    (bad,) = read.rejected
+    assert (bad.id, bad.stage) == ("b.wav", "corpus")
+    assert bad.reason == "captions.csv line 3: not UTF-8; save the file as UTF-8"
+
+
+def test_a_folder_of_videos_needs_no_captions(tmp_path, real_videos):
+    pytest.importorskip("av", reason="needs the extra `video`")
+    read = FolderCorpus(real_videos)
+    assert read.modalities == ("audio", "video")
+    assert [clip.id for clip in read.clips()] == ["car.mp4", "drum.mp4", "gun.mp4"]
+    assert read.video(read.clips()[0], 1, 32).shape[1:] == (32, 32, 3)
+
+
+def test_captioned_videos_have_all_three_modalities(tmp_path):
+    read = corpus(tmp_path, "file_name,caption\na.mp4,a car\nb.webm,a drum\n")
+    assert read.modalities == ("audio", "text", "video")
+    mixed = corpus(tmp_path, "file_name,caption\na.mp4,a car\nb.wav,a drum\n")
+    assert mixed.modalities == ("audio", "text")

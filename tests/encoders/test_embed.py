@@ -10,21 +10,87 @@ import soundfile
 from diffgap import corpora
 from diffgap.corpora.folder import FolderCorpus
 from diffgap.corpora.soundscapes import SoundscapeCorpus
-from diffgap.encoders.embed import embed, resample
+from diffgap.encoders import EncoderChoice
+from diffgap.encoders.embed import TooManyRejectedError
+from diffgap.encoders.embed import embed as run
+from diffgap.encoders.stream import Pool
 from diffgap.errors import UserError
-from diffgap.store import EmbeddingStore
 
 
-def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path):
+def embed(corpus, out, **settings):
+    return run(corpus, EncoderChoice("soundscape"), out, **settings)
+
+
+def files(store):
+    return {path.name: path.read_bytes() for path in sorted(store.iterdir())}
+
+
+def test_the_store_does_not_depend_on_where_its_clips_were_embedded(tmp_path):
     corpus = SoundscapeCorpus({"train": 120, "val": 40, "test": 8})
     seen = []
-    one = embed(corpus, "soundscape", tmp_path / "one", workers=1)
-    two = embed(
-        corpus, "soundscape", tmp_path / "two", workers=2, progress=lambda *a: seen.append(a)
-    )
-    assert one.store.fingerprint == two.store.fingerprint
+    embed(corpus, tmp_path / "here")
+    made = embed(corpus, tmp_path / "ray", pool=Pool(workers=2), progress=lambda *a: seen.append(a))
+    assert files(tmp_path / "here") == files(tmp_path / "ray")
     assert seen[-1] == (168, 168)
-    assert EmbeddingStore.open(tmp_path / "two").manifest.task == ["text-audio", "video-audio"]
+    assert made.store.manifest.task == ["text-audio", "video-audio"]
+    assert made.store.manifest.encoder.preprocessing["sample_rate"] == 16_000
+    assert not (tmp_path / "ray.partial").exists()
+
+
+def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
+    corpus = SoundscapeCorpus({"train": 150, "val": 10, "test": 8})
+    embed(corpus, tmp_path / "once")
+
+    def stop_at_half(done, total):
+        if done >= total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(corpus, tmp_path / "twice", progress=stop_at_half)
+    assert not (tmp_path / "twice").exists()
+    seen = []
+    embed(corpus, tmp_path / "twice", progress=lambda *a: seen.append(a))
+    assert seen[0][0] > 168 / 2
+    assert files(tmp_path / "once") == files(tmp_path / "twice")
+
+
+def test_a_half_made_store_of_another_request_is_not_mixed_in(tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(SoundscapeCorpus({"train": 40}), tmp_path / "s", progress=stop)
+    with pytest.raises(UserError, match=r"s.partial was begun with another list of clips, window"):
+        embed(SoundscapeCorpus({"train": 41}), tmp_path / "s", long_clips="mean")
+
+
+def test_too_many_rejected_clips_fail_the_run_at_its_end(tmp_path, folder):
+    corpus = FolderCorpus(folder)
+    with pytest.raises(TooManyRejectedError, match=r"3 of 33 clips \(9.1 %\) .* --max-rejected 5%"):
+        embed(corpus, tmp_path / "store", max_rejected=0.05)
+    assert not (tmp_path / "store").exists()
+    report = pq.read_table(tmp_path / "store.partial" / "rejected.parquet")
+    assert set(report["id"].to_pylist()) == {"bad.wav", "gone.wav", "mute.wav", "0.wav"}
+    seen = []
+    embed(corpus, tmp_path / "store", max_rejected=0.1, progress=lambda *a: seen.append(a))
+    assert seen == []  # nothing was embedded twice
+    assert not (tmp_path / "store.partial").exists()
+
+
+def test_a_clip_that_is_listed_twice_is_embedded_once(tmp_path):
+    class Twice(SoundscapeCorpus):
+        def clips(self):
+            return super().clips() * 2
+
+    result = embed(Twice({"train": 3}), tmp_path / "store")
+    assert [bad.reason for bad in result.rejected] == ["listed twice; the first is kept"] * 3
+
+
+def test_a_corpus_and_an_encoder_with_too_little_in_common_are_refused(tmp_path, folder):
+    corpus = FolderCorpus(folder)
+    corpus.modalities = ("text", "video")
+    with pytest.raises(UserError, match=r"soundscape takes audio, text, video and the corpus"):
+        embed(corpus, tmp_path / "store")
 
 
 @pytest.fixture
@@ -43,7 +109,7 @@ def folder(tmp_path):
 
 
 def test_bad_clips_are_left_out_by_name_and_reason(tmp_path, folder):
-    result = embed(FolderCorpus(folder), "soundscape", tmp_path / "store")
+    result = embed(FolderCorpus(folder), tmp_path / "store")
     told = {(bad.id, bad.stage): bad.reason for bad in result.rejected}
     assert told["bad.wav", "audio"].startswith("not readable as audio")
     assert told["gone.wav", "audio"] == "no such file"
@@ -60,32 +126,14 @@ def test_bad_clips_are_left_out_by_name_and_reason(tmp_path, folder):
 def test_a_corpus_without_a_usable_clip_leaves_nothing(tmp_path, folder):
     (folder / "captions.csv").write_text("file_name,caption\nbad.wav,a bad one\n")
     with pytest.raises(UserError, match=r"no clip can be used \(bad.wav: not readable as audio"):
-        embed(FolderCorpus(folder), "soundscape", tmp_path / "store")
+        embed(FolderCorpus(folder), tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
 def test_an_existing_place_is_not_touched(tmp_path, folder):
     (tmp_path / "store").mkdir()
     with pytest.raises(UserError, match="exists already; remove it, or give another place"):
-        embed(FolderCorpus(folder), "soundscape", tmp_path / "store")
-
-
-def test_a_run_that_breaks_leaves_nothing_that_looks_like_a_store(tmp_path):
-    def stop(done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        embed(SoundscapeCorpus({"train": 10}), "soundscape", tmp_path / "s", progress=stop)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_resampling_keeps_a_tone_and_its_length():
-    rate = 44_100
-    tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
-    found = resample(tone, rate, 16_000)
-    expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
-    assert len(found) == 16_000
-    assert np.abs(found - expected)[200:-200].max() < 0.01
+        embed(FolderCorpus(folder), tmp_path / "store")
 
 
 def test_corpora_are_known_by_name(tmp_path):
@@ -105,5 +153,5 @@ def test_real_recordings_become_a_store(tmp_path, real_sounds):
     lines = (real_sounds / "captions.csv").read_text().splitlines(keepends=True)
     kept = [line for line in lines[1:] if (root / line.split(",")[0]).exists()]
     (root / "captions.csv").write_text(lines[0] + "".join(kept))
-    result = embed(FolderCorpus(root), "soundscape", tmp_path / "store")
+    result = embed(FolderCorpus(root), tmp_path / "store")
     assert sum(result.store.manifest.corpus.counts.values()) + len(result.rejected) == 60

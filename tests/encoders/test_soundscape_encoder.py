@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from diffgap import encoders
 from diffgap.corpora.soundscapes import SoundscapeCorpus
+from diffgap.encoders import EncoderChoice
 from diffgap.encoders.soundscape import WEIGHTS
 from diffgap.errors import ClipError, UserError
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return encoders.load("soundscape")
+    return EncoderChoice("soundscape").load()
 
 
 def sounds():
@@ -69,4 +69,4 @@ def test_the_record_is_that_of_the_weights(encoder):
 
 def test_an_unknown_encoder_is_refused():
     with pytest.raises(UserError, match="unknown encoder 'soundscap'; did you mean soundscape"):
-        encoders.load("soundscap")
+        EncoderChoice("soundscap").load()

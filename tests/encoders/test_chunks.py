@@ -1,0 +1,102 @@
+"""One chunk of clips: windows, batches, and what is rejected."""
+
+import numpy as np
+import pytest
+
+from diffgap.corpora.base import Clip
+from diffgap.corpora.lists import share
+from diffgap.corpora.soundscapes import SoundscapeCorpus
+from diffgap.encoders import EncoderChoice
+from diffgap.encoders.chunks import Decoded, Recipe, cut, decode, encode, resample
+
+
+def recipe(long_clips, window=4.0):
+    return Recipe(("audio", "video"), 100, window, 4.0, 8, long_clips)
+
+
+def seconds_of(windows, rate):
+    """When each window begins and how long it is; streams hold their own times."""
+    return [(w[0] / rate, len(w) / rate) for w in windows]
+
+
+def test_a_crop_is_fixed_by_the_clips_id_and_is_the_same_time_in_sound_and_pictures():
+    streams = {"audio": np.arange(1000), "video": np.arange(40)}
+    starts = set()
+    for name in ("a", "b", "c", "d"):
+        windows = cut(streams, name, recipe("crop"))
+        ((start, length),) = seconds_of(windows["audio"], 100)
+        assert (start, length) == seconds_of(windows["video"], 4)[0]
+        assert length == 4.0
+        assert start == np.floor(4 * share(name) * 6.0) / 4
+        starts.add(start)
+    assert len(starts) > 1
+
+
+def test_the_mean_covers_the_whole_clip():
+    streams = {"audio": np.arange(1000), "video": np.arange(40)}
+    windows = cut(streams, "a", recipe("mean"))
+    assert seconds_of(windows["audio"], 100) == [(0.0, 4.0), (3.0, 4.0), (6.0, 4.0)]
+    assert seconds_of(windows["video"], 4) == seconds_of(windows["audio"], 100)
+
+
+@pytest.mark.parametrize("long_clips", ["crop", "mean"])
+def test_short_clips_and_encoders_of_any_length_get_everything(long_clips):
+    streams = {"audio": np.arange(250)}
+    assert len(cut(streams, "a", recipe(long_clips))["audio"][0]) == 250
+    streams = {"audio": np.arange(5000)}
+    (whole,) = cut(streams, "a", recipe(long_clips, window=None))["audio"]
+    assert len(whole) == 5000
+
+
+class Sums:
+    """An encoder that can be calculated by hand: sum and length of the input."""
+
+    dimension = 2
+
+    def encode_audio(self, waveforms):
+        found = np.array([[w.sum(), len(w)] for w in waveforms], np.float32)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_a_clip_is_the_normalised_mean_of_its_windows():
+    windows = [[np.ones(3), np.zeros(4)], [np.ones(5)]]
+    decoded = Decoded([Clip("a", "train", ()), Clip("b", "train", ())], {"audio": windows})
+    found = encode(Sums(), decoded, ("audio",)).items["audio"].to_pylist()
+    mean = np.array([1, 1]) / np.sqrt(2) + np.array([0, 1])
+    assert found[0] == pytest.approx(mean / np.linalg.norm(mean))
+    assert found[1] == pytest.approx([1 / np.sqrt(2)] * 2)
+
+
+def test_an_embedding_that_is_not_finite_is_rejected_by_name():
+    windows = [[np.full(3, np.nan)], [np.ones(5)]]
+    decoded = Decoded([Clip("a", "train", ()), Clip("b", "train", ())], {"audio": windows})
+    tables = encode(Sums(), decoded, ("audio",))
+    assert tables.items["id"].to_pylist() == ["b"]
+    assert tables.rejected.to_pylist() == [
+        {"id": "a", "stage": "audio", "reason": "its embedding is not finite"}
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_the_batch_does_not_change_a_clips_vectors(batch):
+    corpus = SoundscapeCorpus({"test": 32})
+    encoder = EncoderChoice("soundscape").load()
+    modalities = ("audio", "text", "video")
+    wanted = Recipe.of(encoder, modalities, "crop")
+    clips = corpus.clips()
+    whole = encode(encoder, decode(corpus, clips, wanted), modalities)
+    part = encode(encoder, decode(corpus, clips[:batch], wanted), modalities)
+    for name in ("audio", "video"):
+        found = np.array(part.items[name].to_pylist())
+        assert np.abs(found - np.array(whole.items[name].to_pylist())[:batch]).max() < 1e-5
+    texts = np.array(part.captions["text"].to_pylist())
+    assert np.abs(texts - np.array(whole.captions["text"].to_pylist())[: len(texts)]).max() < 1e-5
+
+
+def test_resampling_keeps_a_tone_and_its_length():
+    rate = 44_100
+    tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
+    found = resample(tone, rate, 16_000)
+    expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    assert len(found) == 16_000
+    assert np.abs(found - expected)[200:-200].max() < 0.01
