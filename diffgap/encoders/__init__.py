@@ -23,6 +23,8 @@ class Encoder(Protocol):
     modalities: tuple[str, ...]
     sample_rate: int
     """Hz, of the waveforms it takes."""
+    resampler: str
+    """What brings them there, one of `resampling.RESAMPLERS`."""
     window: float | None
     """Seconds it takes at once, of sound and video; None where any length is taken."""
     frame_rate: float

@@ -35,6 +35,7 @@ class CAVPEncoder:
     dimension = DIMENSION
     modalities: tuple[str, ...] = ("audio", "video")
     sample_rate = RATE
+    resampler = "scipy"
     window: float | None = SECONDS
     frame_rate, frame_size = FPS, SIZE
 
@@ -46,6 +47,7 @@ class CAVPEncoder:
             "checkpoint": source,
             "seconds": SECONDS,
             "sample_rate": RATE,
+            "resampler": self.resampler,
             "hop": HOP,
             "mels": MELS,
             "fps": FPS,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from scipy.signal import resample_poly
 
 from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.corpora.lists import share
 from diffgap.encoders import Encoder
+from diffgap.encoders.resampling import resample
 from diffgap.errors import ClipError
 from diffgap.store_content import vector_column
 
@@ -32,6 +32,7 @@ class Recipe:
 
     modalities: tuple[str, ...]
     sample_rate: int
+    resampler: str
     window: float | None
     """Seconds; None where any length is taken."""
     frame_rate: float
@@ -44,6 +45,7 @@ class Recipe:
         return cls(
             modalities,
             encoder.sample_rate,
+            encoder.resampler,
             encoder.window,
             encoder.frame_rate,
             encoder.frame_size,
@@ -139,19 +141,11 @@ def _starts(duration: float, window: float, clip_id: str, long_clips: str) -> It
         yield math.floor(4 * spare * i / max(1, count - 1)) / 4
 
 
-def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """(samples,) at one rate to float32 at another, in Hz, by a polyphase filter."""
-    if rate == wanted:
-        return samples
-    common = math.gcd(rate, wanted)
-    return resample_poly(samples, wanted // common, rate // common).astype(np.float32)
-
-
 def _decode(corpus: Corpus, clip: Clip, modality: str, recipe: Recipe) -> np.ndarray:
     if modality == "video":
         return corpus.video(clip, recipe.frame_rate, recipe.frame_size)
     samples, rate = corpus.audio(clip)
-    return resample(samples, rate, recipe.sample_rate)
+    return resample(samples, rate, recipe.sample_rate, recipe.resampler)
 
 
 def _encode_windows(encoder: Encoder, modality: str, windows: list[list[np.ndarray]]) -> np.ndarray:

@@ -23,6 +23,7 @@ class HFClapEncoder:
     name = "hf_clap"
     modalities: tuple[str, ...] = ("audio", "text")
     sample_rate = RATE
+    resampler = "scipy"
     window: float | None = SECONDS
     frame_rate, frame_size = 0.0, 0
 
@@ -30,7 +31,7 @@ class HFClapEncoder:
         self._model, self._features, self._tokenizer = model.eval(), features, tokenizer
         self.dimension = int(model.config.projection_dim)
         self.checkpoint_hash = weights_hash(model)
-        self.preprocessing = {**PREPROCESSING, "checkpoint": source}
+        self.preprocessing = {**PREPROCESSING, "resampler": self.resampler, "checkpoint": source}
 
     @classmethod
     def load(cls, checkpoint: str | None, device: str = "cpu") -> HFClapEncoder:

@@ -54,13 +54,14 @@ class LaionClapEncoder:
     dimension = 512
     modalities: tuple[str, ...] = ("audio", "text")
     sample_rate = RATE
+    resampler = "torchaudio"
     window: float | None = SECONDS
     frame_rate, frame_size = 0.0, 0
 
     def __init__(self, module: Any, source: str) -> None:
         self._module = module.eval()
         self.checkpoint_hash = weights_hash(module.model)
-        self.preprocessing = {**PREPROCESSING, "checkpoint": source}
+        self.preprocessing = {**PREPROCESSING, "resampler": self.resampler, "checkpoint": source}
 
     @classmethod
     def load(cls, checkpoint: str | None, device: str = "cpu") -> LaionClapEncoder:

@@ -120,6 +120,7 @@ class SoundscapeEncoder:
     dimension = DIMENSION
     modalities: tuple[str, ...] = ("audio", "text", "video")
     sample_rate = RATE
+    resampler = "scipy"
     window: float | None = None
     frame_rate, frame_size = FPS, SIZE
 
@@ -127,6 +128,7 @@ class SoundscapeEncoder:
         self.towers = towers.eval()
         self.preprocessing: dict[str, str | int | float] = {
             "sample_rate": RATE,
+            "resampler": self.resampler,
             "mels": MELS,
             "fps": FPS,
             "frame_size": SIZE,

@@ -52,7 +52,7 @@ def stream(
         import ray
 
         _be_quiet()
-        workers, gpus = _encoders(pool)
+        workers, gpus = place_encoders(pool)
         rows = [{"chunk": n, "clips": pickle.dumps(clips)} for n, clips in chunks.items()]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         reading = partial(_decode, ray.put(corpus), recipe)
@@ -69,7 +69,7 @@ def stream(
             yield row["chunk"], pickle.loads(row["tables"])
 
 
-def _encoders(pool: Pool) -> tuple[int, float]:
+def place_encoders(pool: Pool) -> tuple[int, float]:
     """How many encoders, and GPUs of each."""
     import ray
 

@@ -7,11 +7,12 @@ from diffgap.corpora.base import Clip
 from diffgap.corpora.lists import share
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import Decoded, Recipe, cut, decode, encode, resample
+from diffgap.encoders.chunks import Decoded, Recipe, cut, decode, encode
+from diffgap.encoders.resampling import RESAMPLERS, resample
 
 
 def recipe(long_clips, window=4.0):
-    return Recipe(("audio", "video"), 100, window, 4.0, 8, long_clips)
+    return Recipe(("audio", "video"), 100, "scipy", window, 4.0, 8, long_clips)
 
 
 def seconds_of(windows, rate):
@@ -93,10 +94,13 @@ def test_the_batch_does_not_change_a_clips_vectors(batch):
     assert np.abs(texts - np.array(whole.captions["text"].to_pylist())[: len(texts)]).max() < 1e-5
 
 
-def test_resampling_keeps_a_tone_and_its_length():
-    rate = 44_100
+@pytest.mark.parametrize("resampler", RESAMPLERS)
+@pytest.mark.parametrize(("rate", "wanted"), [(44_100, 16_000), (32_000, 48_000)])
+def test_resampling_keeps_a_tone_and_its_length(resampler, rate, wanted):
+    if resampler == "torchaudio":
+        pytest.importorskip("torchaudio", reason="needs the extra `clap`")
     tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
-    found = resample(tone, rate, 16_000)
-    expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
-    assert len(found) == 16_000
+    found = resample(tone, rate, wanted, resampler)
+    expected = np.sin(2 * np.pi * 440 * np.arange(wanted) / wanted)
+    assert (len(found), found.dtype) == (wanted, np.float32)
     assert np.abs(found - expected)[200:-200].max() < 0.01
