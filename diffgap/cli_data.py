@@ -90,7 +90,7 @@ def embed(
       diffgap embed folder --root my_sounds --encoder soundscape --out my_store
       diffgap embed audiocaps --root /data/audiocaps --encoder hf_clap --out audiocaps_clap
       diffgap embed audiocaps --root /data/audiocaps --encoder laion_clap \\
-          --checkpoint 630k-audioset --gpus-per-worker 0.5 --max-rejected 5% --out audiocaps_clap
+          --checkpoint 630k-best --gpus-per-worker 0.5 --max-rejected 5% --out audiocaps_clap
       diffgap embed vggsound --root /data/vggsound --encoder cavp \\
           --checkpoint cavp_epoch66.ckpt --window mean --out vggsound_cavp
     """
@@ -100,6 +100,8 @@ def embed(
     from diffgap.encoders.embed import embed as run
     from diffgap.encoders.stream import Pool
 
+    if checkpoint and Path(checkpoint).exists():
+        checkpoint = str(Path(checkpoint).absolute())  # workers may run elsewhere
     console = make_console()
     with progress_bar(console, f"Embedding {corpus}") as advance:
         try:

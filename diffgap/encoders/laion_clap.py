@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -22,26 +23,24 @@ HUB = "lukewys/laion_clap"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A published checkpoint, and the model it is of."""
+class Architecture:
+    """What a checkpoint is the weights of."""
 
-    file: str
-    fusion: bool = False
     audio_tower: str = "HTSAT-tiny"
+    fusion: bool = False
 
 
 PUBLISHED = {
-    "630k": Checkpoint("630k-best.pt"),
-    "630k-audioset": Checkpoint("630k-audioset-best.pt"),
-    "630k-fusion": Checkpoint("630k-fusion-best.pt", fusion=True),
-    "630k-audioset-fusion": Checkpoint("630k-audioset-fusion-best.pt", fusion=True),
-    "music": Checkpoint("music_audioset_epoch_15_esc_90.14.pt", audio_tower="HTSAT-base"),
-    "music-speech": Checkpoint("music_speech_epoch_15_esc_89.25.pt", audio_tower="HTSAT-base"),
-    "music-speech-audioset": Checkpoint(
-        "music_speech_audioset_epoch_15_esc_89.98.pt", audio_tower="HTSAT-base"
-    ),
+    "630k-best": Architecture(),
+    "630k-audioset-best": Architecture(),
+    "630k-fusion-best": Architecture(fusion=True),
+    "630k-audioset-fusion-best": Architecture(fusion=True),
+    "music_audioset_epoch_15_esc_90.14": Architecture("HTSAT-base"),
+    "music_speech_epoch_15_esc_89.25": Architecture("HTSAT-base"),
+    "music_speech_audioset_epoch_15_esc_89.98": Architecture("HTSAT-base"),
 }
-DEFAULT = "630k-audioset"
+"""By the names of their files, without .pt."""
+DEFAULT = "630k-audioset-best"
 
 DROPPED = ("text_branch.embeddings.position_ids",)
 """In the published files, and no longer in RoBERTa as transformers builds it."""
@@ -74,13 +73,15 @@ class LaionClapEncoder:
             UserError: where there is no such checkpoint, or its weights do not fit the model.
         """
         source = checkpoint or DEFAULT
-        described = _describe(source)
-        with _quiet():
-            laion_clap = require("laion_clap", "clap", "the encoder laion_clap")
-            module = laion_clap.CLAP_Module(
-                enable_fusion=described.fusion, device=device, amodel=described.audio_tower
+        if source not in PUBLISHED and not Path(source).is_file():
+            raise UserError(
+                f"--checkpoint: {source!r} is neither a published checkpoint of laion_clap "
+                f"({nearest(source, PUBLISHED)}) nor a file"
             )
-        path = Path(source) if source not in PUBLISHED else _download(described.file)
+        module = _build(
+            PUBLISHED.get(Path(source).name.removesuffix(".pt"), Architecture()), device
+        )
+        path = _download(source) if source in PUBLISHED else Path(source)
         load_strictly(module.model, path, drop=DROPPED)
         return cls(module, Path(source).name)
 
@@ -101,31 +102,38 @@ class LaionClapEncoder:
         raise ClipError("CLAP has no video tower")
 
 
-def _describe(source: str) -> Checkpoint:
-    if source in PUBLISHED:
-        return PUBLISHED[source]
-    if not Path(source).is_file():
-        raise UserError(
-            f"--checkpoint: {source!r} is neither a published checkpoint of laion_clap "
-            f"({nearest(source, PUBLISHED)}) nor a file"
-        )
-    by_file = {known.file: known for known in PUBLISHED.values()}
-    return by_file.get(Path(source).name, Checkpoint(Path(source).name))
+def _build(architecture: Architecture, device: str) -> Any:
+    """The package's own module; with the names it loads from the hub, whatever the checkpoint."""
+    with _quiet():
+        transformers = require("transformers", "clap", "the encoder laion_clap")
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            laion_clap = require("laion_clap", "clap", "the encoder laion_clap")
+            return laion_clap.CLAP_Module(
+                enable_fusion=architecture.fusion, device=device, amodel=architecture.audio_tower
+            )
+        except OSError as error:
+            raise UserError(
+                "the encoder laion_clap loads bert-base-uncased, roberta-base and "
+                f"facebook/bart-base from the hub: {str(error).splitlines()[0]}; run it once "
+                "with a network, or use hf_clap"
+            ) from None
 
 
-def _download(file: str) -> Path:
+def _download(name: str) -> Path:
     hub = require("huggingface_hub", "clap", "downloading a checkpoint")
     try:
-        return Path(hub.hf_hub_download(HUB, file))
+        return Path(hub.hf_hub_download(HUB, f"{name}.pt"))
     except OSError as error:
         raise UserError(
-            f"--checkpoint: {file} cannot be had from {HUB}: {str(error).splitlines()[0]}; "
+            f"--checkpoint: {name}.pt cannot be had from {HUB}: {str(error).splitlines()[0]}; "
             "download it by hand and give its path"
         ) from None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the prints of laion_clap's imports and constructors."""
-    with redirect_stdout(StringIO()):
+    """Without the prints and warnings of laion_clap's imports and constructors."""
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield

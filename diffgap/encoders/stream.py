@@ -21,6 +21,9 @@ from diffgap.errors import UserError
 MOST_ON_CPU = 8
 """Encoders on CPUs unless asked for more: each holds its own copy of the model."""
 
+IN_FLIGHT = 4
+"""Chunks waiting at an encoder, so that it never waits for the scheduler."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -61,7 +64,9 @@ def stream(
         encoded = dataset.map(
             _Encoding,
             fn_constructor_args=(choice, recipe.modalities, None if gpus else reading),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers, len(rows)), max_tasks_in_flight_per_actor=IN_FLIGHT
+            ),
             num_cpus=1,
             num_gpus=gpus,
         )

@@ -10,7 +10,9 @@ from diffgap.corpora.folder import FolderCorpus
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.chunks import Recipe, decode, encode
 from diffgap.encoders.clap_audio import SAMPLES, prepare
+from diffgap.encoders.embed import embed
 from diffgap.errors import UserError
+from diffgap.store import EmbeddingStore
 
 pytest.importorskip("laion_clap", reason="needs the extra `clap`")
 pytest.importorskip("transformers", reason="needs the extra `clap`")
@@ -53,18 +55,24 @@ def test_both_roads_agree_on_the_same_weights(encoders):
     assert text < 1e-5
 
 
-@pytest.mark.parametrize("name", ["laion_clap", "hf_clap"])
-def test_real_recordings_become_unit_vectors(encoders, name, real_sounds, tmp_path):
-    encoder = encoders[name]
-    corpus = FolderCorpus(real_sounds)
-    clips = corpus.clips()[:6]
-    decoded = decode(corpus, clips, Recipe.of(encoder, ("audio", "text"), "crop"))
-    tables = encode(encoder, decoded, ("audio", "text"))
-    audio = np.array(tables.items["audio"].to_pylist())
-    assert audio.shape == (6, 512)
-    assert np.linalg.norm(audio, axis=1) == pytest.approx(np.ones(6), abs=1e-5)
+@pytest.mark.parametrize(("name", "checkpoint"), [("laion_clap", "tiny.pt"), ("hf_clap", "hf")])
+def test_real_recordings_become_a_store(
+    models, monkeypatch, name, checkpoint, real_sounds, tmp_path
+):
+    monkeypatch.chdir(models)
+
+    class Some(FolderCorpus):
+        def clips(self):
+            return super().clips()[::60]
+
+    result = embed(Some(real_sounds), EncoderChoice(name, checkpoint), tmp_path / "store")
+    assert result.rejected == []
+    store = EmbeddingStore.open(tmp_path / "store")
+    assert (store.manifest.encoder.name, store.manifest.dimension) == (name, 512)
+    assert store.manifest.encoder.preprocessing["checkpoint"] == checkpoint
+    assert sum(store.manifest.corpus.counts.values()) == 14
+    audio = store.pairs("text-audio", "train").a
     assert np.ptp(audio, axis=0).max() > 1e-3  # different sounds, different vectors
-    assert len(tables.captions) == sum(len(clip.captions) for clip in clips)
 
 
 @pytest.mark.parametrize("name", ["laion_clap", "hf_clap"])
@@ -111,10 +119,16 @@ def test_a_damaged_checkpoint_is_refused_by_name(models, monkeypatch):
 
 
 def test_unknown_checkpoints_are_told_what_there_is(tmp_path):
-    with pytest.raises(UserError, match=r"'630k-audiset' is neither .*did you mean 630k-audioset"):
-        EncoderChoice("laion_clap", "630k-audiset").load()
+    with pytest.raises(UserError, match=r"'630k-bset' is neither .*did you mean 630k-best"):
+        EncoderChoice("laion_clap", "630k-bset").load()
     with pytest.raises(UserError, match=r"cannot be loaded as a CLAP model"):
         EncoderChoice("hf_clap", str(tmp_path)).load()
+
+
+def test_without_the_hub_laion_clap_says_what_it_loads_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"roberta-base and facebook/bart-base .* or use hf_clap"):
+        EncoderChoice("laion_clap", "630k-best").load()
 
 
 def test_a_missing_package_says_what_installs_it(monkeypatch):
