@@ -1,18 +1,22 @@
 # make sweep   the main job: the CDM x BST ablation, with its table
 # make test    the tests
-# Both make their virtual environment from constraints.txt when it is missing.
+# make faults  the tests that kill, interrupt and break runs: minutes more, and part of the gate
+# All of them make their virtual environment from constraints.txt when it is missing.
 
 VENV ?= .venv
 PYTHON ?= python3.11
 STAMP := $(VENV)/.installed
 
-.PHONY: sweep test lint clean
+.PHONY: sweep test faults lint clean
 
 sweep: $(STAMP)
 	$(VENV)/bin/diffgap sweep sweeps/ablation.yaml
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not fault"
+
+faults: $(STAMP)
+	$(VENV)/bin/python -m pytest -m fault
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .

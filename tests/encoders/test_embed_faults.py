@@ -35,7 +35,7 @@ def kill_at_half(root, out):
     return finished_chunks(partial)
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_killed_at_half_and_resumed_the_store_is_the_same_byte_for_byte(tmp_path, real_sounds):
     subprocess.run(command(real_sounds, tmp_path / "once"), check=True, capture_output=True)
     done = kill_at_half(real_sounds, tmp_path / "twice")

@@ -149,6 +149,7 @@ def test_a_report_needs_no_cluster_and_can_be_markdown(finished):
     assert "did you mean tiny?" in unknown.stderr
 
 
+@pytest.mark.fault
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
     """Ctrl-C in the middle of a trial; then the same command, and no point is logged twice."""
     write_spec(tmp_path / "tiny.yaml", small_store, steps=80)
@@ -193,6 +194,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.fault
 def test_failed_trials_are_told_and_the_others_still_shown(tmp_path, small_store):
     write_spec(tmp_path / "tiny.yaml", small_store)
     changes = ["axes.cdm.enabled=[true]", "axes.bst.enabled=[true]",
