@@ -14,6 +14,7 @@ import click
 from diffgap import __version__
 from diffgap.cli_common import ADDRESS, OUTPUT, SETS, make_console, progress_bar
 from diffgap.cli_data import DATA_COMMANDS
+from diffgap.cli_use import USE_COMMANDS
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def sweep(
     for label, reason in failed.items():
         click.echo(f"{label}: {reason}", err=True)
     if interrupted := len(without) - len(failed):
-        click.echo(f"{interrupted} of {len(plan.trials)} trials: {INTERRUPTED}", err=True)
+        total = plan.spec.search.trials if plan.spec.search else len(plan.trials)
+        click.echo(f"{interrupted} of {total} trials: {INTERRUPTED}", err=True)
     if without:
         sys.exit(130 if interrupted else 1)
 
@@ -121,6 +123,7 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
     """
     from diffgap.ledger import Ledger
     from diffgap.sweep.plan import make_plan
+    from diffgap.training.divergence import DivergedError
     from diffgap.training.local import train_here
 
     console = make_console()
@@ -133,8 +136,13 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
         )
     store, uri = _open_store(wanted.store, wanted.task, console)
     (planned,) = make_plan(wanted, uri, store.fingerprint).trials
-    record = Ledger(output).trial(planned.signature)
-    train_here(planned.trial, planned.signature, uri, record, console)
+    ledger = Ledger(output)
+    try:
+        train_here(planned.trial, planned.signature, uri, ledger, console)
+    except DivergedError as error:
+        click.echo(f"{planned.label}: {error}", err=True)
+        sys.exit(1)
+    record = ledger.trial(planned.signature)
     for name, value in sorted(record.metrics().items()):
         console.print(f"{name:32} {value:10.4f}", highlight=False)
     console.print(f"Bridge: {record.bridge}")
@@ -167,12 +175,9 @@ def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
         _print_tables(Ledger(output), sweep, make_console())
         return
     from diffgap.files import write_text
-    from diffgap.report.ablation import sweep_table
-    from diffgap.report.figures import ablation_svg
-    from diffgap.report.render import to_markdown, to_text
+    from diffgap.report.tables import as_markdown, as_svg, as_text
 
-    render = {"terminal": to_text, "md": to_markdown, "svg": ablation_svg}[style]
-    text = render(sweep_table(Ledger(output), sweep))
+    text = {"terminal": as_text, "md": as_markdown, "svg": as_svg}[style](Ledger(output), sweep)
     if out is None:
         click.echo(text)
     else:
@@ -180,7 +185,7 @@ def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
 
 
 main.add_command(report, "summary")
-for command in DATA_COMMANDS:
+for command in (*DATA_COMMANDS, *USE_COMMANDS):
     main.add_command(command)
 
 
@@ -212,11 +217,8 @@ def _open_store(name: str, task: str, console: Console) -> tuple[EmbeddingStore,
 
     with progress_bar(console, f"Building the corpus {name} (once)") as advance:
         store = open_store(name, advance)
-    if task not in store.manifest.task:
-        raise UserError(
-            f"task: {task!r} cannot be done on {name}, which serves "
-            f"{', '.join(store.manifest.task)}; choose one of these, or another store"
-        )
+    if problem := store.task_problem(task, name):
+        raise UserError(problem)
     return store, store_uri(name)
 
 
@@ -235,15 +237,10 @@ def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
 
 
 def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
-    from diffgap.report.ablation import sweep_table
-    from diffgap.report.render import notes, to_terminal
+    from diffgap.report.tables import print_tables
     from diffgap.tracking import tracking_uri
 
-    table = sweep_table(ledger, name)
-    console.print()
-    console.print(to_terminal(table))
-    for note in notes(table):
-        console.print(note, highlight=False)
+    print_tables(ledger, name, console)
     console.print(
         f"MLflow: {tracking_uri(ledger.output)}\n"
         f"Browse the runs: diffgap ui --output {ledger.output}",

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 TASK = click.option(
     "--task",
-    type=click.Choice(["text-audio", "video-audio"]),
-    help="Default: the first that the store serves.",
+    metavar="X-A",
+    help="Any two modalities of the store, text first, such as text-video. Default: the first that "
+    "the store serves.",
 )
 STORE = click.argument("store")
 
@@ -212,13 +213,15 @@ def import_(
     """Make a store of SOURCE: .npz, .csv with --array, Parquet, or a torch file of tensors.
 
     Columns: id, split, label and audio, video, one a clip; text and caption, one or several a
-    clip, or with clip_id; common other names are known. Vectors are L2-normalised.
+    clip, or with clip_id; common other names are known. Any other that you name, such as image, is
+    a modality too, one vector a clip. Vectors are L2-normalised.
 
     \b
     Examples:
       diffgap store import clap.npz --out my_store
       diffgap store import clips.csv --array audio=audio.npy --array text=text.npy --out my_store
       diffgap store import train.parquet --column audio=clap_a --column text=clap_t --out my_store
+      diffgap store import clip.npz --column image=image_embeds --out my_images
     """
     from diffgap.store_import import import_store
 
@@ -247,20 +250,22 @@ def show(store: str, task: str | None, picture: Path | None) -> None:
     \b
     Examples:
       diffgap store show soundscapes
+      diffgap store show soundscapes --task text-video
       diffgap store show my_store --task video-audio --picture gap.png
     """
     from diffgap.report import store_view
 
     console = make_console()
     opened = _open(store, console)
+    tasks = [_chosen(opened, store, task)] if task else opened.tasks
     _describe(opened, console)
     split = store_view.fullest_split(opened)
-    for served in [task] if task else opened.manifest.task:
+    for served in tasks:
         pairs = opened.pairs(served, split)
         console.print(store_view.gap_table(pairs, served, split))
         console.print(store_view.picture(pairs, served), highlight=False, markup=False)
     if picture:
-        chosen = task or opened.manifest.task[0]
+        chosen = _chosen(opened, store, task)
         store_view.draw(opened.pairs(chosen, split), chosen, picture)
         console.print(f"Drawn: {picture}")
 
@@ -293,6 +298,7 @@ def evaluate(
     Examples:
       diffgap evaluate --baseline --store /data/audiocaps_clap
       diffgap evaluate runs/trials/SIGNATURE/bridge --store soundscapes
+      diffgap evaluate --baseline --store soundscapes --task text-video
       diffgap evaluate --baseline --store vggsound_cavp --per-class 5
     """
     if (bridge is None) != baseline:
@@ -301,7 +307,7 @@ def evaluate(
 
     console = make_console()
     opened = _open(store, console)
-    task = task or opened.manifest.task[0]
+    task = _chosen(opened, store, task)
     pairs = retrieval.choose_pairs(opened, task, split, per_class)
     rows = [retrieval.frozen_retrieval(pairs, task)]
     if bridge:
@@ -321,6 +327,17 @@ def _open(name: str, console: Console) -> EmbeddingStore:
         raise UserError(problem)
     with progress_bar(console, f"Building the corpus {name} (once)") as advance:
         return open_store(name, advance)
+
+
+def _chosen(opened: EmbeddingStore, name: str, task: str | None) -> str:
+    """The task that is asked for, or the first that the store called `name` serves."""
+    if task is None and opened.tasks:
+        return opened.tasks[0]
+    if task is None:
+        raise UserError(f"store: {name} has one modality and serves no task; use one with two")
+    if problem := opened.task_problem(task, name):
+        raise UserError(f"--{problem}")
+    return task
 
 
 def _describe(opened: EmbeddingStore, console: Console) -> None:

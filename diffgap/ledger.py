@@ -2,8 +2,11 @@
 
 OUTPUT/trials/SIGNATURE/bridge/        a finished trial: its bridge checkpoint
 OUTPUT/trials/SIGNATURE/checkpoints/   an unfinished one: what it resumes from
+OUTPUT/trials/SIGNATURE/failed.json    why it cannot be finished, or stop.json: why it should not
 OUTPUT/trials/SIGNATURE/runs/SWEEP.json   its MLflow run in a sweep
+OUTPUT/trained/TRAINING.json           which trial trained this; others evaluate its weights
 OUTPUT/sweeps/NAME.json                a sweep: its spec and its trials
+OUTPUT/search/NAME.journal             what a search has tried
 OUTPUT/mlflow.db, OUTPUT/mlartifacts/  MLflow, unless MLFLOW_TRACKING_URI names another
 """
 
@@ -19,6 +22,7 @@ from diffgap.errors import UserError, nearest
 from diffgap.files import write_json
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
+FAILURE, STOP = "failed.json", "stop.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,31 @@ class TrialRecord:
     def started(self) -> bool:
         """Whether there is something to resume from."""
         return self.checkpoints.is_dir()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the trial cannot be finished as it is, if it has said so."""
+        path = self.path / FAILURE
+        return str(json.loads(path.read_text())["reason"]) if path.is_file() else None
+
+    def fail(self, reason: str) -> None:
+        """Notes why the trial cannot be finished: trying again would end the same."""
+        write_json(self.path / FAILURE, {"reason": reason})
+
+    @property
+    def stop(self) -> dict[str, Any] | None:
+        """Why, at which step and with which value of a search the trial was told to stop."""
+        path = self.path / STOP
+        return dict(json.loads(path.read_text())) if path.is_file() else None
+
+    def tell_to_stop(self, reason: str, step: int, value: float) -> None:
+        """Asks the trial to end after the epoch it is in."""
+        write_json(self.path / STOP, {"reason": reason, "step": step, "value": value})
+
+    def try_again(self) -> None:
+        """Takes the notes of a failure or a stop back."""
+        for name in (FAILURE, STOP):
+            (self.path / name).unlink(missing_ok=True)
 
     def metrics(self) -> dict[str, float]:
         """The final metrics of a finished trial."""
@@ -89,6 +118,21 @@ class Ledger:
 
     def trial(self, signature: str) -> TrialRecord:
         return TrialRecord(self.output / "trials" / signature)
+
+    def trained(self, training: str) -> TrialRecord | None:
+        """The finished trial that holds the weights of a training signature, if there is one."""
+        path = self._training(training)
+        if not path.is_file():
+            return None
+        record = self.trial(json.loads(path.read_text())["signature"])
+        return record if record.finished else None
+
+    def record_training(self, training: str, signature: str) -> None:
+        """Notes that a finished trial holds the weights of a training signature."""
+        write_json(self._training(training), {"signature": signature})
+
+    def _training(self, training: str) -> Path:
+        return self.output / "trained" / f"{training}.json"
 
     def record_sweep(self, record: SweepRecord) -> None:
         write_json(self._sweep(record.name), asdict(record))

@@ -1,17 +1,21 @@
 """Embedding stores: paired, frozen embeddings on disk, in Parquet that any tool can read.
 
     manifest.json            what is in it; written last, so that a store without one is no store
-    items-*.parquet          one row a clip: id, split, label, audio and/or video, extra columns
+    items-*.parquet          one row a clip: id, split, label, a column a modality, extra columns
     captions-*.parquet       one row a caption: id of its clip, caption, text
 
-Embeddings are L2-normalised float32. The fingerprint covers the content, not the shards.
+A modality is any column of fixed-size lists of floats, such as audio, video or image; a task is any
+two of them, or text and one. Embeddings are L2-normalised float32 of one dimension. The
+fingerprint covers the content, not the shards.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +27,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffgap.errors import UserError
 from diffgap.files import new_directory
-from diffgap.store_content import SPLITS, content_fingerprint, content_problems, vectors
+from diffgap.store_content import (
+    SPLITS,
+    TEXT,
+    content_fingerprint,
+    content_problems,
+    modalities,
+    vector_dimension,
+    vectors,
+)
+from diffgap.store_content import served_tasks as served_tasks
+from diffgap.store_content import split_task as split_task
 
 FORMAT_VERSION = 1
-TASKS = {"text-audio": ("text", "audio"), "video-audio": ("video", "audio")}
 MANIFEST = "manifest.json"
+LIKELY = 0.8
+"""How alike (`difflib`) a task must be to one that is served, to be proposed."""
 
 
 class EncoderInfo(BaseModel):
@@ -57,7 +72,8 @@ class Manifest(BaseModel):
 
     format_version: int
     task: list[str]
-    """The tasks that the store's columns serve."""
+    """The tasks that the store served when it was written; `EmbeddingStore.tasks` is what it
+    serves."""
     dimension: int
     dtype: str
     encoder: EncoderInfo
@@ -67,7 +83,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Pairs:
-    """One split for one task: ``x[i]`` (text or video) belongs to ``a[owner[i]]`` (audio)."""
+    """One split for one task: ``x[i]`` (a text, say) belongs to ``a[owner[i]]`` (its audio)."""
 
     ids: tuple[str, ...]
     """N clip ids, the rows of a."""
@@ -93,6 +109,11 @@ class EmbeddingStore:
     def __init__(self, manifest: Manifest, items: pa.Table, captions: pa.Table | None) -> None:
         self.manifest = manifest
         self._items, self._captions = items, captions
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that the store's columns serve; see `served_tasks`."""
+        return served_tasks(self._items, self._captions)
 
     @property
     def captions(self) -> int:
@@ -133,30 +154,51 @@ class EmbeddingStore:
             zip(self._items["id"].to_pylist(), self._items["label"].to_pylist(), strict=True)
         )
 
+    def task_problem(self, task: str, name: str = "this store") -> str | None:
+        """Why a task cannot be done on the store, called `name`; None where it can."""
+        known = [*([] if self._captions is None else [TEXT]), *modalities(self._items)]
+        try:
+            if set(split_task(task)) <= set(known):
+                return None
+            problem = f"task: {task!r} cannot be done on {name}, which"
+        except UserError as error:
+            problem = f"{error}; {name}"
+        every = [f"{x}-{a}" for x, a in permutations(known, 2) if a != TEXT]
+        close = difflib.get_close_matches(task, every, n=1, cutoff=LIKELY)
+        remedy = f"did you mean {close[0]}?" if close else "choose one of these, or another store"
+        return f"{problem} serves {', '.join(self.tasks) or 'no task'}; {remedy}"
+
     def pairs(self, task: str, split: str) -> Pairs:
         """The pairs of one split, in the order of the files.
+
+        Args:
+            task: x-a, any two modalities of the store; text, where it is one, is x.
+            split: train, val or test.
 
         Raises:
             UserError: where the store cannot serve the task, or has no clip in the split.
         """
-        if task not in self.manifest.task:
-            served = ", ".join(self.manifest.task)
-            raise UserError(f"task: {task!r} is not served by this store; it has {served}")
-        x_name, a_name = TASKS[task]
+        if problem := self.task_problem(task):
+            raise UserError(problem)
+        x_name, a_name = split_task(task)
         items = self._items.filter(pc.equal(self._items["split"], split))
-        if x_name == "text" and self._captions is not None:
+        if x_name == TEXT and self._captions is not None:
             items = items.filter(pc.is_in(items["id"], self._captions["id"].combine_chunks()))
         if not len(items):
             raise UserError(f"store: no clip in its split {split!r}; embed a corpus that has some")
         ids, a = items["id"].combine_chunks(), vectors(items, a_name)
-        if x_name != "text":
-            x, owner = vectors(items, x_name), np.arange(len(items))
+        if x_name == TEXT:
+            x, owner = self._texts(ids)
         else:
-            assert self._captions is not None
-            captions = self._captions.filter(pc.is_in(self._captions["id"], ids))
-            owner = pc.index_in(captions["id"], ids).to_numpy().astype(np.int64)
-            x = vectors(captions, "text")
+            x, owner = vectors(items, x_name), np.arange(len(items))
         return Pairs(tuple(ids.to_pylist()), x, a, owner)
+
+    def _texts(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """The (M, D) texts of N clips, and the number (M,) of the clip of each."""
+        assert self._captions is not None
+        captions = self._captions.filter(pc.is_in(self._captions["id"], ids))
+        owner = pc.index_in(captions["id"], ids).to_numpy().astype(np.int64)
+        return vectors(captions, TEXT), owner
 
 
 def write_store(
@@ -182,13 +224,13 @@ def write_store(
     """
     if path.exists():
         raise UserError(f"{path}: exists already; remove it, or give another place")
-    dimension = _dimension(items)
+    dimension = vector_dimension(items)
     if problems := list(content_problems(items, captions, dimension)):
         raise UserError(*problems)
     counts = {s: pc.sum(pc.equal(items["split"], s)).as_py() or 0 for s in SPLITS}
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        task=[t for t, names in TASKS.items() if set(names) <= _modalities(items, captions)],
+        task=served_tasks(items, captions),
         dimension=dimension,
         dtype="float32",
         encoder=encoder,
@@ -249,15 +291,3 @@ def _read_shards(
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{uri}: a {kind} shard cannot be read: {reason}") from None
-
-
-def _modalities(items: pa.Table, captions: pa.Table | None) -> set[str]:
-    found = {name for name in ("audio", "video") if name in items.column_names}
-    return found | ({"text"} if captions is not None else set())
-
-
-def _dimension(items: pa.Table) -> int:
-    for name in ("audio", "video"):
-        if name in items.column_names and pa.types.is_fixed_size_list(items[name].type):
-            return int(items[name].type.list_size)
-    raise UserError("items: neither audio nor video is a column of fixed-size float lists")

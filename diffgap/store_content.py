@@ -1,16 +1,28 @@
-"""What a store's tables hold: vectors as columns, what is wrong with them, their fingerprint."""
+"""What a store's tables hold: vectors as columns, the tasks that these serve, what is wrong with
+them, their fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from diffgap.errors import UserError
+
 SPLITS = ("train", "val", "test")
+
+TEXT = "text"
+"""The modality of captions, of which a clip may have several; every other has one vector a clip."""
+FIRST = ("audio", "video")
+"""Modalities that come before others, in this order."""
+MODALITY = re.compile(r"[a-z][a-z0-9_]*")
+"""What a modality may be called."""
 
 NORM_TOLERANCE = 1e-3
 SHOWN = 5
@@ -24,9 +36,75 @@ def vector_column(values: np.ndarray) -> pa.Array:
 
 
 def vectors(table: pa.Table, name: str) -> np.ndarray:
-    """A column of fixed-size lists as (N, D) float32."""
+    """A column of fixed-size lists as (N, D) float32; numbers that are null become NaN."""
     column = table[name].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size).copy()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), column.type.list_size).copy()
+
+
+def modalities(items: pa.Table) -> list[str]:
+    """The columns with one vector a clip: audio, video, then the others by name.
+
+    Any column of fixed-size lists of floats is one, if it is named like a `MODALITY` and not text.
+    """
+    found = [
+        name
+        for name in items.column_names
+        if MODALITY.fullmatch(name) and name != TEXT and _is_vector(items[name].type)
+    ]
+    return sorted(found, key=modality_order)
+
+
+def modality_order(name: str) -> tuple[int, str]:
+    """Sorts modalities: `FIRST`, then by name."""
+    return (FIRST.index(name) if name in FIRST else len(FIRST), name)
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
+
+
+def vector_dimension(items: pa.Table) -> int:
+    """D of the first modality.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if columns := modalities(items):
+        return int(items[columns[0]].type.list_size)
+    raise UserError(
+        "items: no column is of fixed-size lists of floats; a store needs one a modality, such as "
+        "audio"
+    )
+
+
+def split_task(task: str) -> tuple[str, str]:
+    """The modalities of a task ``x-a``: x, of which a clip may have several, and a, its one.
+
+    Raises:
+        UserError: where it is not two different modalities, or text is the second.
+    """
+    x, _, a = task.partition("-")
+    if not (MODALITY.fullmatch(x) and MODALITY.fullmatch(a)):
+        raise UserError(f"task: {task!r} is not two modalities; write it as in text-audio")
+    if x == a:
+        raise UserError(f"task: {task!r} is one modality twice; name two, as in text-audio")
+    if a == TEXT:
+        raise UserError(
+            f"task: {task!r} has text second, and a clip may have several; write it {TEXT}-{x}"
+        )
+    return x, a
+
+
+def served_tasks(items: pa.Table, captions: pa.Table | None) -> list[str]:
+    """The tasks of a store's columns: text with each, then every two once.
+
+    Audio is the second of the two where it is one of them, else video, else the first by name. The
+    other way round is served too.
+    """
+    columns = modalities(items)
+    texts = [f"{TEXT}-{a}" for a in columns] if captions is not None else []
+    return texts + [f"{x}-{a}" for a, x in combinations(columns, 2)]
 
 
 def content_problems(items: pa.Table, captions: pa.Table | None, dimension: int) -> Iterator[str]:
@@ -34,6 +112,12 @@ def content_problems(items: pa.Table, captions: pa.Table | None, dimension: int)
     if missing := {"id", "split"} - set(items.column_names):
         yield f"items: no column {', '.join(sorted(missing))}; a row needs id and split"
         return
+    yield from _item_problems(items, dimension)
+    if captions is not None:
+        yield from _caption_problems(captions, items["id"], dimension)
+
+
+def _item_problems(items: pa.Table, dimension: int) -> Iterator[str]:
     ids = items["id"].to_pylist()
     if len(set(ids)) < len(ids):
         twice = [i for i, n in _counts(items["id"]) if n > 1]
@@ -41,28 +125,33 @@ def content_problems(items: pa.Table, captions: pa.Table | None, dimension: int)
     strange = pc.invert(pc.is_in(items["split"], pa.array(SPLITS)))
     if odd := items.filter(strange)["id"].to_pylist():
         yield f"items: split is not one of {', '.join(SPLITS)} in rows {_named(odd)}"
-    for name in ("audio", "video"):
-        if name in items.column_names:
-            yield from _vector_problems(items, "items", name, dimension)
-    if captions is None:
-        return
-    if missing := {"id", "caption", "text"} - set(captions.column_names):
+    named = set(FIRST) & set(items.column_names)  # vectors, whatever type they came in
+    for name in sorted(named | set(modalities(items)), key=modality_order):
+        yield from _vector_problems(items, "items", name, dimension)
+
+
+def _caption_problems(captions: pa.Table, ids: pa.ChunkedArray, dimension: int) -> Iterator[str]:
+    if missing := {"id", "caption", TEXT} - set(captions.column_names):
         yield f"captions: no column {', '.join(sorted(missing))}; a row needs id, caption and text"
         return
-    lost = captions.filter(pc.invert(pc.is_in(captions["id"], items["id"].combine_chunks())))
+    lost = captions.filter(pc.invert(pc.is_in(captions["id"], ids.combine_chunks())))
     if len(lost):
         yield f"captions: no clip for the ids {_named(lost['id'].to_pylist())}"
-    yield from _vector_problems(captions, "captions", "text", dimension)
+    yield from _vector_problems(captions, "captions", TEXT, dimension)
 
 
 def _vector_problems(table: pa.Table, kind: str, name: str, dimension: int) -> Iterator[str]:
     column = table[name]
     wanted = pa.list_(pa.float32(), dimension)
-    if column.type != wanted or column.null_count:
-        yield f"{kind}: {name} is {column.type} with {column.null_count} nulls, not {wanted}"
+    if column.type != wanted:
+        yield f"{kind}: {name} is {column.type}, not {wanted} as the store's other vectors"
+        return
+    ids = np.array(table["id"].to_pylist(), dtype=object)
+    if column.null_count:
+        rows = _named(ids[column.is_null().to_numpy()].tolist())
+        yield f"{kind}: {name} has no vector (null) in rows {rows}; leave these out"
         return
     values = vectors(table, name)
-    ids = np.array(table["id"].to_pylist(), dtype=object)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         yield f"{kind}: {name} is not finite in rows {_named(ids[~finite].tolist())}"

@@ -5,17 +5,22 @@ Every source is a set of named columns. Known names, and what people call them, 
     id        one a clip; default row numbers
     split     one a clip, train, val or test; default from the id
     label     one a clip, optional
-    audio     (N, D)
+    audio     (N, D), optional
     video     (N, D), optional
     text      (N, D), (N, C, D) for C captions a clip, or (M, D) with clip_id
     caption   as text has it: (N,), (N, C) or (M,)
     clip_id   (M,), the clip of each text where that is not one or C a clip
+
+Whatever else is named by the person, such as image, is a modality: (N, D). Two modalities are
+needed, of which text may be one.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +32,7 @@ import pyarrow.parquet as pq
 from diffgap.corpora.folder import split_of
 from diffgap.errors import UserError, nearest
 from diffgap.store import EmbeddingStore, EncoderInfo, write_store
-from diffgap.store_content import vector_column
+from diffgap.store_content import FIRST, MODALITY, TEXT, modality_order, vector_column
 
 ALIASES = {
     "id": ("id", "ids", "clip", "file_name", "filename", "youtube_id"),
@@ -39,6 +44,9 @@ ALIASES = {
     "caption": ("caption", "captions", "sentence", "sentences"),
     "clip_id": ("clip_id", "clip_ids", "caption_clip", "owner"),
 }
+OURS = {theirs: ours for ours, names in ALIASES.items() for theirs in names}
+TYPO = 0.8
+"""How alike (`difflib`) a name may be to one of `ALIASES` and be meant as a modality."""
 SUFFIXES = (".npz", ".csv", ".parquet", ".pt", ".pth")
 
 
@@ -56,8 +64,9 @@ def import_store(
     Args:
         source: a .npz, .csv, .parquet, .pt or .pth file.
         out: the store's directory; must not exist.
-        arrays: columns that are .npy files of their own.
-        columns: what the source calls a column, where `ALIASES` does not know it.
+        arrays: columns that are .npy files of their own; a name that is none of `ALIASES` is a
+            modality.
+        columns: what the source calls a column, by our name for it; likewise.
         encoder: name for the manifest.
         corpus: name for the manifest; default the source's.
 
@@ -67,7 +76,9 @@ def import_store(
     found = _read(source)
     for name, path in (arrays or {}).items():
         found[name] = _read_npy(path)
-    known = _known(found, columns or {})
+    columns = {**(columns or {})}
+    columns |= {n: n for n in arrays or {} if n not in OURS and n not in columns.values()}
+    known = _known(found, columns)
     items, captions = _tables(known)
     info = EncoderInfo(name=encoder, checkpoint_hash="unknown")
     return write_store(out, items, captions, info, corpus or source.stem)
@@ -127,64 +138,92 @@ def _torch(source: Path) -> dict[str, Any]:
 # Columns ----------------------------------------------------------------------------------------
 
 
-def _known(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Columns by our names."""
-    problems = [
-        f"--column: unknown column {ours!r}; {nearest(ours, ALIASES)}"
-        for ours in columns
-        if ours not in ALIASES
-    ]
+def _known(found: Mapping[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+    """Columns by our names: those of `ALIASES`, and further modalities that `columns` names."""
+    problems = [problem for ours in columns if (problem := _name_problem(ours))]
     problems += [
         f"--column: the source has no {theirs!r}; {nearest(theirs, found)}"
         for theirs in columns.values()
         if theirs not in found
     ]
-    known = {
-        ours: found[theirs]
-        for ours, names in ALIASES.items()
-        for theirs in ([columns[ours]] if ours in columns else [n for n in names if n in found])[:1]
-        if theirs in found
-    }
-    if "audio" not in known:
-        problems.append(f"no column of audio embeddings; the source has {', '.join(found)}")
-    if "video" not in known and "text" not in known:
-        problems.append(f"no column of text or video embeddings; the source has {', '.join(found)}")
+    called = _called(found, columns) | columns
+    known = {ours: found[theirs] for ours, theirs in called.items() if theirs in found}
+    if len(has := [*_clip_modalities(known), *({TEXT} & set(known))]) < 2:
+        problems.append(
+            f"a store needs embeddings of two modalities, and {' '.join(has) or 'none'} is known; "
+            f"the source has {', '.join(found)} (--column NAME=THEIRS names one)"
+        )
     if problems:
-        raise UserError(*(f"{p} (--column NAME=THEIRS names one)" for p in problems))
+        raise UserError(*problems)
     return known
+
+
+def _called(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    """What the source calls our columns, by `ALIASES`.
+
+    What `columns` names as a modality is that alone, though it be called audio or clip.
+    """
+    modal = {ours for ours in columns if ours in (*FIRST, TEXT) or ours not in ALIASES}
+    free = found.keys() - {columns[ours] for ours in modal}
+    return {
+        ours: next(theirs for theirs in names if theirs in free)
+        for ours, names in ALIASES.items()
+        if not free.isdisjoint(names)
+    }
+
+
+def _name_problem(ours: str) -> str | None:
+    """Why a name that a person gave is neither one of ours nor of a modality of their own."""
+    if ours in ALIASES:
+        return None
+    if ours in OURS:
+        return f"{ours!r} is what sources call {OURS[ours]}; write {OURS[ours]}"
+    if not MODALITY.fullmatch(ours):
+        return f"{ours!r} is no name of a modality; use a-z, 0-9 and _, a letter first"
+    stem = re.split(r"_|\d", ours)[0]  # audio_2 is no typo
+    close = difflib.get_close_matches(ours, ALIASES, n=1, cutoff=TYPO)
+    if close and stem not in ALIASES:
+        return f"unknown column {ours!r}; did you mean {close[0]}? Else call it less alike"
+    return None
+
+
+def _clip_modalities(known: Mapping[str, Any]) -> list[str]:
+    """The names of the columns with a vector a clip, in a store's order."""
+    own = {name for name in known if name in FIRST or name not in ALIASES}
+    return sorted(own, key=modality_order)
 
 
 def _vectors(known: Mapping[str, Any], name: str) -> np.ndarray:
     """(..., D) float32 unit vectors; zero rows stay zero, and are refused by the store."""
+    hint = "" if name in ALIASES else f"; {name} is a modality, as it is not {', '.join(ALIASES)}"
     try:
         values = np.asarray(known[name], dtype=np.float32)
     except (TypeError, ValueError):
-        raise UserError(f"{name}: rows of different lengths, or no numbers") from None
-    if values.ndim < 2:
-        raise UserError(f"{name}: shape {values.shape}; embeddings are (N, D)")
+        raise UserError(f"{name}: rows missing, of different lengths or no numbers{hint}") from None
+    if values.ndim < 2 or (values.ndim > 2 and name != TEXT):
+        raise UserError(f"{name}: shape {values.shape}; embeddings are (N, D){hint}")
     lengths = np.linalg.norm(values, axis=-1, keepdims=True)
     return values / np.where(lengths > 0, lengths, 1)
 
 
 def _tables(known: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
-    audio = _vectors(known, "audio")
-    ids = [str(name) for name in known.get("id", range(len(audio)))]
+    streams = {name: _vectors(known, name) for name in _clip_modalities(known)}
+    ids = [str(name) for name in known.get("id", range(len(next(iter(streams.values())))))]
     columns: dict[str, list[str | None]] = {
         "id": [*ids],
         "split": [str(s) for s in known.get("split", map(split_of, ids))],
         "label": [None if v is None else str(v) for v in known.get("label", [None] * len(ids))],
     }
-    streams = {"audio": audio} | ({"video": _vectors(known, "video")} if "video" in known else {})
     lengths = {n: len(v) for n, v in columns.items()} | {n: len(v) for n, v in streams.items()}
     if wrong := [f"{name} has {n}" for name, n in lengths.items() if n != len(ids)]:
         raise UserError(f"columns of different lengths: id has {len(ids)} rows, {', '.join(wrong)}")
     items = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     items |= {name: vector_column(values) for name, values in streams.items()}
-    return pa.table(items), _captions(known, ids) if "text" in known else None
+    return pa.table(items), _captions(known, ids) if TEXT in known else None
 
 
 def _captions(known: Mapping[str, Any], ids: list[str]) -> pa.Table:
-    text = _vectors(known, "text")
+    text = _vectors(known, TEXT)
     told = known.get("caption")
     if text.ndim == 3:
         owners = [name for name in ids for _ in range(text.shape[1])]

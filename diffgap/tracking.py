@@ -115,9 +115,10 @@ class Tracker:
         self.client.set_tag(self._runs[signature], "diffgap.reason", reason[:5000])
         self._end(signature, FAILED)
 
-    def kill(self, signature: str) -> None:
-        """Ends the run of an interrupted trial as KILLED; one that never started has none."""
+    def kill(self, signature: str, reason: str = "interrupted") -> None:
+        """Ends the run of a trial that was cut short as KILLED; one that never started has none."""
         if signature in self._runs:
+            self.client.set_tag(self._runs[signature], "diffgap.reason", reason)
             self._end(signature, KILLED)
 
     def set_aside(self, signature: str) -> None:

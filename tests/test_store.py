@@ -7,13 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffgap.errors import UserError
-from diffgap.store import EmbeddingStore, EncoderInfo, write_store
+from diffgap.store import EmbeddingStore, EncoderInfo, served_tasks, split_task, write_store
 from diffgap.store_content import vector_column, vectors
 
 ENCODER = EncoderInfo(name="none", checkpoint_hash="0" * 64)
 IDS = ["a", "b", "c", "d"]
+F32 = pa.float32()
+HOLE = [None, *[0.0] * 6, 1.0]
 OWNERS = ["b", "a", "b", "d", "c"]
 
 
@@ -63,6 +67,80 @@ def test_clips_without_a_caption_are_no_text_pairs(tmp_path):
     assert store.pairs("text-audio", "train").ids == ("b",)
 
 
+def many(*names):
+    """Items with these modalities, each with vectors of its own."""
+    table = items()
+    for seed, name in enumerate(names, 2):
+        table = table.append_column(name, vector_column(unit(4, seed=seed)))
+    return table
+
+
+@given(data=st.data())
+def test_text_video_pairs_own_their_clips(data):
+    """By slow look-up: text i is of clip ids[owner[i]], whose vector is a[owner[i]]."""
+    splits = data.draw(st.lists(st.sampled_from(["train", "test"]), min_size=1, max_size=8))
+    ids = data.draw(st.permutations([f"clip{i}" for i in range(len(splits))]))
+    owners = data.draw(st.lists(st.sampled_from(ids), min_size=1, max_size=12))
+    video, texts = unit(len(ids)), unit(len(owners), seed=1)
+    table = pa.table({"id": ids, "split": splits, "video": vector_column(video)})
+    store = EmbeddingStore(None, table, captions(texts, owners))
+    wanted = [i for i, owner in enumerate(owners) if splits[ids.index(owner)] == "test"]
+    if not wanted:
+        with pytest.raises(UserError, match="no clip in its split 'test'"):
+            store.pairs("text-video", "test")
+        return
+    pairs = store.pairs("text-video", "test")
+    assert np.array_equal(pairs.x, texts[wanted])
+    assert [pairs.ids[n] for n in pairs.owner] == [owners[i] for i in wanted]
+    assert np.array_equal(pairs.a, video[[ids.index(name) for name in pairs.ids]])
+
+
+@pytest.mark.parametrize("task", ["image-audio", "audio-image", "audio-video", "image-video"])
+def test_two_modalities_are_paired_either_way_round(tmp_path, task):
+    store = write(tmp_path / "store", many("video", "image"))
+    own = {"audio": unit(4), "video": unit(4, seed=2), "image": unit(4, seed=3)}
+    x, a = task.split("-")
+    pairs = store.pairs(task, "train")
+    assert np.array_equal(pairs.x, own[x][:2])
+    assert np.array_equal(pairs.a, own[a][:2])
+    assert pairs.owner.tolist() == [0, 1]
+
+
+def test_the_tasks_served_come_in_one_order_whatever_the_columns():
+    texts = ["text-audio", "text-video", "text-depth", "text-image"]
+    others = ["video-audio", "depth-audio", "image-audio", "depth-video", "image-video"]
+    for names in (("video", "image", "depth"), ("depth", "video", "image")):
+        assert served_tasks(many(*names), captions()) == [*texts, *others, "image-depth"]
+    assert served_tasks(many("video"), None) == ["video-audio"]
+    assert served_tasks(many(), None) == []
+
+
+def test_extra_columns_are_no_modalities(tmp_path):
+    extra = items(duration=[1.0] * 4, tags=[["a"]] * 4)
+    box = pa.FixedSizeListArray.from_arrays(pa.array(range(16)), 4)
+    assert write(tmp_path / "store", extra.append_column("box", box)).tasks == ["text-audio"]
+
+
+def test_an_older_manifest_lists_fewer_tasks_than_its_store_serves(tmp_path):
+    write(tmp_path / "store", many("video"))
+    path = tmp_path / "store" / "manifest.json"
+    older = {**json.loads(path.read_text()), "task": ["text-audio", "video-audio"]}
+    path.write_text(json.dumps(older))
+    store = EmbeddingStore.open(tmp_path / "store")
+    assert store.tasks == ["text-audio", "text-video", "video-audio"]
+    assert store.manifest.task == ["text-audio", "video-audio"]
+    assert len(store.pairs("text-video", "val").ids) == 1
+
+
+def test_the_fingerprint_of_stores_that_people_have_stays(tmp_path):
+    """As it was when there were two tasks only; these vectors are exact on any machine."""
+    axes = np.eye(8)
+    table = items(audio=axes[:4], duration=[1.0, 2.0, 3.0, None])
+    table = table.append_column("video", vector_column(axes[2:6]))
+    store = write(tmp_path / "store", table, captions(text=axes[:5]))
+    assert store.fingerprint[:16] == "aad357cc4f73bd37"
+
+
 def test_a_uri_opens_the_same_store(tmp_path):
     written = write(tmp_path / "store")
     assert EmbeddingStore.open((tmp_path / "store").as_uri()).fingerprint == written.fingerprint
@@ -110,6 +188,31 @@ WRONG = {
         captions(owners=["a", "x", "b", "c", "d"]),
         "no clip for the ids 'x'",
     ),
+    "an image that is zero": (
+        items().append_column("image", vector_column(bent(lambda v: v * 0))),
+        captions(),
+        "image is zero or not L2-normalised in rows 'c'",
+    ),
+    "an image missing": (
+        items().append_column("image", pa.array([*unit(3).tolist(), None], pa.list_(F32, 8))),
+        captions(),
+        "image has no vector .null. in rows 'd'; leave these out",
+    ),
+    "a number missing": (
+        items().append_column("image", pa.array([*unit(3).tolist(), HOLE], pa.list_(F32, 8))),
+        captions(),
+        "image is not finite in rows 'd'",
+    ),
+    "another dimension of images": (
+        items().append_column("image", vector_column(np.eye(4, 7))),
+        captions(),
+        "image is fixed_size_list.*, not fixed_size_list.* as the store's other vectors",
+    ),
+    "an image of doubles": (
+        items().append_column("image", pa.array(unit(4).tolist(), pa.list_(pa.float64(), 8))),
+        captions(),
+        "image is fixed_size_list.*double.*, not fixed_size_list.*float",
+    ),
     "another dimension": (items(), captions(text=np.eye(5, 7)), "not fixed_size_list"),
 }
 
@@ -146,12 +249,42 @@ def test_what_is_no_store_is_refused(tmp_path):
         EmbeddingStore.open(tmp_path / "store")
 
 
-def test_what_a_store_cannot_serve_is_refused(tmp_path):
-    store = write(tmp_path / "store")
-    with pytest.raises(UserError, match="'video-audio' is not served by this store; it has text-"):
-        store.pairs("video-audio", "train")
+REFUSED = {
+    "video-audio": "cannot be done on this store, which serves text-audio, text-depth, depth-audio",
+    "text-dpeth": "'text-dpeth' cannot be done on .*; did you mean text-depth?",
+    "audio-dept": "did you mean audio-depth?",
+    "textaudio": "is not two modalities; write it as in text-audio; this store serves text-audio",
+    "audio-text": "has text second, and a clip may have several; write it text-audio",
+    "text-label": "cannot be done on .*; choose one of these, or another store",
+}
+
+
+@pytest.mark.parametrize(("task", "expected"), REFUSED.items())
+def test_what_a_store_cannot_serve_is_refused_with_what_it_serves(tmp_path, task, expected):
+    store = write(tmp_path / "store", many("depth"))
+    with pytest.raises(UserError, match=expected):
+        store.pairs(task, "train")
+
+
+def test_an_empty_split_is_refused(tmp_path):
     with pytest.raises(UserError, match="no clip in its split 'dev'"):
-        store.pairs("text-audio", "dev")
+        write(tmp_path / "store").pairs("text-audio", "dev")
+
+
+def test_text_without_captions_is_refused(tmp_path):
+    store = write_store(tmp_path / "store", many("video"), None, ENCODER, "test")
+    with pytest.raises(UserError, match=r"'text-video' cannot be done on .* serves video-audio;"):
+        store.pairs("text-video", "train")
+
+
+def test_a_task_is_two_different_modalities():
+    assert split_task("text-video") == ("text", "video")
+    assert split_task("clip_l14-audio_2") == ("clip_l14", "audio_2")
+    for wrong in ("text", "", "-audio", "text-", "a-b-c", "Text-audio", "text audio", "1-2"):
+        with pytest.raises(UserError, match=f"task: {wrong!r} is not two modalities; write it"):
+            split_task(wrong)
+    with pytest.raises(UserError, match="'text-text' is one modality twice; name two"):
+        split_task("text-text")
 
 
 def test_nothing_is_replaced_in_silence(tmp_path):

@@ -94,6 +94,38 @@ def test_video_without_text_serves_video_audio(tmp_path):
     assert sum(made.manifest.corpus.counts.values()) == N
 
 
+def test_a_modality_that_is_named_is_kept_and_others_are_not(tmp_path):
+    np.savez(tmp_path / "a.npz", clip_image=AUDIO, text=TEXT, split=SPLITS, mel=vectors(4, N))
+    named = import_store(tmp_path / "a.npz", tmp_path / "one", columns={"image": "clip_image"})
+    assert named.tasks == named.manifest.task == ["text-image"]
+    pairs = EmbeddingStore.open(tmp_path / "one").pairs("text-image", "test")
+    assert np.abs(pairs.a - unit(AUDIO)[10:]).max() < 1e-6
+    assert np.abs(pairs.x - unit(TEXT)[10:]).max() < 1e-6
+    np.savez(tmp_path / "b.npz", text=TEXT, split=SPLITS)
+    np.save(tmp_path / "image.npy", AUDIO)
+    files = {"image": tmp_path / "image.npy"}
+    beside = import_store(tmp_path / "b.npz", tmp_path / "other", arrays=files)
+    assert beside.fingerprint == named.fingerprint
+
+
+def test_a_column_that_is_named_is_not_found_a_second_time(tmp_path):
+    np.savez(tmp_path / "a.npz", audio_embeds=AUDIO, text=TEXT, label=CAPTIONS)
+    columns = {"image": "audio_embeds", "caption": "label"}
+    made = import_store(tmp_path / "a.npz", tmp_path / "store", columns=columns)
+    assert made.tasks == ["text-image"]
+    assert set(made.labels().values()) == set(CAPTIONS)
+    np.savez(tmp_path / "b.npz", clip=AUDIO, text=TEXT)
+    made = import_store(tmp_path / "b.npz", tmp_path / "clip", columns={"image": "clip"})
+    assert made.tasks == ["text-image"]
+    assert set(made.labels()) == set(map(str, range(N)))
+
+
+def test_a_second_encoder_of_a_modality_is_a_modality(tmp_path):
+    np.savez(tmp_path / "a.npz", audio=AUDIO, beats=TEXT)
+    made = import_store(tmp_path / "a.npz", tmp_path / "store", columns={"audio_2": "beats"})
+    assert made.tasks == ["audio_2-audio"]
+
+
 def refused(tmp_path, columns=None, **arrays):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError) as error:
@@ -104,8 +136,9 @@ def refused(tmp_path, columns=None, **arrays):
 
 def test_what_does_not_make_pairs_is_refused(tmp_path):
     told = refused(tmp_path, sound=AUDIO, words=TEXT)
-    assert "no column of audio embeddings; the source has sound, words" in told
-    assert "no column of text or video embeddings" in told
+    assert "embeddings of two modalities, and none is known; the source has sound, words" in told
+    told = refused(tmp_path, id=IDS, audio=AUDIO)
+    assert "embeddings of two modalities, and audio is known; the source has id, audio" in told
     told = refused(tmp_path, {"audoi": "a", "text": "wrds"}, a=AUDIO, words=TEXT)
     assert "unknown column 'audoi'; did you mean audio" in told
     assert "the source has no 'wrds'; did you mean words" in told
@@ -116,6 +149,21 @@ def test_what_does_not_make_pairs_is_refused(tmp_path):
     assert "audio: shape (12,); embeddings are (N, D)" in refused(
         tmp_path, audio=AUDIO[:, 0], text=TEXT
     )
+
+
+def test_what_cannot_be_a_modality_is_refused(tmp_path):
+    told = refused(tmp_path, {"duration": "long"}, audio=AUDIO, text=TEXT, long=np.ones(N))
+    assert "duration: shape (12,); embeddings are (N, D); duration is a modality, as it is" in told
+    told = refused(tmp_path, {"image": "path"}, audio=AUDIO, text=TEXT, path=CAPTIONS)
+    assert "image: rows missing, of different lengths or no numbers; image is a modality" in told
+    told = refused(tmp_path, {"image": "frames"}, audio=AUDIO, text=TEXT, frames=vectors(0, N, 3))
+    assert "image: shape (12, 3, 8); embeddings are (N, D)" in told
+    told = refused(tmp_path, {"CLIP-L": "mine"}, audio=AUDIO, text=TEXT, mine=AUDIO)
+    assert "'CLIP-L' is no name of a modality; use a-z, 0-9 and _" in told
+    told = refused(tmp_path, {"audio_embeds": "mine"}, text=TEXT, mine=AUDIO)
+    assert "'audio_embeds' is what sources call audio; write audio" in told
+    told = refused(tmp_path, {"image": "mine"}, audio=AUDIO, text=TEXT, mine=AUDIO[:, :5])
+    assert "items: image is fixed_size_list" in told
 
 
 def test_vectors_that_cannot_be_normalised_are_named(tmp_path):

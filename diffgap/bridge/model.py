@@ -1,4 +1,4 @@
-"""DiffGAP itself: a denoiser with what it takes to train it, apply it, save it and load it.
+"""DiffGAP itself, and the cells of its ablation.
 
     bridge = DiffGAP.from_pretrained("runs/trials/0123456789ab/bridge")
     audio_like = bridge.bridge(text_embeddings, source="text")
@@ -8,17 +8,12 @@ Outside, embeddings are unit vectors; inside, they are scaled by sqrt(D) to unit
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from diffgap.bridge import bst
+from diffgap.bridge.base import Bridge, assigned, shared_noise, unit
+from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.denoiser import Denoiser, Modulation
 from diffgap.bridge.objective import (
     Batch,
@@ -29,99 +24,66 @@ from diffgap.bridge.objective import (
     make_batch,
 )
 from diffgap.bridge.predictions import clean_estimate
-from diffgap.bridge.samplers import ddim
-from diffgap.bridge.schedules import LOG_SNR_MAX, SCHEDULES, NoiseLevel, noise_level
+from diffgap.bridge.samplers import CleanEstimator, enter, reverse
+from diffgap.bridge.schedules import LOG_SNR_MAX, SCHEDULES
 
-WEIGHTS, CONFIG = "bridge.safetensors", "config.json"
-
-
-@dataclass(frozen=True)
-class BridgeConfig:
-    """What a bridge is made of; every number that training or applying it needs."""
-
-    modalities: tuple[str, str]
-    """x and a, such as ("text", "audio")."""
-    dimension: int
-    width: int
-    blocks: int
-    cdm: bool
-    bst: bool
-    bst_mode: str = "split"
-    bst_fraction: float = 0.5
-    schedule: str = "cosine"
-    prediction: str = "x0"
-    power: float = 3.0
-    condition_noise: float = 0.5
-    condition_dropout: float = 0.1
-    infonce_weight: float = 0.1
-    temperature: float = 0.05
-
-    @property
-    def trained(self) -> bool:
-        """False for the frozen baseline, which has no network."""
-        return self.cdm or self.bst
+STEP_NOISE = 1 << 32
+"""Added to a score's seed for the noise of a sampler's steps, apart from where its paths start."""
 
 
-class DiffGAP(nn.Module):
-    """A bridge between two modalities of frozen, L2-normalised embeddings.
+class DiffGAP(Bridge):
+    """Contrastive Diffusion Module and Bidirectional Split Training (arXiv 2503.12131).
 
     With CDM it is a conditional diffusion model; without CDM but with BST the same network as a
     deterministic bridge; with neither it is the frozen baseline, and has no weights.
     """
 
+    auxiliary = "infonce"
+
     def __init__(self, config: BridgeConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.schedule = SCHEDULES[config.schedule]
         self.scale = config.dimension**0.5
-        if config.trained:
+        if config.cdm or config.bst:
             self.denoiser = Denoiser(config.dimension, config.width, config.blocks)
 
     @property
     def directions(self) -> tuple[int, ...]:
-        """The directions this bridge has learnt."""
-        return bst.directions_trained(self.config.bst) if self.config.trained else ()
+        config = self.config
+        return bst.directions_trained(config.bst) if config.cdm or config.bst else ()
 
     # Training ---------------------------------------------------------------------------------
 
     def batch(
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
     ) -> Batch:
-        """Denoising examples of P pairs of unit vectors, (P, D) each; see `make_batch`."""
-        config = self.config
-        pairs, direction = bst.assign(
-            len(x), step, config.bst, config.bst_mode, config.bst_fraction
-        )
+        pairs, direction = assigned(self.config, len(x), step)
         return make_batch(
             x * self.scale,
             a * self.scale,
             clip,
             pairs.to(x.device),
             direction.to(x.device),
-            power=config.power,
-            condition_noise=config.condition_noise,
-            condition_dropout=config.condition_dropout,
-            generator=generator,
+            self.config.objective,
+            generator,
         )
 
     def forward(self, batch: Batch) -> Losses:
-        """The training losses of a batch."""
-        config = self.config
-        contrastive: dict[str, float] = {
-            "infonce_weight": config.infonce_weight,
-            "temperature": config.temperature,
-        }
-        if not config.cdm:
-            return deterministic_losses(self.denoiser, batch, **contrastive)
-        return diffusion_losses(
-            self.denoiser,
-            batch,
-            schedule=self.schedule,
-            prediction=config.prediction,
-            **contrastive,
-        )
+        objective = self.config.objective
+        if not self.config.cdm:
+            return deterministic_losses(self.denoiser, batch, objective)
+        return diffusion_losses(self.denoiser, batch, self.schedule, objective)
 
-    # Applying (all of it in unit-variance scaling) ----------------------------------------------
+    # Applying (all of it in unit-variance scaling, but for `carry`) ------------------------------
+
+    def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
+        """By the posterior mean, or where the score's kind is ``sample`` by full samples."""
+        condition = source * self.scale
+        draws = score.samples if score.kind == "sample" else score.draws
+        noise = shared_noise(draws, source.shape[1], score.seed, source.device)
+        if score.kind == "sample":
+            return unit(self.sample(condition, direction, noise, score))
+        return unit(self.posterior_mean(condition, direction, noise))
 
     def modulation(self, condition: Tensor, direction: int, log_snr: Tensor) -> Modulation:
         """The conditioning side for (B, D) conditions, one direction, one noise level."""
@@ -131,9 +93,9 @@ class DiffGAP(nn.Module):
 
     def clean(self, z: Tensor, log_snr: Tensor, modulation: Modulation) -> Tensor:
         """The clean target estimated from (B, D) noisy ones at one noise level."""
-        level: NoiseLevel = noise_level(log_snr)
+        level = self.schedule.level(log_snr)
         output = self.denoiser.denoise(z, modulation)
-        return clean_estimate(self.config.prediction, output, z, level)
+        return clean_estimate(self.config.objective.prediction, output, z, level)
 
     def posterior_mean(self, condition: Tensor, direction: int, noise: Tensor) -> Tensor:
         """The expected target given its (B, D) conditions: denoised from (K, D) shared draws.
@@ -150,77 +112,55 @@ class DiffGAP(nn.Module):
         return torch.stack(draws).mean(0)
 
     def sample(
-        self, condition: Tensor, direction: int, noise: Tensor, steps: int, guidance: float
+        self, condition: Tensor, direction: int, noise: Tensor, score: ScoreConfig
     ) -> Tensor:
         """Mean of K full reverse-diffusion samples per condition, from (K, D) shared draws.
 
         Args:
             condition: (B, D).
             direction: index of `bst.DIRECTIONS`.
-            noise: (K, D) standard normal, where the K paths of every condition start.
-            steps: DDIM steps.
-            guidance: classifier-free guidance scale (Ho & Salimans 2022); 1 is off.
+            noise: (K, D) standard normal, where the K paths of every condition start, or what
+                noises the condition where a path starts from the query.
+            score: sampler, steps, start and classifier-free guidance (Ho & Salimans 2022).
         """
         null = self.denoiser.null(len(condition))
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
             guided = self.clean(z, log_snr[0], self.modulation(condition, direction, log_snr[0]))
-            if guidance == 1.0:
+            if score.guidance == 1.0:
                 return guided
             free = self.clean(z, log_snr[0], self.modulation(null, direction, log_snr[0]))
-            return free + guidance * (guided - free)
+            return free + score.guidance * (guided - free)
 
-        paths = [ddim(estimate, z.expand_as(condition), self.schedule, steps) for z in noise]
+        paths = [
+            self._path(estimate, condition, start.expand_as(condition), score, number)
+            for number, start in enumerate(noise)
+        ]
         return torch.stack(paths).mean(0)
 
-    @torch.inference_mode()
-    def bridge(self, embeddings: Tensor, source: str, *, draws: int = 4, seed: int = 0) -> Tensor:
-        """Carries (B, D) unit vectors of one modality over to the other.
+    def _path(
+        self,
+        estimate: CleanEstimator,
+        condition: Tensor,
+        noise: Tensor,
+        score: ScoreConfig,
+        number: int,
+    ) -> Tensor:
+        """One sample per condition; the noise of a stochastic sampler's steps is shared too."""
+        generator = torch.Generator().manual_seed(score.seed + STEP_NOISE + number)
 
-        Returns unit vectors: the posterior mean of the target, averaged over `draws` noise draws.
+        def draw(like: Tensor) -> Tensor:
+            return torch.randn(like.shape[1], generator=generator).to(like).expand_as(like)
 
-        Raises:
-            ValueError: where `source` is none of the bridge's modalities, or its direction was
-                not trained.
-        """
-        if source not in self.config.modalities:
-            known = " and ".join(self.config.modalities)
-            raise ValueError(f"source: {source!r} is not bridged here; this bridge joins {known}")
-        direction = self.config.modalities.index(source)
-        if direction not in self.directions:
-            raise ValueError(
-                f"source: this bridge was not trained from {source}; train one with bst.enabled"
-            )
-        noise = shared_noise(draws, self.config.dimension, seed, embeddings.device)
-        return F.normalize(self.posterior_mean(embeddings * self.scale, direction, noise), dim=-1)
-
-    # Saving and loading -------------------------------------------------------------------------
-
-    def save_pretrained(self, path: Path, **facts: Any) -> None:
-        """Writes weights and config.json into an existing directory; `facts` join the config."""
-        config = {"bridge": asdict(self.config), **facts}
-        (path / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        save_file(weights, path / WEIGHTS)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path) -> DiffGAP:
-        """Loads a bridge checkpoint; needs torch and safetensors only.
-
-        Raises:
-            FileNotFoundError: where there is no bridge checkpoint.
-        """
-        path = Path(path)
-        if not (path / CONFIG).is_file():
-            raise FileNotFoundError(f"{path} holds no {CONFIG}; give a trial's bridge directory")
-        fields = json.loads((path / CONFIG).read_text())["bridge"]
-        fields["modalities"] = tuple(fields["modalities"])
-        bridge = cls(BridgeConfig(**fields))
-        bridge.load_state_dict(load_file(path / WEIGHTS))
-        return bridge.eval()
-
-
-def shared_noise(draws: int, dimension: int, seed: int, device: torch.device) -> Tensor:
-    """(draws, D) seeded standard normal: the same for every query, candidate and device."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn((draws, dimension), generator=generator).to(device)
+        from_query = score.start == "query"
+        start = score.start_t if from_query else 1.0
+        z = enter(condition, noise, self.schedule, start, noised=True) if from_query else noise
+        return reverse(
+            score.sampler,
+            estimate,
+            z,
+            self.schedule,
+            steps=score.sample_steps,
+            start=start,
+            draw=draw,
+        )

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffgap.bridge.config import Objective
 from diffgap.bridge.denoiser import Denoiser
 from diffgap.bridge.predictions import clean_estimate, prediction_target
-from diffgap.bridge.schedules import LOG_SNR_MAX, NoiseLevel, Schedule, noise_level, power_t
+from diffgap.bridge.schedules import LOG_SNR_MAX, NoiseLevel, Schedule
+from diffgap.bridge.times import draw_times
+from diffgap.bridge.weights import loss_weight
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Batch:
 
     target: Tensor
     """(B, D) clean targets."""
+    source: Tensor
+    """(B, D) what noise is added to: the target, but for Diffusion-Link."""
     noise: Tensor
     """(B, D) standard normal."""
     condition: Tensor
@@ -53,7 +58,7 @@ class Batch:
         if workers == 1:
             return self
         mine = slice(rank, None, workers)
-        names = ("target", "noise", "condition", "dropped", "direction", "t", "row")
+        names = ("target", "source", "noise", "condition", "dropped", "direction", "t", "row")
         return replace(self, **{name: getattr(self, name)[mine] for name in names})
 
 
@@ -62,7 +67,25 @@ class Losses(NamedTuple):
 
     total: Tensor
     mse: Tensor
-    infonce: Tensor
+    auxiliary: Tensor
+    """What `Bridge.auxiliary` names: InfoNCE, but for siblings."""
+
+    @classmethod
+    def without_auxiliary(cls, mse: Tensor) -> Losses:
+        return cls(mse, mse, torch.zeros_like(mse))
+
+
+class Denoised(NamedTuple):
+    """What the network made of a batch."""
+
+    output: Tensor
+    """(B, D) its raw output."""
+    clean: Tensor
+    """(B, D) the clean target that it stands for."""
+    log_snr: Tensor
+    """(B,)"""
+    level: NoiseLevel
+    """alpha, sigma and so on, (B, 1) each."""
 
 
 def make_batch(
@@ -71,10 +94,7 @@ def make_batch(
     clip: Tensor,
     pairs: Tensor,
     direction: Tensor,
-    *,
-    power: float,
-    condition_noise: float,
-    condition_dropout: float,
+    objective: Objective,
     generator: torch.Generator,
 ) -> Batch:
     """Turns pairs into denoising examples, drawing times, noise and dropped conditions.
@@ -85,9 +105,7 @@ def make_batch(
         clip: (P,) int64, which clip a pair shows; captions of one clip are no negatives.
         pairs: (B,) the pair of each example, and
         direction: (B,) its direction; both from `bst.assign`.
-        power: skew of the noise times to high noise.
-        condition_noise: standard deviation of the Gaussian noise on conditions.
-        condition_dropout: probability of the null condition.
+        objective: how noise times are drawn, and what is done to conditions.
         generator: source of all randomness, on the device of x.
     """
     forward = (direction == 0)[:, None]
@@ -99,11 +117,18 @@ def make_batch(
     u, drop = torch.rand((2, len(pairs)), generator=generator, device=x.device, dtype=x.dtype)
     return Batch(
         target=target,
+        source=target,
         noise=noise,
-        condition=condition + condition_noise * jitter,
-        dropped=drop < condition_dropout,
+        condition=condition + objective.condition_noise * jitter,
+        dropped=drop < objective.condition_dropout,
         direction=direction,
-        t=power_t(u, power),
+        t=draw_times(
+            u,
+            objective.t_sampler,
+            power=objective.power,
+            mean=objective.t_mean,
+            std=objective.t_std,
+        ),
         row=torch.arange(len(pairs), device=x.device),
         bank=Bank(target, direction, clip),
     )
@@ -123,41 +148,45 @@ def infonce(clean: Tensor, batch: Batch, temperature: float) -> Tensor:
     return F.cross_entropy(logits.masked_fill(~(own | negative), -torch.inf), batch.row)
 
 
+def denoised(
+    denoiser: Denoiser, batch: Batch, schedule: Schedule, objective: Objective
+) -> Denoised:
+    """Adds the batch's noise to its sources and lets the network take it away."""
+    log_snr = schedule(batch.t)
+    level = NoiseLevel(*(part[:, None] for part in schedule.level(log_snr)))
+    z = level.alpha * batch.source + level.sigma * batch.noise
+    condition = torch.where(batch.dropped[:, None], denoiser.null_condition, batch.condition)
+    output = denoiser(z, log_snr, batch.direction, condition)
+    clean = clean_estimate(objective.prediction, output, z, level)
+    return Denoised(output, clean, log_snr, level)
+
+
 def diffusion_losses(
-    denoiser: Denoiser,
-    batch: Batch,
-    *,
-    schedule: Schedule,
-    prediction: str,
-    infonce_weight: float,
-    temperature: float,
+    denoiser: Denoiser, batch: Batch, schedule: Schedule, objective: Objective
 ) -> Losses:
     """The loss of the Contrastive Diffusion Module on one batch.
 
-    Mean squared error of the predicted eps (the paper), x0 or v, plus `infonce_weight` times
-    InfoNCE between the denoised predictions and the clean targets (ours).
+    Weighted squared error of the predicted eps (the paper), x0 or v, plus InfoNCE between the
+    denoised predictions and the clean targets (ours).
     """
-    log_snr = schedule(batch.t)
-    level = NoiseLevel(*(part[:, None] for part in noise_level(log_snr)))
-    z = level.alpha * batch.target + level.sigma * batch.noise
-    condition = torch.where(batch.dropped[:, None], denoiser.null_condition, batch.condition)
-    output = denoiser(z, log_snr, batch.direction, condition)
-    wanted = prediction_target(prediction, batch.target, batch.noise, level)
-    return _losses(
-        F.mse_loss(output, wanted),
-        infonce(clean_estimate(prediction, output, z, level), batch, temperature),
-        infonce_weight,
+    found = denoised(denoiser, batch, schedule, objective)
+    wanted = prediction_target(objective.prediction, batch.target, batch.noise, found.level)
+    weight = loss_weight(
+        objective.weight,
+        objective.prediction,
+        found.log_snr,
+        schedule.level(found.log_snr),
+        gamma=objective.gamma,
+        bias=objective.bias,
     )
+    mse = (weight * (found.output - wanted).square().mean(-1)).mean()
+    return _losses(mse, found.clean, batch, objective)
 
 
-def deterministic_losses(
-    denoiser: Denoiser, batch: Batch, *, infonce_weight: float, temperature: float
-) -> Losses:
+def deterministic_losses(denoiser: Denoiser, batch: Batch, objective: Objective) -> Losses:
     """The same losses for the network as a deterministic bridge: no noisy input, no noise level."""
     output = deterministic_bridge(denoiser, batch.direction, batch.condition)
-    return _losses(
-        F.mse_loss(output, batch.target), infonce(output, batch, temperature), infonce_weight
-    )
+    return _losses(F.mse_loss(output, batch.target), output, batch, objective)
 
 
 def deterministic_bridge(denoiser: Denoiser, direction: Tensor, condition: Tensor) -> Tensor:
@@ -166,5 +195,9 @@ def deterministic_bridge(denoiser: Denoiser, direction: Tensor, condition: Tenso
     return denoiser(torch.zeros_like(condition), no_level, direction, condition)
 
 
-def _losses(mse: Tensor, contrastive: Tensor, weight: float) -> Losses:
-    return Losses(mse + weight * contrastive, mse, contrastive)
+def _losses(mse: Tensor, clean: Tensor, batch: Batch, objective: Objective) -> Losses:
+    denoising = objective.denoising_weight * mse
+    if objective.infonce_weight == 0:
+        return Losses(denoising, mse, torch.zeros_like(mse))
+    contrastive = infonce(clean, batch, objective.temperature)
+    return Losses(denoising + objective.infonce_weight * contrastive, mse, contrastive)

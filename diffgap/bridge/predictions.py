@@ -1,7 +1,8 @@
-"""What the network predicts - noise, clean target or velocity - and how one becomes another.
+"""What the network predicts - clean target, noise or velocity - and how one becomes another.
 
-With ``z = alpha x + sigma e``: eps is ``e`` (Ho et al. 2020), x0 is ``x``, and v is
-``alpha e - sigma x`` (Salimans & Ho 2022). All three carry the same information, given z.
+On the path ``z = alpha x + sigma e``: x0 is ``x``, eps is ``e`` (Ho et al. 2020), and v is the
+path's derivative ``d_alpha x + d_sigma e`` (Salimans & Ho 2022; rectified flow's velocity, Liu et
+al. 2022). Each is a mix of x and e; with z, a second mix, any one of them tells the others.
 """
 
 from __future__ import annotations
@@ -14,20 +15,65 @@ PREDICTIONS = ("x0", "eps", "v")
 
 
 def prediction_target(prediction: str, clean: Tensor, noise: Tensor, level: NoiseLevel) -> Tensor:
-    """What a network of this prediction type should output. All tensors are (B, D)."""
+    """What a network of this prediction type should output.
+
+    Args:
+        prediction: one of `PREDICTIONS`.
+        clean: (B, D) targets x.
+        noise: (B, D) standard normal e.
+        level: the noise level, each part of (B, 1) or of no dimension.
+    """
     if prediction == "x0":
         return clean
     if prediction == "eps":
         return noise
     assert prediction == "v", prediction
-    return level.alpha * noise - level.sigma * clean
+    return level.d_alpha * clean + level.d_sigma * noise
+
+
+def convert(output: Tensor, z: Tensor, level: NoiseLevel, source: str, target: str) -> Tensor:
+    """Turns one prediction into another, exactly, given the noisy ``z``.
+
+    With ``z = alpha x + sigma e`` and ``output = a x + s e``, the wanted ``a' x + s' e`` is
+
+        ((a' s - s' a) z + (alpha s' - sigma a') output) / (alpha s - sigma a)
+
+    (Cramer's rule for x and e, put in). Going straight from one to the other, not by way of x,
+    does not divide by a small alpha what is multiplied by it again.
+
+    Args:
+        output: (B, D) of prediction type `source`.
+        z: (B, D) noisy targets.
+        level: their noise level, each part of (B, 1) or of no dimension.
+        source: one of `PREDICTIONS`.
+        target: one of `PREDICTIONS`.
+
+    Returns:
+        (B, D) of prediction type `target`.
+    """
+    if source == target:
+        return output
+    (a, s), (to_a, to_s) = _mix(source, level), _mix(target, level)
+    from_z = to_a * s - to_s * a
+    from_output = level.alpha * to_s - level.sigma * to_a
+    return (from_z * z + from_output * output) / (level.alpha * s - level.sigma * a)
 
 
 def clean_estimate(prediction: str, output: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
-    """The clean target that an output stands for, given the noisy ``z``. All are (B, D)."""
+    """The (B, D) clean targets that outputs stand for; see `convert` for the arguments."""
+    return convert(output, z, level, prediction, "x0")
+
+
+def noise_estimate(clean: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
+    """The (B, D) noise that is in ``z`` if its clean targets are these; see `convert`."""
+    return convert(clean, z, level, "x0", "eps")
+
+
+def _mix(prediction: str, level: NoiseLevel) -> tuple[Tensor | float, Tensor | float]:
+    """How much of x and of e there is in a prediction."""
     if prediction == "x0":
-        return output
+        return 1.0, 0.0
     if prediction == "eps":
-        return (z - level.sigma * output) / level.alpha
+        return 0.0, 1.0
     assert prediction == "v", prediction
-    return level.alpha * z - level.sigma * output
+    return level.d_alpha, level.d_sigma

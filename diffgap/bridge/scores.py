@@ -3,6 +3,9 @@
 All of them score *pairs* (x, a), so that one score serves queries of both modalities. The first
 three are an inner product of pair features, hence one matrix product; `rerank` refines the best
 candidates of each query by what knowing the query does for denoising the candidate.
+
+    scorer = Scorer(bridge, x, a)                   # the embeddings of a gallery's both sides
+    scores = scorer.scores(0, len(x), from_x=True)  # (M, N)
 """
 
 from __future__ import annotations
@@ -12,34 +15,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffgap.bridge import bst
+from diffgap.bridge.base import Bridge, shared_noise
+from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.denoiser import Modulation
-from diffgap.bridge.model import DiffGAP, shared_noise
-from diffgap.bridge.schedules import noise_level
+from diffgap.bridge.model import DiffGAP
 
 CHUNK = 2048
 """Rows that go through the network at once."""
 
 MODULATION_BYTES = 256 * 2**20
 """Memory for modulations while re-ranking."""
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """How pairs are scored; the fields mean what they mean in a trial's `score` block."""
-
-    kind: str
-    fusion: float = 1.0
-    draws: int = 4
-    top_k: int = 50
-    rerank_weight: float = 3.0
-    levels: tuple[float, ...] = (0.3, 0.5, 0.7, 0.85, 0.95)
-    sample_steps: int = 6
-    samples: int = 8
-    guidance: float = 1.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,38 +37,72 @@ class PairFeatures:
     a: Tensor
 
 
+class Scorer:
+    """Scores of queries of either side against the whole other side.
+
+    Args:
+        bridge: the bridge.
+        x: (M, D) unit vectors, as the frozen encoder gives them.
+        a: (N, D) unit vectors.
+        config: how to score; default as the bridge was evaluated.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self, bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig | None = None
+    ) -> None:
+        self.config = config or bridge.config.score
+        self.features = pair_features(bridge, x, a, self.config)
+        self.reranker: Reranker | None = None
+        if self.config.kind == "rerank" and bridge.directions:
+            assert isinstance(bridge, DiffGAP), "only a conditional diffusion model re-ranks"
+            self.reranker = Reranker(bridge, x, a, self.config)
+
+    @property
+    def queries_at_once(self) -> int:
+        """Queries that are scored at once within bounded memory."""
+        if self.reranker is None:
+            return CHUNK
+        return max(1, min(CHUNK, self.reranker.pairs_at_once // self.config.top_k))
+
+    @torch.inference_mode()
+    def scores(self, start: int, stop: int, from_x: bool) -> Tensor:
+        """(stop - start, N) scores of rows of x against a; without `from_x`, (.., M) of a's."""
+        queries, gallery = self.features.x, self.features.a
+        if not from_x:
+            queries, gallery = gallery, queries
+        scores = queries[start:stop] @ gallery.T
+        if self.reranker is None:
+            return scores
+        return rerank(scores, start, self.reranker, self.config.top_k, queries_are_x=from_x)
+
+
 @torch.inference_mode()
-def pair_features(bridge: DiffGAP, x: Tensor, a: Tensor, config: ScoreConfig) -> PairFeatures:
+def pair_features(bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig) -> PairFeatures:
     """Features of ``b(x) . a + x . b(a) + fusion * x . a`` over the trained directions.
 
     Args:
-        bridge: the bridge; for ``cosine`` it is not used.
+        bridge: the bridge; x and a are compared in its space.
         x: (M, D) unit vectors.
         a: (N, D) unit vectors.
         config: ``sample`` takes b from full samples, ``bridge`` and ``rerank`` from the
-            posterior mean.
+            posterior mean, ``cosine`` goes without.
     """
+    x, a = bridge.space(x, 0), bridge.space(a, 1)
     if config.kind == "cosine" or not bridge.directions:
         return PairFeatures(x, a)
-    bridged = {d: _bridged(bridge, (x, a)[d], d, config) for d in bridge.directions}
+    bridged = {
+        direction: torch.cat(
+            [bridge.carry(rows, direction, config) for rows in (x, a)[direction].split(CHUNK)]
+        )
+        for direction in bridge.directions
+    }
+    if bst.X_TO_A not in bridged:
+        return PairFeatures(x, config.fusion * a + bridged[bst.A_TO_X])
     on_x = config.fusion * x + bridged[bst.X_TO_A]
     if bst.A_TO_X not in bridged:
         return PairFeatures(on_x, a)
     return PairFeatures(torch.cat([on_x, x], -1), torch.cat([a, bridged[bst.A_TO_X]], -1))
-
-
-def _bridged(bridge: DiffGAP, source: Tensor, direction: int, config: ScoreConfig) -> Tensor:
-    sampled = config.kind == "sample"
-    draws = config.samples if sampled else config.draws
-    noise = shared_noise(draws, source.shape[1], config.seed, source.device)
-    parts = []
-    for rows in (source * bridge.scale).split(CHUNK):
-        if sampled:
-            steps, guidance = config.sample_steps, config.guidance
-            parts.append(bridge.sample(rows, direction, noise, steps, guidance))
-        else:
-            parts.append(bridge.posterior_mean(rows, direction, noise))
-    return F.normalize(torch.cat(parts), dim=-1)
 
 
 class Reranker:
@@ -135,7 +156,7 @@ class Reranker:
 
     def _error(self, term: _Term, targets: Tensor, modulation: Modulation, place: Tensor) -> Tensor:
         """Mean squared x0 error of (P,) target rows, each under modulation row `place`."""
-        level = noise_level(term.log_snr)
+        level = self.bridge.schedule.level(term.log_snr)
         errors = []
         for rows, under in zip(targets.split(CHUNK), place.split(CHUNK), strict=True):
             target = self.sides[1 - term.direction][rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -10,25 +11,22 @@ import torch
 from torch import Tensor
 
 from diffgap.bridge import bst
-from diffgap.bridge.model import DiffGAP
-from diffgap.bridge.scores import Reranker, ScoreConfig, pair_features, rerank
+from diffgap.bridge.base import Bridge
+from diffgap.bridge.config import ScoreConfig
+from diffgap.bridge.scores import Scorer
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.retrieval import (
     QueryRanks,
-    ScoreChunk,
     ranks_of_captions,
     ranks_of_owner,
     summary,
 )
 from diffgap.store import Pairs
 
-CHUNK = 2048
-"""Most queries scored at once: bounds memory to CHUNK x gallery scores."""
-
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Ranks of every query, by direction such as ``text_to_audio``."""
+    """Ranks of every query, by direction such as ``text_to_audio``; x->a comes first."""
 
     ranks: dict[str, QueryRanks]
 
@@ -44,9 +42,8 @@ class Evaluation:
     def rank_table(self, pairs: Pairs) -> pa.Table:
         """One row a query: direction, its clip's id, rank and AP@10; in the store's order."""
         tables = []
-        for direction, ranks in self.ranks.items():
-            from_audio = direction.startswith("audio_to_")
-            clips = np.arange(len(pairs.ids)) if from_audio else pairs.owner
+        clips_of = (pairs.owner, np.arange(len(pairs.ids)))  # x->a comes first, then a->x
+        for (direction, ranks), clips in zip(self.ranks.items(), clips_of, strict=True):
             tables.append(
                 pa.table(
                     {
@@ -60,33 +57,21 @@ class Evaluation:
         return pa.concat_tables(tables)
 
 
-def evaluate(bridge: DiffGAP, pairs: Pairs, score: ScoreConfig) -> Evaluation:
+def evaluate(bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None) -> Evaluation:
     """Ranks every query of both modalities against the other's whole gallery.
 
     x->a: every text or video is a query over the N clips' audio. a->x: every clip's audio is a
     query over the M texts or videos, its rank the best among its own (ENCODERS' conventions).
+    `score` is the bridge's own where none is given.
     """
     x_name, a_name = bridge.config.modalities
-    device = next((p.device for p in bridge.parameters()), torch.device("cpu"))
-    x, a = torch.from_numpy(pairs.x).to(device), torch.from_numpy(pairs.a).to(device)
-    owner = torch.from_numpy(pairs.owner).to(device)
-    features = pair_features(bridge, x, a, score)
-    chunk, reranker = CHUNK, None
-    if score.kind == "rerank" and bridge.directions:
-        reranker = Reranker(bridge, x, a, score)
-        chunk = max(1, min(CHUNK, reranker.pairs_at_once // score.top_k))
-
-    def scorer(queries: Tensor, gallery: Tensor, from_x: bool) -> ScoreChunk:
-        def scores_of(start: int, stop: int) -> Tensor:
-            scores = queries[start:stop] @ gallery.T
-            if reranker is None:
-                return scores
-            return rerank(scores, start, reranker, score.top_k, queries_are_x=from_x)
-
-        return scores_of
-
-    to_a = scorer(features.x, features.a, from_x=True)
-    to_x = scorer(features.a, features.x, from_x=False)
+    x, a, owner = (
+        torch.from_numpy(part).to(device_of(bridge)) for part in (pairs.x, pairs.a, pairs.owner)
+    )
+    scorer = Scorer(bridge, x, a, score)
+    chunk = scorer.queries_at_once
+    to_a = partial(scorer.scores, from_x=True)
+    to_x = partial(scorer.scores, from_x=False)
     return Evaluation(
         {
             f"{x_name}_to_{a_name}": ranks_of_owner(to_a, owner, chunk),
@@ -95,15 +80,33 @@ def evaluate(bridge: DiffGAP, pairs: Pairs, score: ScoreConfig) -> Evaluation:
     )
 
 
-def gap(bridge: DiffGAP, pairs: Pairs) -> dict[str, float]:
-    """Gap metrics between the paired embeddings, before and, where x->a is learnt, after.
+def gap(bridge: Bridge, pairs: Pairs) -> dict[str, float]:
+    """Gap metrics between the paired embeddings, before and after the bridge.
 
-    After: x carried over to audio by the bridge, against the real audio.
+    After: x carried over to a's side by the bridge, against the real a, in the bridge's space;
+    the other way round where only that direction is learnt. Without a network, what is left of
+    the gap in the method's space; nothing where that is the encoders' own.
     """
     x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
     found = {f"before/{name}": value for name, value in gap_metrics(x, a).items()}
+    if not (bridge.directions or bridge.moves_space):
+        return found
+    return found | {f"after/{n}": v for n, v in gap_metrics(*_bridged(bridge, x, a)).items()}
+
+
+@torch.inference_mode()
+def _bridged(bridge: Bridge, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """The two clouds, paired row by row, as near to each other as the bridge brings them."""
+    device, score = device_of(bridge), ScoreConfig("bridge")
+    x, a = bridge.space(x.to(device), 0), bridge.space(a.to(device), 1)
     if bst.X_TO_A in bridge.directions:
-        device = next(bridge.parameters()).device
-        bridged = bridge.bridge(x.to(device), source=bridge.config.modalities[0]).cpu()
-        found |= {f"after/{name}": value for name, value in gap_metrics(bridged, a).items()}
-    return found
+        x = bridge.carry(x, bst.X_TO_A, score)
+    elif bst.A_TO_X in bridge.directions:
+        a = bridge.carry(a, bst.A_TO_X, score)
+    return x.cpu(), a.cpu()
+
+
+def device_of(bridge: Bridge) -> torch.device:
+    """Where a bridge's weights are; the CPU for one without."""
+    tensors = (*bridge.parameters(), *bridge.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")

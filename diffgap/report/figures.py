@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from io import StringIO
 
-from diffgap.report.ablation import AblationTable
+from diffgap.report.recalls import RecallTable
 
 # Okabe & Ito's palette, from dark to light, so that it reads in grey too.
-COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#F0E442")
-HATCHES = ("", "//", "..", "")
+COLOURS = (
+    "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442",
+)  # fmt: skip
+HATCHES = ("", "//", "..", "xx", "", "\\\\", "oo", "")
 
 
-def ablation_svg(table: AblationTable) -> str:
+def recall_svg(table: RecallTable) -> str:
     """Bars of R@K with 95 % intervals, one group a figure of the table, as an SVG document."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -19,15 +19,23 @@ def print_plan(plan: Plan, ledger: Ledger | None, console: Console) -> None:
         table.add_row(
             planned.signature if ledger else "-",
             planned.label,
-            "none" if trial.cell == "frozen" else str(trial.train.steps),
+            str(trial.train.steps) if trial.trains else "none",
             trial.effective_score,
             _state(ledger, planned.signature),
         )
-    console.print(table)
+    if plan.trials:
+        console.print(table)
     resources = plan.spec.resources
-    left = len(plan.missing(ledger)) if ledger else len(plan.trials)
+    total = plan.spec.search.trials if plan.spec.search else len(plan.trials)
+    left = len(plan.missing(ledger)) if ledger and plan.trials else total
+    trainings = len({t.training for t in plan.trials if t.trial.trains})
+    if plan.spec.search:
+        console.print(f"A search over {', '.join(plan.spec.search.space)}.", highlight=False)
+    elif trainings < sum(t.trial.trains for t in plan.trials):
+        what = "training" if trainings == 1 else "trainings"
+        console.print(f"{trainings} {what}; the other trials score what comes of it.")
     console.print(
-        f"{left} of {len(plan.trials)} trials to run; each asks for {resources.workers} worker(s) "
+        f"{left} of {total} trials to run; each asks for {resources.workers} worker(s) "
         f"x {resources.cpus_per_worker:g} CPU and {resources.gpus_per_worker:g} GPU (CPU alone "
         "where there is no GPU). Nothing was started.",
         highlight=False,

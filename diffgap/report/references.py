@@ -50,6 +50,6 @@ def read_references(path: Path = FILE) -> list[Reference]:
 
 def retrieval_references(corpus: str, task: str) -> list[Reference]:
     """Published retrieval on a corpus; none for corpora that nobody published on."""
-    wanted = {"text-audio": "text-audio-retrieval", "video-audio": "video-audio-retrieval"}[task]
+    wanted = f"{task}-retrieval"
     dataset = DATASETS.get(corpus)
     return [r for r in read_references() if r.task == wanted and r.dataset == dataset]

@@ -1,4 +1,4 @@
-"""The ablation table for a terminal and as Markdown."""
+"""Tables of recall for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffgap.report.ablation import AblationTable, Figure, Row
+from diffgap.report.recalls import Figure, RecallTable, Row
 
 
-def to_terminal(table: AblationTable) -> Table:
+def to_terminal(table: RecallTable) -> Table:
     """A rich table: best in bold, a star where a figure differs from the frozen baseline."""
     shown = Table(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     shown.add_column("", no_wrap=True)
     shown.add_column("seeds", justify="right")
     for column in table.columns:
         shown.add_column(_heading(column).replace(" ", "\n"), justify="right")
+    for heading in _fact_headings(table):
+        shown.add_column(heading.replace(" ", "\n"), justify="right")
     for row in table.rows:
         cells = [
             Text(_figure(row.figures[column]), style="bold" if row.figures[column].best else "")
             for column in row.figures
         ]
-        shown.add_row(row.name, _seeds(row), *cells)
+        missing = ["-"] * (len(table.columns) - len(cells))
+        shown.add_row(row.name, _seeds(row), *cells, *missing, *map(_fact, row.facts.values()))
     return shown
 
 
-def to_text(table: AblationTable) -> str:
+def to_text(table: RecallTable) -> str:
     """The terminal table and its notes as plain text."""
     console = Console(file=(written := StringIO()), width=200)
     console.print(to_terminal(table))
@@ -38,22 +41,24 @@ def to_text(table: AblationTable) -> str:
     return written.getvalue().rstrip()
 
 
-def to_markdown(table: AblationTable) -> str:
+def to_markdown(table: RecallTable) -> str:
     """The same table as Markdown, its notes below."""
 
     def bold(figure: Figure) -> str:
         return f"**{_figure(figure)}**" if figure.best else _figure(figure)
 
     lines = [f"**{table.title}**", ""]
-    lines.append("| | seeds | " + " | ".join(map(_heading, table.columns)) + " |")
-    lines.append("|---|---:|" + "---:|" * len(table.columns))
+    headings = [*map(_heading, table.columns), *_fact_headings(table)]
+    lines.append("| | seeds | " + " | ".join(headings) + " |")
+    lines.append("|---|---:|" + "---:|" * len(headings))
     for row in table.rows:
         figures = [bold(row.figures[c]) if c in row.figures else "-" for c in table.columns]
+        figures += map(_fact, row.facts.values())
         lines.append(f"| {row.name} | {_seeds(row)} | " + " | ".join(figures) + " |")
     return "\n".join([*lines, "", *(f"- {note}" for note in notes(table))])
 
 
-def notes(table: AblationTable) -> list[str]:
+def notes(table: RecallTable) -> list[str]:
     """What the marks mean, and every cell's verdict against the baseline."""
     if not any(row.figures for row in table.rows):
         return ["No trial is finished yet."]
@@ -67,7 +72,7 @@ def notes(table: AblationTable) -> list[str]:
     return [*said, *_verdicts(table)]
 
 
-def _verdicts(table: AblationTable) -> Iterator[str]:
+def _verdicts(table: RecallTable) -> Iterator[str]:
     for row in table.rows:
         if row.name == table.baseline or not row.figures:
             continue
@@ -81,6 +86,16 @@ def _verdicts(table: AblationTable) -> Iterator[str]:
             f"{row.name} against {table.baseline}: {', '.join(parts)}; "
             f"{stars} of {len(row.figures)} figures differ."
         )
+
+
+def _fact_headings(table: RecallTable) -> list[str]:
+    return list(table.rows[0].facts) if table.rows else []
+
+
+def _fact(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def _heading(column: tuple[str, int]) -> str:

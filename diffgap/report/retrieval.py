@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +10,16 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from diffgap.bridge.model import CONFIG, BridgeConfig, DiffGAP
-from diffgap.bridge.scores import ScoreConfig
+from diffgap.bridge.base import Bridge
+from diffgap.bridge.config import BridgeConfig, ScoreConfig
+from diffgap.bridge.methods import make_bridge
 from diffgap.corpora.lists import share
 from diffgap.errors import UserError
 from diffgap.evaluation.bridged import Evaluation, evaluate
 from diffgap.evaluation.retrieval import CUTOFFS
 from diffgap.evaluation.statistics import Interval, mean_interval
 from diffgap.report.references import retrieval_references
-from diffgap.spec import Trial
-from diffgap.store import EmbeddingStore, Pairs
-from diffgap.training.trial import score_config
+from diffgap.store import EmbeddingStore, Pairs, split_task
 
 FROZEN = "frozen embeddings"
 
@@ -56,11 +54,17 @@ def choose_pairs(store: EmbeddingStore, task: str, split: str, per_class: int | 
 
 def frozen_retrieval(pairs: Pairs, task: str) -> Retrieval:
     """Cosine retrieval of the frozen embeddings."""
-    x, a = task.split("-")
     config = BridgeConfig(
-        modalities=(x, a), dimension=pairs.a.shape[1], width=0, blocks=0, cdm=False, bst=False
+        modalities=split_task(task),
+        dimension=pairs.a.shape[1],
+        width=0,
+        blocks=0,
+        cdm=False,
+        bst=False,
+        method="none",
+        score=ScoreConfig("cosine"),
     )
-    return _measured(FROZEN, evaluate(DiffGAP(config), pairs, ScoreConfig("cosine")), pairs)
+    return _measured(FROZEN, evaluate(make_bridge(config), pairs), pairs)
 
 
 def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
@@ -70,7 +74,7 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
         UserError: where there is no bridge, or it bridges something else.
     """
     try:
-        bridge = DiffGAP.from_pretrained(path)
+        bridge = Bridge.from_pretrained(path)
     except FileNotFoundError as error:
         raise UserError(f"BRIDGE: {error}") from None
     if "-".join(bridge.config.modalities) != task:
@@ -82,17 +86,16 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
             f"BRIDGE: {path} takes embeddings of {bridge.config.dimension} dimensions, the store "
             f"has {pairs.a.shape[1]}; use a store of the same encoder"
         )
-    trial = Trial.model_validate(json.loads((path / CONFIG).read_text())["trial"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = evaluate(bridge.to(device), pairs, score_config(trial))
-    return _measured(f"{path} ({trial.effective_score})", found, pairs)
+    found = evaluate(bridge.to(device), pairs)
+    return _measured(f"{path} ({bridge.config.score.kind})", found, pairs)
 
 
 def _measured(name: str, found: Evaluation, pairs: Pairs) -> Retrieval:
     metrics: dict[str, dict[str, Interval]] = {}
-    for direction, ranks in found.ranks.items():
+    clips_of = (pairs.owner, np.arange(len(pairs.ids)))  # x->a comes first, then a->x
+    for (direction, ranks), clips in zip(found.ranks.items(), clips_of, strict=True):
         best, ap10 = ranks.best.numpy(), ranks.ap10.numpy()
-        clips = np.arange(len(pairs.ids)) if direction.startswith("audio_to_") else pairs.owner
         own = {f"R@{k}": mean_interval(100.0 * (best <= k)[None], clips) for k in CUTOFFS}
         median = float(np.median(best))
         own["MedR"] = Interval(median, median, median)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from diffgap.errors import UserError
 from diffgap.evaluation.gap import gap_metrics
-from diffgap.store import EmbeddingStore, Pairs
+from diffgap.store import EmbeddingStore, Pairs, split_task
 from diffgap.store_content import SPLITS
 
 POINTS = 400
@@ -37,7 +37,7 @@ def describe(store: EmbeddingStore) -> list[str]:
         f"corpus       {manifest.corpus.name}: {counts} clips, {store.captions} captions",
         f"encoder      {manifest.encoder.name} ({manifest.encoder.checkpoint_hash[:12]}), "
         f"{manifest.dimension} dimensions",
-        f"tasks        {', '.join(manifest.task)}",
+        f"tasks        {', '.join(store.tasks)}",
         f"fingerprint  {store.fingerprint[:12]}",
     ]
     if done := manifest.encoder.preprocessing:
@@ -57,7 +57,7 @@ def fullest_split(store: EmbeddingStore) -> str:
 
 def gap_table(pairs: Pairs, task: str, split: str) -> Table:
     """The gap metrics of one task."""
-    x, a = task.split("-")
+    x, a = split_task(task)
     shown = Table(title=f"Gap, {task}, {split}", title_justify="left", box=SIMPLE_HEAD)
     shown.add_column("")
     shown.add_column("", justify="right")
@@ -85,21 +85,28 @@ def project(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
 
 def picture(pairs: Pairs, task: str) -> str:
     """The projection in characters: a letter where a modality is, # where both are."""
-    x_name, a_name = task.split("-")
+    x_name, a_name = split_task(task)
+    letters = x_letter, a_letter = _letters(x_name, a_name)
     x, a, share = project(pairs)
     low, high = np.minimum(x.min(0), a.min(0)), np.maximum(x.max(0), a.max(0))
     grid = np.full((HEIGHT, WIDTH), " ")
-    for points, letter in ((x, x_name[0]), (a, a_name[0])):
+    for points, letter in zip((x, a), letters, strict=True):
         places = (points - low) / np.maximum(high - low, 1e-12) * (WIDTH - 1, HEIGHT - 1)
         for column, row in places.round().astype(int):
             taken = grid[HEIGHT - 1 - row, column]
             grid[HEIGHT - 1 - row, column] = letter if taken in (" ", letter) else "#"
     lines = ["|" + "".join(row) + "|" for row in grid]
     lines.append(
-        f"{x_name[0]} {x_name}, {a_name[0]} {a_name}, # both; first two principal components "
+        f"{x_letter} {x_name}, {a_letter} {a_name}, # both; first two principal components "
         f"({100 * share:.0f} % of the variance)"
     )
     return "\n".join(lines)
+
+
+def _letters(x_name: str, a_name: str) -> tuple[str, str]:
+    """The first of each name; a capital for x where both begin alike."""
+    x, a = x_name[0], a_name[0]
+    return (x.upper() if x == a else x), a
 
 
 def draw(pairs: Pairs, task: str, path: Path) -> None:
@@ -117,7 +124,7 @@ def draw(pairs: Pairs, task: str, path: Path) -> None:
         across, up = zip(start, end, strict=True)
         axes.plot(across, up, color="#BBBBBB", linewidth=0.4, zorder=1)
     for points, name, colour, mark in zip(
-        (x, a), task.split("-"), ("#0072B2", "#D55E00"), ("o", "^"), strict=True
+        (x, a), split_task(task), ("#0072B2", "#D55E00"), ("o", "^"), strict=True
     ):
         axes.scatter(points[:, 0], points[:, 1], s=10, c=colour, marker=mark, label=name, zorder=2)
     axes.set_xlabel("first principal component")

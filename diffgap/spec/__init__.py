@@ -1,19 +1,10 @@
 """What a sweep and a trial are, and how a file becomes one, with all mistakes told at once."""
 
+from diffgap.spec.blocks import BST, CDM, Denoiser, Loss, Score, Train
 from diffgap.spec.document import load_sweep
-from diffgap.spec.models import (
-    BST,
-    CDM,
-    Denoiser,
-    Loss,
-    Resources,
-    Score,
-    SweepSpec,
-    Train,
-    Trial,
-    TrialSpec,
-)
-from diffgap.spec.signature import canonical_json, flatten, signature
+from diffgap.spec.signature import canonical_json, flatten, signature, training_signature
+from diffgap.spec.sweep import Resources, Scheduler, Search, SweepSpec
+from diffgap.spec.trial import Trial, TrialSpec
 
 __all__ = [
     "BST",
@@ -21,7 +12,9 @@ __all__ = [
     "Denoiser",
     "Loss",
     "Resources",
+    "Scheduler",
     "Score",
+    "Search",
     "SweepSpec",
     "Train",
     "Trial",
@@ -30,4 +23,5 @@ __all__ = [
     "flatten",
     "load_sweep",
     "signature",
+    "training_signature",
 ]

@@ -15,8 +15,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from diffgap.errors import nearest
+from diffgap.spec.combinations import combinations
 from diffgap.spec.document import Document, Key, show
-from diffgap.spec.models import SweepSpec, Trial, TrialSpec, leaf_fields, with_values
+from diffgap.spec.sweep import SweepSpec, leaf_fields, with_values
+from diffgap.spec.trial import TrialSpec
 
 TYPES = {
     "int": "an integer",
@@ -43,10 +45,13 @@ def check(document: Document, known_stores: Stores | None) -> SweepSpec | None:
         document.problems.append((key, problem))
         bad.add(key)
         _drop(tree, key)
-    for key, problem in _axis_problems(tree):
+    for key, problem in [*_axis_problems(tree), *_space_problems(tree)]:
         document.problems.append((key, problem))
         bad.add(key)
-        tree["axes"].pop(key[1], None)
+        block = tree["axes"] if key[0] == "axes" else tree["search"]["space"]
+        block.pop(str(key[1 if key[0] == "axes" else 2]), None)
+    if "search" in tree and not tree["search"].get("space"):
+        tree.pop("search")
     try:
         spec = SweepSpec.model_validate({**STAND_IN, **tree})
     except ValidationError:
@@ -54,7 +59,7 @@ def check(document: Document, known_stores: Stores | None) -> SweepSpec | None:
         return None
     if known_stores and ("store",) not in bad and (unknown := known_stores(spec.store)):
         document.problems.append((("store",), unknown))
-    for keys, problem in _combinations(spec):
+    for keys, problem in combinations(spec):
         if not bad.intersection(keys):
             document.problems.append((keys[0], problem))
     return spec
@@ -184,80 +189,59 @@ def _drop(tree: dict[str, Any], key: Key) -> None:
 
 
 def _axis_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
-    fields = leaf_fields(TrialSpec)
     for axis, values in list((tree.get("axes") or {}).items()):
         key: Key = ("axes", axis)
-        if axis not in fields:
-            inside = [name for name in fields if name.startswith(f"{axis}.")]
-            hint = f"it is a block; use {inside[0]}" if inside else nearest(axis, fields)
-            yield key, f"no field of a trial; {hint}"
+        if problem := _no_field(axis):
+            yield key, problem
         elif not values:
             yield key, "is empty; list the values to try"
         elif len({repr(value) for value in values}) < len(values):
             yield key, f"{_short(values)} holds a value twice; keep each once"
         else:
-            yield from _value_problems(axis, values)
+            yield from _value_problems(key, axis, values)
 
 
-def _value_problems(axis: str, values: list[Any]) -> Iterator[tuple[Key, str]]:
+def _space_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+    """What is wrong with the dimensions of a search."""
+    search = tree.get("search")
+    space = search.get("space") if isinstance(search, dict) else None
+    for name, dimension in list((space or {}).items()):
+        key: Key = ("search", "space", name)
+        if problem := _no_field(name):
+            yield key, problem
+            continue
+        given = {part for part in ("low", "high", "choices") if dimension.get(part) is not None}
+        if given == {"choices"}:
+            if not dimension["choices"]:
+                yield key, "choices is empty; list the values to choose from"
+            yield from _value_problems((*key, "choices"), name, list(dimension["choices"]))
+        elif given != {"low", "high"}:
+            yield (
+                key,
+                "needs low and high, or choices; as in {low: 0.1, high: 0.9}",
+            )
+        elif not dimension["low"] < dimension["high"]:
+            yield key, f"low {dimension['low']} is not below high {dimension['high']}; swap them"
+        elif dimension.get("log") and dimension["low"] <= 0:
+            yield key, f"low {dimension['low']} has no logarithm; use one above 0, or log: false"
+        else:
+            yield from _value_problems(key, name, [dimension["low"], dimension["high"]])
+
+
+def _no_field(name: str) -> str | None:
+    """What is wrong with the path of a trial's field; None where it is one."""
+    fields = leaf_fields(TrialSpec)
+    if name in fields:
+        return None
+    inside = [field for field in fields if field.startswith(f"{name}.")]
+    hint = f"it is a block; use {inside[0]}" if inside else nearest(name, fields)
+    return f"no field of a trial; {hint}"
+
+
+def _value_problems(key: Key, field: str, values: list[Any]) -> Iterator[tuple[Key, str]]:
     for i, value in enumerate(values):
         try:
-            TrialSpec.model_validate(with_values({}, {axis: value}))
+            TrialSpec.model_validate(with_values({}, {field: value}))
         except ValidationError as error:
             for _, problem in _explained(error, TrialSpec):
-                yield ("axes", axis, i), problem
-
-
-# Combinations -----------------------------------------------------------------------------------
-
-
-def _combinations(spec: SweepSpec) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """Fields that are right alone and wrong together: their paths, and what to do."""
-    resources = spec.resources
-    gpus: Key = ("resources", "gpus_per_worker")
-    workers: Key = ("resources", "workers")
-    if resources.gpus_per_worker > 1:
-        yield (
-            (gpus,),
-            f"{resources.gpus_per_worker:g} is more than a worker can use; keep 1 and raise "
-            "resources.workers",
-        )
-    if resources.gpus_per_worker % 1 and resources.workers > 1:
-        yield (
-            (gpus, workers),
-            f"{resources.gpus_per_worker:g} with {resources.workers} workers would put two ranks "
-            "on one GPU, which NCCL refuses; use 1, or one worker",
-        )
-
-    def at(field: str) -> Key:
-        return ("axes", field) if field in spec.axes else ("trial", *field.split("."))
-
-    if spec.score_is_idle:
-        yield (
-            (at("score.kind"), at("cdm.enabled"), at("bst.enabled")),
-            "'cosine' would score every trained bridge without using it; use bridge, sample or "
-            "rerank",
-        )
-    told = set()
-    for trial in spec.trials():
-        for fields, problem in _trial_combinations(trial, resources.workers):
-            if problem not in told:
-                told.add(problem)
-                yield (*(at(field) for field in fields), workers), problem
-
-
-def _trial_combinations(trial: Trial, workers: int) -> Iterator[tuple[tuple[str, ...], str]]:
-    batch = trial.train.batch_size
-    if batch % workers:
-        below = batch - batch % workers or workers
-        yield (
-            ("train.batch_size",),
-            f"{batch} cannot be shared evenly by {workers} workers; use {below}",
-        )
-    forward = round(batch * trial.bst.fraction)
-    if trial.bst.enabled and trial.bst.mode == "split" and forward in (0, batch):
-        yield (
-            ("bst.fraction", "train.batch_size", "bst.mode", "bst.enabled"),
-            f"{trial.bst.fraction} of a batch of {batch} leaves one direction without a pair; "
-            "use 0.5, or a larger train.batch_size",
-        )
+                yield (*key, i), problem

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from diffgap.errors import UserError
-from diffgap.spec.models import SweepSpec
+from diffgap.spec.sweep import SweepSpec
 
 Key = tuple[str | int, ...]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from diffgap.spec.models import Trial
+from diffgap.spec.trial import Trial
 
 
 def canonical_json(trial: Trial, store_fingerprint: str) -> str:
@@ -23,6 +23,17 @@ def canonical_json(trial: Trial, store_fingerprint: str) -> str:
 def signature(trial: Trial, store_fingerprint: str) -> str:
     """The first 12 hex digits of the SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical_json(trial, store_fingerprint).encode()).hexdigest()[:12]
+
+
+def training_signature(trial: Trial, store_fingerprint: str) -> str:
+    """The same of what decides the trained weights alone: not the score, not the split.
+
+    Trials with one training signature share one training; the rest of them is evaluation.
+    """
+    fields = trial.model_dump(mode="json", exclude={"score", "split"})
+    content = {"store": store_fingerprint, "training": fields}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def flatten(model: BaseModel) -> dict[str, Any]:

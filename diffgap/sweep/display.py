@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -16,7 +16,14 @@ from rich.text import Text
 from diffgap.sweep.plan import PlannedTrial
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
-STYLES = {WAITING: "dim", RUNNING: "cyan", DONE: "green", FAILED: "bold red"}
+STOPPED = "stopped"
+STYLES = {
+    WAITING: "dim",
+    RUNNING: "cyan",
+    DONE: "green",
+    STOPPED: "yellow",
+    FAILED: "bold red",
+}
 
 
 @dataclass
@@ -35,13 +42,13 @@ class SweepDisplay:
 
     Args:
         console: where to print.
-        trials: the trials that will run.
-        done: how many of the sweep's trials were finished before.
+        total: the sweep's trials, finished ones and all.
+        left: how many of them will run.
     """
 
-    def __init__(self, console: Console, trials: Sequence[PlannedTrial], done: int) -> None:
-        self.console, self.done_before = console, done
-        self.rows = {t.signature: _Row(t.label, _steps(t)) for t in trials}
+    def __init__(self, console: Console, total: int, left: int) -> None:
+        self.console, self.total, self.left = console, total, left
+        self.rows: dict[str, _Row] = {}
         self.began = time.monotonic()
         self.live = Live(
             get_renderable=self._table,
@@ -65,6 +72,11 @@ class SweepDisplay:
         if self.console.is_terminal:
             self.live.stop()
 
+    def add(self, planned: PlannedTrial) -> None:
+        """A trial that will run; those of a search become known one at a time."""
+        steps = planned.trial.train.steps if planned.trial.trains else 0
+        self.rows[planned.signature] = _Row(planned.label, steps)
+
     def started(self, signature: str) -> None:
         row = self.rows[signature]
         row.state, row.began = RUNNING, time.monotonic()
@@ -83,6 +95,11 @@ class SweepDisplay:
         row.state, row.step, row.took = DONE, row.steps, time.monotonic() - row.began
         self._line(row, f"done in {row.took:.0f} s; {self._summary()}")
 
+    def stopped(self, signature: str, reason: str) -> None:
+        row = self.rows[signature]
+        row.state, row.took = STOPPED, time.monotonic() - row.began
+        self._line(row, f"stopped at step {row.step}: {reason}; {self._summary()}")
+
     def failed(self, signature: str, reason: str) -> None:
         row = self.rows[signature]
         row.state, row.took = FAILED, time.monotonic() - row.began
@@ -93,13 +110,11 @@ class SweepDisplay:
             self.console.print(f"  {row.label}: {what}", highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
-        ended = [row for row in self.rows.values() if row.state in (DONE, FAILED)]
-        total = self.done_before + len(self.rows)
-        text = f"{self.done_before + len(ended)} of {total} trials"
-        left = len(self.rows) - len(ended)
-        if ended and left:
-            rate = (time.monotonic() - self.began) / len(ended)
-            text += f", about {_duration(rate * left)} left"
+        ended = sum(row.state in (DONE, STOPPED, FAILED) for row in self.rows.values())
+        text = f"{self.total - self.left + ended} of {self.total} trials"
+        if ended and ended < self.left:
+            rate = (time.monotonic() - self.began) / ended
+            text += f", about {_duration(rate * (self.left - ended))} left"
         return text
 
     def _table(self) -> RenderableType:
@@ -118,10 +133,6 @@ class SweepDisplay:
                 _duration(seconds) if seconds else "",
             )
         return Group(table, Text(self._summary()))
-
-
-def _steps(planned: PlannedTrial) -> int:
-    return 0 if planned.trial.cell == "frozen" else planned.trial.train.steps
 
 
 def _duration(seconds: float) -> str:

@@ -5,11 +5,12 @@ A plan is made without starting anything, which is what `--dry-run` prints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from diffgap.ledger import Ledger, SweepRecord
-from diffgap.spec import SweepSpec, Trial, flatten, signature
+from diffgap.spec import SweepSpec, Trial, signature, training_signature
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,13 @@ class PlannedTrial:
     label: str
     """What sets it apart from its sweep's other trials, such as ``cdm on, bst off, seed 2``."""
     trial: Trial
+    training: str
+    """Its training signature: trials that share it share the trained weights."""
+
+    def entry(self) -> dict[str, Any]:
+        """What the ledger keeps of it in a sweep's record."""
+        trial = self.trial.model_dump(mode="json")
+        return {"signature": self.signature, "label": self.label, "trial": trial}
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,8 @@ class Plan:
     spec: SweepSpec
     store: str
     """Path or URI of the embedding store."""
+    fingerprint: str
+    """Of the store's content."""
     trials: tuple[PlannedTrial, ...]
 
     def missing(self, ledger: Ledger) -> list[PlannedTrial]:
@@ -37,34 +47,38 @@ class Plan:
 
     def record(self) -> SweepRecord:
         """What the ledger keeps of this sweep."""
-        trials = [
-            {
-                "signature": planned.signature,
-                "label": planned.label,
-                "trial": planned.trial.model_dump(mode="json"),
-            }
-            for planned in self.trials
-        ]
+        trials = [planned.entry() for planned in self.trials]
         return SweepRecord(self.spec.name, self.spec.model_dump(mode="json"), self.store, trials)
 
 
 def make_plan(spec: SweepSpec, store: str, fingerprint: str) -> Plan:
-    """Plans a sweep over a store with this fingerprint."""
-    planned = [
-        PlannedTrial(signature(trial, fingerprint), label(trial, list(spec.axes)), trial)
-        for trial in spec.trials()
-    ]
-    return Plan(spec, store, tuple(planned))
+    """Plans a sweep over a store with this fingerprint; a search plans its trials as it goes."""
+    if spec.search:
+        return Plan(spec, store, fingerprint, ())
+    planned: dict[str, PlannedTrial] = {}
+    for values, trial in spec.points():
+        one = planned_trial(trial, label(values, trial), fingerprint)
+        planned.setdefault(one.signature, one)  # axes that a trial has no use for make it again
+    return Plan(spec, store, fingerprint, tuple(planned.values()))
 
 
-def label(trial: Trial, axes: Sequence[str]) -> str:
-    """The values of a trial's axes and its seed, as a person reads them."""
-    values = flatten(trial)
+def planned_trial(trial: Trial, label: str, fingerprint: str) -> PlannedTrial:
+    """A trial with its signatures on one store."""
+    training = training_signature(trial, fingerprint)
+    return PlannedTrial(signature(trial, fingerprint), label, trial, training)
+
+
+def label(values: Mapping[str, Any], trial: Trial) -> str:
+    """What sets a trial apart, as a person reads it: ``cdm on, bst off, seed 2``."""
     parts = []
-    for axis in axes:
-        value = values[axis]
+    idle = tuple(trial.unused())
+    for field, value in values.items():
+        if field.startswith(idle):
+            continue
         if isinstance(value, bool):
-            parts.append(f"{axis.removesuffix('.enabled')} {'on' if value else 'off'}")
+            parts.append(f"{field.removesuffix('.enabled')} {'on' if value else 'off'}")
+        elif field == "method":
+            parts.append(str(value))
         else:
-            parts.append(f"{axis} {value}")
+            parts.append(f"{field.removesuffix('.kind')} {value}")
     return ", ".join([*parts, f"seed {trial.seed}"])

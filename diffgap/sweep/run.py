@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from diffgap.sweep.plan import Plan, PlannedTrial
 
 if TYPE_CHECKING:
     from diffgap.sweep.placement import Placement
+    from diffgap.sweep.runner import Outcome
 
 INTERRUPTED = "interrupted; the same command continues"
 
@@ -39,6 +41,8 @@ def run_sweep(
     Raises:
         UserError: where not one trial fits the cluster; then nothing has been written.
     """
+    if plan.spec.search:
+        return _run_search(plan, ledger, console, address)
     missing = list(plan.trials) if fresh else plan.missing(ledger)
     with ExitStack() as stack:
         placement = None
@@ -89,9 +93,41 @@ def _run(
         outcome = Outcome()
         if placement:
             missing = plan.missing(ledger)
-            with SweepDisplay(console, missing, len(plan.trials) - len(missing)) as display:
+            with SweepDisplay(console, len(plan.trials), len(missing)) as display:
                 outcome = run_missing(plan, ledger, tracker, placement, display)
         tracker.status = outcome.status
-    labels = {planned.signature: planned.label for planned in plan.trials}
-    reasons = dict.fromkeys(outcome.unfinished, INTERRUPTED)
-    return {labels[signature]: why for signature, why in {**reasons, **outcome.failed}.items()}
+    return _without(outcome, {planned.signature: planned.label for planned in plan.trials})
+
+
+def _run_search(
+    plan: Plan, ledger: Ledger, console: Console, address: str | None
+) -> dict[str, str]:
+    """Runs what is left of a search; with nothing left, Ray is not even started."""
+    from diffgap.sweep.search import Study
+
+    search = plan.spec.search
+    assert search
+    study = Study(plan, ledger)
+    left = len(study.open) + study.left
+    ledger.record_sweep(replace(plan, trials=tuple(study.seen.values())).record())
+    if not left:
+        return {}
+    with _ray(plan.spec.resources, console, address) as placement:
+        console.print(f"{left} of {search.trials} trials to run, {placement}.")
+        from diffgap.sweep.display import SweepDisplay
+        from diffgap.sweep.runner import open_tracker, run_search
+
+        with (
+            open_tracker(plan, ledger, fresh=False) as tracker,
+            SweepDisplay(console, search.trials, left) as display,
+        ):
+            outcome = run_search(study, tracker, placement, display)
+            tracker.status = outcome.status
+    trials = ledger.sweep(plan.spec.name).trials
+    return _without(outcome, {entry["signature"]: entry["label"] for entry in trials})
+
+
+def _without(outcome: Outcome, labels: dict[str, str]) -> dict[str, str]:
+    """The trials without a result, with the reason of each, by label."""
+    reasons = dict.fromkeys(outcome.unfinished, INTERRUPTED) | outcome.failed
+    return {labels[signature]: why for signature, why in reasons.items()}

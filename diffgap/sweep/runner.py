@@ -7,14 +7,15 @@ the checkpoints of what is not.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
 
 from diffgap.ledger import Ledger
 from diffgap.provenance import git_commit
@@ -22,6 +23,7 @@ from diffgap.spec import flatten
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.placement import Placement
 from diffgap.sweep.plan import Plan, PlannedTrial
+from diffgap.sweep.search import Study
 from diffgap.sweep.worker import HISTORY_KEY, JOB, STEP_KEY, drive
 from diffgap.tracking import FAILED, FINISHED, KILLED, Tracker
 
@@ -46,12 +48,17 @@ class Outcome:
 class Observer(tune.Callback):
     """Hears of every trial in the main process, and passes it on to MLflow and the display."""
 
-    def __init__(
-        self, ledger: Ledger, planned: Sequence[PlannedTrial], tracker: Tracker, show: SweepDisplay
-    ) -> None:
+    def __init__(self, ledger: Ledger, tracker: Tracker, show: SweepDisplay) -> None:
         self.ledger, self.tracker, self.show = ledger, tracker, show
-        self.planned = {trial.signature: trial for trial in planned}
+        self.planned: dict[str, PlannedTrial] = {}
         self.failed: dict[str, str] = {}
+        self.study: Study | None = None
+        """Of a search: it hears of every validation too."""
+
+    def expect(self, planned: PlannedTrial) -> None:
+        """Makes a trial known before Tune starts it."""
+        self.planned[planned.signature] = planned
+        self.show.add(planned)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks with its state, which is not used again."""
@@ -68,18 +75,25 @@ class Observer(tune.Callback):
         if HISTORY_KEY not in result:
             return  # the empty result that ends a trainable
         planned = self._planned(trial)
+        latest = result[HISTORY_KEY][-1]["metrics"]
         self.tracker.log(planned.signature, result[HISTORY_KEY])
-        self.show.progress(planned.signature, result[STEP_KEY], result[HISTORY_KEY][-1]["metrics"])
+        self.show.progress(planned.signature, result[STEP_KEY], latest)
+        if self.study:
+            self.study.report(planned.signature, result[STEP_KEY], latest)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
         planned = self._planned(trial)
-        if self.ledger.trial(planned.signature).finished:
+        record = self.ledger.trial(planned.signature)
+        if record.finished:
             finish_run(self.ledger, self.tracker, planned)
             self.show.finished(planned.signature)
+        elif record.stop:
+            self.tracker.kill(planned.signature, record.stop["reason"])
+            self.show.stopped(planned.signature, record.stop["reason"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
         signature = self._planned(trial).signature
-        reason = _reason(trial)
+        reason = self.ledger.trial(signature).failure or _reason(trial)
         self.failed[signature] = reason
         self.tracker.fail(signature, reason)
         self.show.failed(signature, reason)
@@ -130,53 +144,124 @@ def run_missing(
 
     Returns normally also where trials failed or Ctrl-C stopped the sweep: the outcome says so.
     """
-    missing = sorted(plan.missing(ledger), key=_cost, reverse=True)
-    observer = Observer(ledger, missing, tracker, show)
-    configs = [_config(planned, plan, ledger, placement) for planned in missing]
-    scratch = ledger.output / "tune"
-    shutil.rmtree(scratch / plan.spec.name, ignore_errors=True)
-    scratch.mkdir(parents=True, exist_ok=True)
-    with (scratch / f"{plan.spec.name}.log").open("w") as log, redirect_stdout(log):
-        # What Tune prints is for debugging; people see the display.
-        _tuner(configs, observer, placement, scratch, plan.spec.name).fit()
-    unfinished = [
-        planned.signature
-        for planned in plan.missing(ledger)
-        if planned.signature not in observer.failed
-    ]
+    observer = Observer(ledger, tracker, show)
+    for number, wave in enumerate(_waves(plan, ledger)):
+        for planned in wave:
+            observer.expect(planned)
+        jobs = [_config(planned, plan, ledger, placement) for planned in wave]
+        config = tune.TuneConfig(max_concurrent_trials=placement.concurrent)
+        _tune(plan, ledger, observer, config, {JOB: tune.grid_search(jobs)}, number)
+        if any(not _ended(ledger, planned, observer) for planned in wave):
+            break  # interrupted
+    unfinished = [p.signature for p in plan.missing(ledger) if p.signature not in observer.failed]
     for signature in unfinished:
         tracker.kill(signature)
     return Outcome(observer.failed, unfinished)
 
 
-def _tuner(
-    configs: list[dict[str, Any]],
+def run_search(study: Study, tracker: Tracker, placement: Placement, show: SweepDisplay) -> Outcome:
+    """Runs what is left of a search; Ray must be up. Ends as `run_missing` does."""
+    plan, ledger = study.plan, study.ledger
+    observer = Observer(ledger, tracker, show)
+    observer.study = study
+
+    def job_of(planned: PlannedTrial) -> dict[str, Any]:
+        observer.expect(planned)
+        ledger.record_sweep(replace(plan, trials=tuple(study.seen.values())).record())
+        return _config(planned, plan, ledger, placement)
+
+    config = tune.TuneConfig(
+        max_concurrent_trials=placement.concurrent,
+        num_samples=len(study.open) + study.left,
+        search_alg=StudySearcher(study, job_of),
+    )
+    _tune(plan, ledger, observer, config, {}, 0)
+    for signature in study.open:
+        tracker.kill(signature)
+    return Outcome(observer.failed, list(study.open))
+
+
+class StudySearcher(Searcher):
+    """Tune's side of a study: asks it for trials, tells it how they ended."""
+
+    def __init__(self, study: Study, job_of: Callable[[PlannedTrial], dict[str, Any]]) -> None:
+        super().__init__()
+        self._study, self._job_of = study, job_of
+        self._running: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles searchers with its state; a study's own journal is what counts."""
+        return {}
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        planned = self._study.next()
+        if planned is None:
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = planned.signature
+        return {JOB: self._job_of(planned)}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        if signature := self._running.pop(trial_id, None):
+            self._study.finish(signature)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+
+def _waves(plan: Plan, ledger: Ledger) -> list[list[PlannedTrial]]:
+    """What is missing, the costly first; what only scores another trial's bridge goes after it."""
+    first: list[PlannedTrial] = []
+    then: list[PlannedTrial] = []
+    begun: set[str] = set()
+    for planned in sorted(plan.missing(ledger), key=_cost, reverse=True):
+        alone = planned.training not in begun or not planned.trial.trains
+        (first if alone or ledger.trained(planned.training) else then).append(planned)
+        begun.add(planned.training)
+    return [wave for wave in (first, then) if wave]
+
+
+def _ended(ledger: Ledger, planned: PlannedTrial, observer: Observer) -> bool:
+    return ledger.trial(planned.signature).finished or planned.signature in observer.failed
+
+
+def _tune(
+    plan: Plan,
+    ledger: Ledger,
     observer: Observer,
-    placement: Placement,
-    scratch: Path,
-    name: str,
-) -> tune.Tuner:
-    """One Tune trial a config, at most as many at once as fit with all their workers."""
-    return tune.Tuner(
+    config: tune.TuneConfig,
+    space: dict[str, Any],
+    number: int,
+) -> None:
+    """Lets Tune run one Train job a trial; what it prints is for debugging, and goes to a file."""
+    scratch = ledger.output / "tune"
+    name = f"{plan.spec.name}-{number}" if number else plan.spec.name
+    shutil.rmtree(scratch / name, ignore_errors=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    config.reuse_actors = True
+    config.trial_dirname_creator = config.trial_name_creator = _signature_of
+    tuner = tune.Tuner(
         # Drivers only wait: a CPU each would starve the workers they wait for.
         tune.with_resources(drive, {"node:__internal_head__": 0.001}),
-        param_space={JOB: tune.grid_search(configs)},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=placement.concurrent,
-            reuse_actors=True,
-            trial_dirname_creator=_signature_of,
-            trial_name_creator=_signature_of,
-        ),
+        param_space=space,
+        tune_config=config,
         run_config=tune.RunConfig(
             name=name, storage_path=str(scratch), callbacks=[observer], verbose=0
         ),
     )
+    with (scratch / f"{name}.log").open("w") as log, redirect_stdout(log):
+        tuner.fit()
 
 
 def _cost(planned: PlannedTrial) -> tuple[int, int]:
     """What orders trials by how long they take; the longest go first, so that none is left last."""
     trial = planned.trial
-    steps = 0 if trial.cell == "frozen" else trial.train.steps
+    steps = trial.train.steps if trial.trains else 0
     denoising = trial.effective_score in ("rerank", "sample")
     return steps, denoising * (1 + trial.bst.enabled)
 

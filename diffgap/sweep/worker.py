@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from diffgap.ledger import Ledger
+from diffgap.ledger import Ledger, TrialRecord
 from diffgap.spec import Trial
 
 JOB = "job"
@@ -22,13 +22,18 @@ MAX_WORKER_FAILURES = 1
 """Restarts from the latest checkpoint that a trial may cost."""
 
 
+class TrialFailedError(RuntimeError):
+    """A trial that has said why it cannot be finished."""
+
+
 class RayHost:
     """A Ray Train worker as the host of a trial."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: TrialRecord) -> None:
         import ray.train
         import ray.train.torch
 
+        self.record = record
         self._train = ray.train
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
@@ -52,18 +57,35 @@ class RayHost:
             checkpoint = self._train.Checkpoint.from_directory(path)
             self._train.report(metrics, checkpoint=checkpoint)
 
+    def told_to_stop(self) -> bool:
+        """What the first worker finds in the ledger, so that none goes on alone."""
+        stop = [self.rank == 0 and self.record.stop is not None]
+        if self.workers > 1:
+            import torch
+
+            torch.distributed.broadcast_object_list(stop, src=0)
+        return stop[0]
+
 
 def train_worker(job: dict[str, Any]) -> None:
-    """Ray Train's training function: one worker of one trial."""
+    """Ray Train's training function: one worker of one trial.
+
+    A training that diverges would do so again: it ends here with a note in the ledger, so that
+    Ray does not restart it.
+    """
+    from diffgap.training.divergence import DivergedError
+    from diffgap.training.loop import StoppedError
     from diffgap.training.trial import run_trial
 
-    run_trial(
-        Trial.model_validate(job["trial"]),
-        job["signature"],
-        job["store"],
-        Ledger(Path(job["output"])).trial(job["signature"]),
-        RayHost(),
-    )
+    ledger = Ledger(Path(job["output"]))
+    record = ledger.trial(job["signature"])
+    trial = Trial.model_validate(job["trial"])
+    try:
+        run_trial(trial, job["signature"], job["store"], ledger, RayHost(record))
+    except DivergedError as error:
+        record.fail(str(error))
+    except StoppedError:
+        return  # the ledger has the reason
 
 
 def drive(config: dict[str, Any]) -> None:
@@ -92,5 +114,8 @@ def drive(config: dict[str, Any]) -> None:
             callbacks=[TuneReportCallback()],
         ),
     )
+    record.try_again()
     trainer.fit()
+    if record.failure:
+        raise TrialFailedError(record.failure)
     shutil.rmtree(record.checkpoints, ignore_errors=True)

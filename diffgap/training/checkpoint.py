@@ -34,6 +34,8 @@ class Progress:
 
     step: int = 0
     workers: int = 1
+    seconds: float = 0.0
+    """Time spent on optimiser steps, over all restarts."""
     history: list[Point] = field(default_factory=list)
 
 
@@ -52,11 +54,7 @@ def load(path: Path, engine: Any, average: Average[Any], zero_stage: int, worker
         UserError: where a sharded optimiser was saved by another number of workers.
     """
     state = json.loads((path / PROGRESS).read_text())
-    progress = Progress(
-        step=state["step"],
-        workers=state["workers"],
-        history=[Point(**point) for point in state["history"]],
-    )
+    progress = Progress(**{**state, "history": [Point(**point) for point in state["history"]]})
     if zero_stage > 0 and progress.workers != workers:
         raise UserError(
             f"resources.workers: {workers} cannot continue a ZeRO {zero_stage} checkpoint of "

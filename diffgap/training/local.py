@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from diffgap.files import new_directory
-from diffgap.ledger import TrialRecord
+from diffgap.ledger import Ledger, TrialRecord
 from diffgap.spec import Trial
 from diffgap.training.checkpoint import Progress
 from diffgap.training.trial import run_trial
@@ -38,11 +38,15 @@ class LocalHost:
             save(path)
         self._on_epoch(progress)
 
+    def told_to_stop(self) -> bool:
+        return False
+
 
 def train_here(
-    trial: Trial, signature: str, store_uri: str, record: TrialRecord, console: Console
+    trial: Trial, signature: str, store_uri: str, ledger: Ledger, console: Console
 ) -> None:
     """Runs a trial in this process, from its checkpoint if it has one, with a progress bar."""
+    record = ledger.trial(signature)
     if record.finished:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -52,5 +56,5 @@ def train_here(
         def on_epoch(progress: Progress) -> None:
             bar.update(task, completed=progress.step)
 
-        run_trial(trial, signature, store_uri, record, LocalHost(record, on_epoch))
+        run_trial(trial, signature, store_uri, ledger, LocalHost(record, on_epoch))
     shutil.rmtree(record.checkpoints, ignore_errors=True)

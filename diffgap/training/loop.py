@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,11 +12,12 @@ from typing import Any, Protocol
 
 import torch
 
-from diffgap.bridge.model import DiffGAP
+from diffgap.bridge.base import Bridge
 from diffgap.spec import Train
 from diffgap.training import checkpoint
 from diffgap.training.checkpoint import Point, Progress
 from diffgap.training.data import PairTable
+from diffgap.training.divergence import check_losses
 from diffgap.training.engine import Average, make_engine
 
 MAX_POINTS = 1000
@@ -35,18 +37,21 @@ class Host(Protocol):
     def epoch(self, progress: Progress, save: Callable[[Path], None]) -> None:
         """Reports an epoch's end and keeps the checkpoint that `save` writes into a directory."""
 
+    def told_to_stop(self) -> bool:
+        """Whether somebody wants no more epochs; the same on every worker."""
 
-class NotFiniteError(ArithmeticError):
-    """The loss became NaN or infinite: the trial cannot get better."""
+
+class StoppedError(RuntimeError):
+    """Somebody asked for the training to end before its last step."""
 
 
 def train(
-    bridge: DiffGAP,
+    bridge: Bridge,
     table: PairTable,
     settings: Train,
     host: Host,
-    validate: Callable[[DiffGAP], dict[str, float]],
-) -> tuple[DiffGAP, Progress]:
+    validate: Callable[[Bridge], dict[str, float]],
+) -> tuple[Bridge, Progress]:
     """Trains a bridge to its last step, from its latest checkpoint if it has one.
 
     Args:
@@ -60,7 +65,8 @@ def train(
         The bridge with averaged weights, and the trial's history.
 
     Raises:
-        NotFiniteError: where the loss is no longer a finite number.
+        DivergedError: where the loss is no number, or has exploded.
+        StoppedError: where the host says so after an epoch.
     """
     average = Average(copy.deepcopy(bridge).to(host.device), settings.ema)
     engine = make_engine(bridge, settings, host.workers, host.device)
@@ -72,27 +78,53 @@ def train(
 
     host.resume(restore)
     while progress.step < settings.steps:
-        stop = min(progress.step + settings.epoch_steps, settings.steps)
-        points = _steps(engine, average, table, settings, host, range(progress.step, stop))
+        progress = _epoch(engine, average, table, settings, host, progress)
         if host.rank == 0:
             metrics = {f"val/{name}": value for name, value in validate(average.twin).items()}
-            points.append(Point(stop, metrics))
-        progress = replace(progress, step=stop, history=[*progress.history, *points])
+            progress.history.append(Point(progress.step, metrics))
         state = {"engine": engine, "average": average, "progress": progress, "rank": host.rank}
         host.epoch(progress, partial(checkpoint.save, **state))
+        if progress.step < settings.steps and host.told_to_stop():
+            raise StoppedError(f"stopped after step {progress.step}")
     engine.destroy()
     return average.twin, progress
 
 
+def _epoch(
+    engine: Any,
+    average: Average[Bridge],
+    table: PairTable,
+    settings: Train,
+    host: Host,
+    progress: Progress,
+) -> Progress:
+    """The steps up to the next validation, and what they cost."""
+    began = time.perf_counter()
+    steps = range(progress.step, min(progress.step + settings.epoch_steps, settings.steps))
+    losses, rates = _steps(engine, average, table, settings, host, steps)
+    bridge = engine.module
+    check_losses(losses[:, 0], steps, progress.history, bridge.config, settings)
+    return replace(
+        progress,
+        step=steps.stop,
+        seconds=progress.seconds + time.perf_counter() - began,
+        history=[*progress.history, *_points(losses, bridge.auxiliary, rates, steps, settings)],
+    )
+
+
 def _steps(
     engine: Any,
-    average: Average[DiffGAP],
+    average: Average[Bridge],
     table: PairTable,
     settings: Train,
     host: Host,
     steps: range,
-) -> list[Point]:
-    """Runs some optimiser steps; losses stay on the device until the last of them."""
+) -> tuple[torch.Tensor, list[float]]:
+    """Runs some optimiser steps; losses stay on the device until the last of them.
+
+    Returns:
+        (S, 3) losses on the CPU, and the learning rate of every step.
+    """
     losses = torch.zeros(len(steps), 3, device=host.device)
     rates = []
     for row, step in zip(losses, steps, strict=True):
@@ -106,21 +138,22 @@ def _steps(
     if host.workers > 1:
         torch.distributed.all_reduce(losses)
         losses /= host.workers
-    return _points(losses.cpu(), rates, steps, stride=1 + settings.steps // MAX_POINTS)
+    return losses.cpu(), rates
 
 
-def _points(losses: torch.Tensor, rates: list[float], steps: range, stride: int) -> list[Point]:
-    finite = losses.isfinite().all(dim=1)
-    if not finite.all():
-        first = steps[int(finite.int().argmin())]
-        raise NotFiniteError(
-            f"the loss is not finite from step {first} on; lower train.lr or set "
-            "train.gradient_clipping"
-        )
+def _points(
+    losses: torch.Tensor,
+    auxiliary: str | None,
+    rates: list[float],
+    steps: range,
+    settings: Train,
+) -> list[Point]:
+    """Points of (S, 3) losses: of every step, or means of neighbours where there are many."""
+    stride = 1 + settings.steps // MAX_POINTS
+    names = ["train/loss", "train/mse"] + [f"train/{auxiliary}"] * (auxiliary is not None)
     points = []
     for start in range(0, len(steps), stride):
-        total, mse, infonce = losses[start : start + stride].mean(0).tolist()
-        metrics = {"loss": total, "mse": mse, "infonce": infonce, "lr": rates[start]}
-        named = {f"train/{name}": value for name, value in metrics.items()}
-        points.append(Point(steps[start] + 1, named))
+        means = losses[start : start + stride].mean(0).tolist()
+        metrics = dict(zip(names, means, strict=False))
+        points.append(Point(steps[start] + 1, {**metrics, "train/lr": rates[start]}))
     return points

@@ -1,4 +1,4 @@
-"""One trial from its store to its bridge checkpoint: train, then evaluate once on test."""
+"""One trial from its store to its bridge checkpoint: train, then evaluate once."""
 
 from __future__ import annotations
 
@@ -9,83 +9,120 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from diffgap.bridge.model import BridgeConfig, DiffGAP
-from diffgap.bridge.scores import ScoreConfig
+from diffgap.bridge.base import Bridge
+from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
+from diffgap.bridge.methods import make_bridge
 from diffgap.evaluation.bridged import Evaluation, evaluate, gap
 from diffgap.files import new_directory
-from diffgap.ledger import HISTORY, METRICS, RANKS, TrialRecord
+from diffgap.ledger import HISTORY, METRICS, RANKS, Ledger, TrialRecord
 from diffgap.provenance import git_commit, package_versions
-from diffgap.spec import Trial
-from diffgap.store import EmbeddingStore, Pairs
-from diffgap.training.checkpoint import Progress
+from diffgap.spec import Trial, training_signature
+from diffgap.store import EmbeddingStore, Pairs, split_task
+from diffgap.training.checkpoint import Point, Progress
 from diffgap.training.data import PairTable
 from diffgap.training.engine import process_group
 from diffgap.training.loop import Host, train
 
+WHILE_TRAINING = ScoreConfig("bridge")
+"""How bridges are validated during training, whatever the trial's own score: for curves."""
 
-def run_trial(
-    trial: Trial, signature: str, store_uri: str, record: TrialRecord, host: Host
-) -> None:
-    """Runs one trial on this worker; rank 0 leaves the bridge checkpoint in the record.
+
+def run_trial(trial: Trial, signature: str, store_uri: str, ledger: Ledger, host: Host) -> None:
+    """Runs one trial on this worker; rank 0 leaves the bridge checkpoint in the ledger.
+
+    A bridge that another trial has trained, differing in its score alone, is not trained again.
 
     Args:
         trial: the resolved trial.
         signature: its signature.
         store_uri: the embedding store.
-        record: the trial's directory in the ledger.
+        ledger: where results go.
         host: device, rank, checkpoints and reports; see `loop.Host`.
+
+    Raises:
+        DivergedError: where the loss is no number, or has exploded.
     """
     torch.manual_seed(trial.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     store = EmbeddingStore.open(store_uri)
-    bridge = DiffGAP(bridge_config(trial, store.manifest.dimension)).to(host.device)
-    bridge, progress = _train(trial, store, bridge, host)
+    bridge = make_bridge(bridge_config(trial, store.manifest.dimension)).to(host.device)
+    training = training_signature(trial, store.fingerprint)
+    if trained := ledger.trained(training):
+        bridge, progress = _reuse(bridge, trained, host.device)
+    else:
+        bridge, progress = _train(trial, store, bridge, host)
     if host.rank != 0:
         return
-    test = store.pairs(trial.task, "test")
-    result = evaluate(bridge, test, score_config(trial))
-    with new_directory(record.bridge) as path:
-        _write(path, trial, signature, store, bridge, progress, result, test)
+    pairs = store.pairs(trial.task, trial.split)
+    result = evaluate(bridge, pairs)
+    with new_directory(ledger.trial(signature).bridge) as path:
+        _write(path, trial, signature, store, bridge, progress, result, pairs)
+    ledger.record_training(training, signature)
+
+
+def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[Bridge, Progress]:
+    """The weights and history of another trial, to be scored in this trial's way."""
+    source = Bridge.from_pretrained(trained.bridge)
+    bridge.load_state_dict(source.state_dict())
+    history = [Point(**point) for point in trained.history()]
+    seconds = trained.metrics()["cost/train_seconds"]
+    return bridge.to(device).eval(), Progress(history=history, seconds=seconds)
 
 
 def _train(
-    trial: Trial, store: EmbeddingStore, bridge: DiffGAP, host: Host
-) -> tuple[DiffGAP, Progress]:
-    """Trains on the store's training split; the frozen baseline comes back as it is."""
-    if not bridge.config.trained:
-        return bridge, Progress()
+    trial: Trial, store: EmbeddingStore, bridge: Bridge, host: Host
+) -> tuple[Bridge, Progress]:
+    """Fits and trains on the store's training split, as far as the method has use for it."""
     pairs = store.pairs(trial.task, "train")
     table = PairTable(pairs, trial.train.batch_size, trial.seed, host.device)
+    bridge.fit(table.x, table.a)
+    if not trial.trains:
+        return bridge.eval(), Progress()
     val = store.pairs(trial.task, "val")
-    quick = ScoreConfig(kind="bridge", fusion=trial.score.fusion, draws=trial.score.draws)
     with process_group(host.device):
-        return train(bridge, table, trial.train, host, lambda b: evaluate(b, val, quick).metrics)
+        return train(
+            bridge, table, trial.train, host, lambda b: evaluate(b, val, WHILE_TRAINING).metrics
+        )
 
 
 def bridge_config(trial: Trial, dimension: int) -> BridgeConfig:
     """The bridge that a trial asks for, on embeddings of this dimension."""
-    x, a = trial.task.split("-")
+    options = getattr(trial, trial.method, None)
     return BridgeConfig(
-        modalities=(x, a),
+        modalities=split_task(trial.task),
         dimension=dimension,
         width=trial.denoiser.width,
         blocks=trial.denoiser.blocks,
         cdm=trial.cdm.enabled,
         bst=trial.bst.enabled,
+        method=trial.method,
         bst_mode=trial.bst.mode,
         bst_fraction=trial.bst.fraction,
         schedule=trial.cdm.schedule,
-        prediction=trial.cdm.prediction,
-        power=trial.cdm.t_sampler.power,
-        condition_noise=trial.loss.condition_noise,
-        condition_dropout=trial.loss.condition_dropout,
-        infonce_weight=trial.loss.infonce_weight,
-        temperature=trial.loss.temperature,
+        objective=objective_of(trial),
+        options=options.model_dump() if options else {},
+        score=score_config(trial),
+    )
+
+
+def objective_of(trial: Trial) -> Objective:
+    """What a trial minimises."""
+    cdm = trial.cdm
+    return Objective(
+        prediction=cdm.prediction,
+        t_sampler=cdm.t_sampler.kind,
+        power=cdm.t_sampler.power,
+        t_mean=cdm.t_sampler.mean,
+        t_std=cdm.t_sampler.std,
+        weight=cdm.weight.kind,
+        gamma=cdm.weight.gamma,
+        bias=cdm.weight.bias,
+        **trial.loss.model_dump(),
     )
 
 
 def score_config(trial: Trial) -> ScoreConfig:
-    """The score that a trial's cell allows, with the trial's settings."""
+    """The score that a trial's method allows, with the trial's settings."""
     return ScoreConfig(**{**trial.score.model_dump(), "kind": trial.effective_score})
 
 
@@ -94,10 +131,10 @@ def _write(
     trial: Trial,
     signature: str,
     store: EmbeddingStore,
-    bridge: DiffGAP,
+    bridge: Bridge,
     progress: Progress,
     result: Evaluation,
-    test: Pairs,
+    pairs: Pairs,
 ) -> None:
     """Fills a bridge checkpoint directory; metrics last, for they mean 'finished'."""
     bridge.save_pretrained(
@@ -109,10 +146,12 @@ def _write(
         packages=package_versions(),
         hardware=_hardware(),
     )
-    pq.write_table(result.rank_table(test), path / RANKS)
+    pq.write_table(result.rank_table(pairs), path / RANKS)
     (path / HISTORY).write_text(json.dumps([asdict(point) for point in progress.history]))
-    metrics = {f"test/{name}": value for name, value in result.metrics.items()}
-    metrics |= {f"gap/{name}": value for name, value in gap(bridge, test).items()}
+    metrics = {f"{trial.split}/{name}": value for name, value in result.metrics.items()}
+    metrics |= {f"gap/{name}": value for name, value in gap(bridge, pairs).items()}
+    metrics["cost/train_seconds"] = progress.seconds
+    metrics["cost/parameters"] = float(sum(p.numel() for p in bridge.parameters()))
     (path / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 

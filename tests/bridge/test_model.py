@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffgap.bridge.model import BridgeConfig, DiffGAP
+from diffgap.bridge.config import BridgeConfig
+from diffgap.bridge.model import DiffGAP
 
 CONFIG = BridgeConfig(("text", "audio"), 16, width=32, blocks=2, cdm=True, bst=True)
 

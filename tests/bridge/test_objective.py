@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from diffgap.bridge import bst
-from diffgap.bridge.model import BridgeConfig, DiffGAP
+from diffgap.bridge.config import BridgeConfig, Objective
+from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.objective import infonce, make_batch
 
 D, B = 16, 12
@@ -65,8 +66,8 @@ def test_targets_and_conditions_follow_the_direction():
     pairs, direction = bst.assign(B, 0, True, "split", 0.5)
     batch = make_batch(
         x, a, clip, pairs, direction,
-        power=3.0, condition_noise=0.0, condition_dropout=0.0,
-        generator=torch.Generator().manual_seed(0),
+        Objective(condition_noise=0.0, condition_dropout=0.0),
+        torch.Generator().manual_seed(0),
     )  # fmt: skip
     half = B // 2
     assert batch.target[:half].equal(a[:half])
@@ -83,7 +84,7 @@ def test_bst_gradient_is_the_mean_of_the_two_directions(cdm):
     halves = []
     for direction in (0, 1):
         mine = (batch.direction == direction).nonzero().flatten()
-        names = ("target", "noise", "condition", "dropped", "direction", "t", "row")
+        names = ("target", "source", "noise", "condition", "dropped", "direction", "t", "row")
         half = replace(batch, **{name: getattr(batch, name)[mine] for name in names})
         halves.append(gradient(bridge, bridge(half).total))
     assert not torch.allclose(halves[0], halves[1], atol=1e-3)
@@ -119,7 +120,9 @@ def test_infonce_against_the_obvious_loop():
 
 
 def test_eps_loss_is_the_mean_squared_error_of_the_noise():
-    bridge = bridge_of(prediction="eps", infonce_weight=0.0, condition_dropout=0.0)
+    bridge = bridge_of(
+        objective=Objective(prediction="eps", infonce_weight=0.0, condition_dropout=0.0)
+    )
     batch = batch_of(bridge)
     log_snr = bridge.schedule(batch.t)
     alpha, sigma = torch.sigmoid(log_snr).sqrt()[:, None], torch.sigmoid(-log_snr).sqrt()[:, None]

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffgap.bridge.model import BridgeConfig, DiffGAP, shared_noise
+from diffgap.bridge.base import shared_noise
+from diffgap.bridge.config import BridgeConfig, ScoreConfig
+from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.schedules import noise_level
-from diffgap.bridge.scores import Reranker, ScoreConfig, pair_features, rerank
+from diffgap.bridge.scores import Reranker, pair_features, rerank
 
 D, M, N = 16, 9, 6
 
@@ -53,8 +55,8 @@ def test_sample_averages_full_paths(setting):
     config = ScoreConfig("sample", samples=3, sample_steps=4, guidance=2.0)
     noise = shared_noise(3, D, 0, x.device)
     with torch.no_grad():
-        b_x = F.normalize(bridge.sample(x * D**0.5, 0, noise, 4, 2.0), dim=-1)
-        b_a = F.normalize(bridge.sample(a * D**0.5, 1, noise, 4, 2.0), dim=-1)
+        b_x = F.normalize(bridge.sample(x * D**0.5, 0, noise, config), dim=-1)
+        b_a = F.normalize(bridge.sample(a * D**0.5, 1, noise, config), dim=-1)
     expected = b_x @ a.T + x @ b_a.T + x @ a.T
     assert torch.allclose(matrix(pair_features(bridge, x, a, config)), expected, atol=1e-5)
 

@@ -32,7 +32,7 @@ def test_the_store_does_not_depend_on_where_its_clips_were_embedded(tmp_path):
     made = embed(corpus, tmp_path / "ray", pool=Pool(workers=2), progress=lambda *a: seen.append(a))
     assert files(tmp_path / "here") == files(tmp_path / "ray")
     assert seen[-1] == (168, 168)
-    assert made.store.manifest.task == ["text-audio", "video-audio"]
+    assert made.store.manifest.task == ["text-audio", "text-video", "video-audio"]
     assert made.store.manifest.encoder.preprocessing["sample_rate"] == 16_000
     assert not (tmp_path / "ray.partial").exists()
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from diffgap.cli import main
 from diffgap.errors import UserError
 from diffgap.report.store_view import describe, draw, fullest_split, picture, project
 from diffgap.store import EmbeddingStore, Pairs
@@ -37,6 +39,12 @@ def test_the_picture_in_characters_keeps_both_clouds_apart(apart):
     assert "t text, a audio" in lines[-1]
 
 
+def test_modalities_that_begin_alike_have_letters_of_their_own(apart):
+    *lines, legend = picture(apart, "text-tactile").splitlines()
+    assert "T text, t tactile" in legend
+    assert {"T", "t"} <= set("".join(lines))
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_pictures_are_drawn_in_the_format_of_their_name(tmp_path, apart, suffix):
     path = tmp_path / f"gap.{suffix}"
@@ -57,5 +65,28 @@ def test_a_store_is_told_in_words(small_store):
     told = "\n".join(describe(store))
     assert "soundscapes: 192 train, 32 val, 32 test clips, 384 captions" in told
     assert "128 dimensions" in told
-    assert "text-audio, video-audio" in told
+    assert "tasks        text-audio, text-video, video-audio" in told
     assert fullest_split(store) == "test"
+
+
+def show(*arguments):
+    return CliRunner().invoke(main, ["store", "show", *map(str, arguments)])
+
+
+def test_every_served_task_is_shown_or_the_one_that_is_asked_for(small_store):
+    shown = show(small_store)
+    assert shown.exit_code == 0, shown.output
+    for task in ("text-audio", "text-video", "video-audio"):
+        assert f"Gap, {task}, test" in shown.output
+    one = show(small_store, "--task", "audio-video")
+    assert one.exit_code == 0, one.output
+    assert "Gap, audio-video, test" in one.output
+    assert one.output.count("Gap, ") == 1
+
+
+def test_a_task_that_is_not_served_is_refused_before_anything_is_shown(small_store):
+    refused = show(small_store, "--task", "text-vidoe")
+    assert refused.exit_code == 2
+    assert "--task: 'text-vidoe' cannot be done on" in refused.output
+    assert "serves text-audio, text-video, video-audio; did you mean text-video?" in refused.output
+    assert "Gap" not in refused.output

@@ -74,7 +74,8 @@ WRONG = {
     ),
     "unknown choice": (
         GOOD.replace("enabled: true", "schedule: cosin"),
-        "trial.cdm.schedule (line 4): 'cosin' is not one of cosine, linear; did you mean cosine?",
+        "trial.cdm.schedule (line 4): 'cosin' is not one of cosine, linear, scaled_linear, "
+        "sigmoid, edm, flow; did you mean cosine?",
     ),
     "a value for a block": (
         GOOD + "resources: 4\n",
@@ -155,6 +156,63 @@ WRONG = {
     "a score that uses no bridge": (
         GOOD + "  score: {kind: cosine}\n",
         "trial.score.kind (line 8): 'cosine' would score every trained bridge without using it",
+    ),
+    "a task that is none": (
+        GOOD + "task: audio\n",
+        "task (line 8): 'audio' is not a name; use two modalities as in text-audio",
+    ),
+    "a method that decides on CDM": (
+        GOOD + "  method: close\n",
+        "trial.cdm.enabled (line 4): is decided by method close; take it out",
+    ),
+    "methods crossed with CDM": (
+        GOOD + "axes: {method: [none, diffgap], cdm.enabled: [true]}\n",
+        "axes.cdm.enabled (line 8): is decided by method none",
+    ),
+    "nothing to minimise": (
+        GOOD + "  loss: {denoising_weight: 0, infonce_weight: 0}\n",
+        "trial.loss.denoising_weight (line 8): 0 with infonce_weight 0 leaves nothing to minimise",
+    ),
+    "a search of no field": (
+        GOOD + "search: {space: {train.rl: {low: 1, high: 2}}}\n",
+        "search.space.train.rl (line 8): no field of a trial; did you mean train.lr?",
+    ),
+    "half a range": (
+        GOOD + "search: {space: {train.lr: {low: 0.1}}}\n",
+        "search.space.train.lr (line 8): needs low and high, or choices",
+    ),
+    "a range backwards": (
+        GOOD + "search: {space: {train.lr: {low: 0.1, high: 0.01}}}\n",
+        "search.space.train.lr (line 8): low 0.1 is not below high 0.01; swap them",
+    ),
+    "a logarithm of nothing": (
+        GOOD + "search: {space: {loss.condition_noise: {low: 0.0, high: 1.0, log: true}}}\n",
+        "search.space.loss.condition_noise (line 8): low 0.0 has no logarithm",
+    ),
+    "a range that leaves the field's": (
+        GOOD + "search: {space: {bst.fraction: {low: 0.5, high: 1.5}}}\n",
+        "search.space.bst.fraction[1] (line 8): 1.5 is not in (0, 1)",
+    ),
+    "a bad choice": (
+        GOOD + "search: {space: {cdm.prediction: {choices: [x0, x1]}}}\n",
+        "search.space.cdm.prediction.choices[1] (line 8): 'x1' is not one of x0, eps, v",
+    ),
+    "a search crossed with axes": (
+        GOOD + "axes: {train.lr: [0.1]}\nsearch: {space: {bst.fraction: {low: 0.3, high: 0.7}}}\n",
+        "axes (line 8): would be crossed with a search; move them into search.space",
+    ),
+    "a search of seeds": (
+        GOOD + "seeds: 3\nsearch: {space: {bst.fraction: {low: 0.3, high: 0.7}}}\n",
+        "seeds (line 8): 3 seeds in a search; use 1",
+    ),
+    "a scheduler without a search": (
+        GOOD + "scheduler: {min_steps: 5}\n",
+        "scheduler (line 8): has no search to schedule; add search:",
+    ),
+    "a rung past the end": (
+        GOOD
+        + "search: {space: {bst.fraction: {low: 0.3, high: 0.7}}}\nscheduler: {min_steps: 10}\n",
+        "scheduler.min_steps (line 9): 10 is past the last of 10 steps; use 3",
     ),
     "an anchor": (
         GOOD.replace("{enabled: true}", "&a {enabled: true}"),

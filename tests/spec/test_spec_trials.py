@@ -1,10 +1,20 @@
 """Trials of a sweep, their cells and signatures."""
 
 import time
+from typing import get_args
 
 import pytest
 
-from diffgap.spec import SweepSpec, Trial, canonical_json, flatten, signature
+from diffgap.spec import (
+    Score,
+    SweepSpec,
+    Trial,
+    canonical_json,
+    flatten,
+    signature,
+    training_signature,
+)
+from diffgap.spec.trial import Method
 
 FINGERPRINT = "0" * 64
 
@@ -46,9 +56,60 @@ def test_a_cell_scores_with_what_it_has_trained(cdm, bst, asked, used):
     assert trial.effective_score == used
 
 
+@pytest.mark.parametrize(
+    ("blocks", "method", "cell"),
+    [
+        ({}, "diffgap", "cdm+bst"),
+        ({"cdm": {"enabled": False}}, "deterministic", "bst"),
+        ({"bst": {"enabled": False}}, "diffgap", "cdm"),
+        ({"method": "none"}, "none", "frozen"),
+        ({"method": "deterministic"}, "deterministic", "bst"),
+        ({"method": "close"}, "close", None),
+    ],
+)
+def test_method_and_cell_agree_however_they_are_asked_for(blocks, method, cell):
+    trial = Trial(task="text-audio", seed=0, **blocks)
+    assert (trial.method, trial.cell) == (method, cell)
+    again = Trial.model_validate(trial.model_dump(mode="json"))
+    assert again == trial
+
+
+def test_a_cell_and_its_method_are_one_experiment():
+    by_method = Trial(task="text-audio", seed=0, method="deterministic")
+    by_cell = Trial(task="text-audio", seed=0, cdm={"enabled": False}, bst={"enabled": True})
+    assert signature(by_method, FINGERPRINT) == signature(by_cell, FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [
+        ("none", "cosine"), ("center", "cosine"), ("mean_shift", "cosine"), ("close", "bridge"),
+        ("deterministic", "bridge"), ("diffusion_bridge", "sample"), ("diffusion_link", "sample"),
+        ("diffgap", "rerank"),
+    ],
+)  # fmt: skip
+def test_every_method_scores_with_what_it_has(method, used):
+    assert Trial(task="text-audio", seed=0, method=method).effective_score == used
+
+
+def test_scores_and_splits_share_a_training():
+    trial = Trial(task="text-audio", seed=0)
+    scored = trial.model_copy(update={"score": Score(kind="bridge"), "split": "val"})
+    wider = Trial(task="text-audio", seed=0, denoiser={"width": 64})
+    assert training_signature(scored, FINGERPRINT) == training_signature(trial, FINGERPRINT)
+    assert signature(scored, FINGERPRINT) != signature(trial, FINGERPRINT)
+    assert training_signature(wider, FINGERPRINT) != training_signature(trial, FINGERPRINT)
+    assert training_signature(trial, "1" * 64) != training_signature(trial, FINGERPRINT)
+
+
+def test_a_search_evaluates_on_val_alone():
+    spec = sweep(search={"space": {"train.lr": {"low": 1e-4, "high": 1e-2}}})
+    assert {trial.split for trial in spec.trials()} == {"val"}
+
+
 def test_a_signature_is_stable():
     """Finished trials are found by it: changing this line makes everyone's sweeps run anew."""
-    assert signature(Trial(task="text-audio", seed=0), FINGERPRINT) == "f2eeee9cd97a"
+    assert signature(Trial(task="text-audio", seed=0), FINGERPRINT) == "215b9d8298eb"
 
 
 def test_defaults_written_out_or_left_out_are_the_same_experiment():
@@ -70,23 +131,50 @@ def _changed(value):
         return value[:-1]
     others = {
         "x0": "eps", "cosine": "linear", "split": "joint", "auto": "fp32", "rerank": "bridge",
-        "text-audio": "video-audio",
+        "text-audio": "video-audio", "noise": "query", "test": "val", "diffgap": "close",
+        "power": "uniform", "uniform": "snr", "ddim": "heun", "sample": "cosine",
+        "diffusion_link": "close",
     }  # fmt: skip
     return "one_cycle" if value == "cosine" else others[value]
 
 
-@pytest.mark.parametrize("path", flatten(Trial(task="text-audio", seed=0)))
-def test_every_field_and_the_store_make_another_experiment(path):
-    trial = Trial(task="text-audio", seed=0)
+def _with(trial, path):
+    """The trial with another value of a field."""
     tree = trial.model_dump(mode="json")
     block = tree
     *blocks, last = path.split(".")
     for name in blocks:
         block = block[name]
     block[last] = "linear" if path == "cdm.schedule" else _changed(block[last])
-    other = Trial.model_validate(tree)
-    assert signature(other, FINGERPRINT) != signature(trial, FINGERPRINT)
-    assert signature(trial, "1" * 64) != signature(trial, FINGERPRINT)
+    return Trial.model_validate(tree)
+
+
+WHOLE = Trial(task="text-audio", seed=0)
+SAMPLED = Trial(task="text-audio", seed=0, score={"kind": "sample"})
+LINKED = Trial(task="text-audio", seed=0, method="diffusion_link")
+
+
+@pytest.mark.parametrize("path", flatten(WHOLE))
+def test_every_field_in_use_and_the_store_make_another_experiment(path):
+    for trial in (WHOLE, SAMPLED, LINKED):
+        other = _with(trial, path)
+        decided = trial.cell is None and path.endswith(".enabled")
+        same = decided or path.startswith(tuple(trial.unused()))
+        assert (signature(other, FINGERPRINT) == signature(trial, FINGERPRINT)) == same, trial
+    assert signature(WHOLE, "1" * 64) != signature(WHOLE, FINGERPRINT)
+
+
+def test_every_field_is_of_use_to_some_trial():
+    trials = [Trial(task="text-audio", seed=0, method=method) for method in get_args(Method)]
+    idle = [set(trial.unused()) for trial in (*trials, SAMPLED)]
+    never = {path for path in flatten(WHOLE) if all(path.startswith(tuple(i)) for i in idle)}
+    assert never == set()
+
+
+def test_what_a_trial_has_no_use_for_does_not_make_another():
+    frozen = Trial(task="text-audio", seed=0, method="none")
+    longer = Trial(task="text-audio", seed=0, method="none", train={"steps": 7})
+    assert signature(frozen, FINGERPRINT) == signature(longer, FINGERPRINT)
 
 
 def test_two_thousand_trials_are_planned_within_a_second():

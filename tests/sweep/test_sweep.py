@@ -1,17 +1,13 @@
 """The main job through the installed command: real Ray, real DeepSpeed, real MLflow."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
-
-COMMAND = str(Path(sys.executable).parent / "diffgap")
+from command import COMMAND, client, diffgap, environment, runs_of
 
 SPEC = """\
 name: tiny
@@ -29,19 +25,6 @@ seeds: 1
 pytestmark = pytest.mark.slow
 
 
-def environment():
-    """Nobody's Ray cluster but our own, and one thread in every process, as in Ray's workers."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**clean, "OMP_NUM_THREADS": "1"}
-
-
-def diffgap(*arguments, cwd):
-    return subprocess.run(
-        [COMMAND, *map(str, arguments)], cwd=cwd, env=environment(), capture_output=True,
-        text=True, timeout=230,
-    )  # fmt: skip
-
-
 def write_spec(path, store, steps=8):
     path.write_text(SPEC.format(store=store, steps=steps))
     return path
@@ -53,16 +36,6 @@ def finished(tmp_path_factory, small_store):
     place = tmp_path_factory.mktemp("sweep")
     write_spec(place / "tiny.yaml", small_store)
     return place, diffgap("sweep", "tiny.yaml", cwd=place)
-
-
-def client(place):
-    return MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
-
-
-def runs_of(place, name="tiny"):
-    mlflow = client(place)
-    experiment = mlflow.get_experiment_by_name(name)
-    return mlflow.search_runs([experiment.experiment_id])
 
 
 def test_a_sweep_trains_every_cell_and_prints_its_table(finished):
@@ -149,6 +122,24 @@ def test_a_report_needs_no_cluster_and_can_be_markdown(finished):
     assert "did you mean tiny?" in unknown.stderr
 
 
+def test_trials_that_differ_in_their_score_share_one_training(tmp_path, small_store):
+    write_spec(tmp_path / "tiny.yaml", small_store)
+    sets = ["axes={score.kind: [cosine, bridge, sample, rerank], score.top_k: [2, 5]}",
+            "report.tables=[axes]"]  # fmt: skip
+    words = [word for change in sets for word in ("--set", change)]
+    plan = diffgap("sweep", "tiny.yaml", *words, "--dry-run", cwd=tmp_path)
+    assert "1 training; the other trials score" in plan.stdout
+    assert "5 of 5 trials to run" in plan.stdout  # top_k is the re-rank's alone
+    done = diffgap("sweep", "tiny.yaml", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 8/8") == 1
+    assert "score rerank, score.top_k 5" in done.stdout
+    weights = {
+        path.read_bytes() for path in (tmp_path / "runs").glob("trials/*/bridge/bridge.safetensors")
+    }
+    assert len(weights) == 1
+
+
 @pytest.mark.fault
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
     """Ctrl-C in the middle of a trial; then the same command, and no point is logged twice."""
@@ -202,7 +193,9 @@ def test_failed_trials_are_told_and_the_others_still_shown(tmp_path, small_store
     sets = [word for change in changes for word in ("--set", change)]
     done = diffgap("sweep", "tiny.yaml", *sets, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "the loss is not finite from step" in done.stderr
+    assert "step 0: the loss is" in done.stderr
+    assert "loss.condition_noise 1e+30 drowns conditions" in done.stderr
     assert "CDM + BST (cdm on, bst on, loss.condition_noise 0.5)" in done.stdout
     assert "0 of 1" in done.stdout
     assert sorted(run.info.status for run in runs_of(tmp_path)) == ["FAILED", "FAILED", "FINISHED"]
+    assert done.stdout.count("started") == 2  # a training that diverges is not tried again

@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 
 from diffgap.bridge.model import DiffGAP
 from diffgap.errors import UserError
-from diffgap.ledger import TrialRecord
+from diffgap.ledger import Ledger
 from diffgap.spec import Train, Trial
 from diffgap.store import EmbeddingStore
 from diffgap.training import checkpoint
+from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import Average, lr_factor, process_group
 from diffgap.training.local import LocalHost
-from diffgap.training.loop import NotFiniteError
+from diffgap.training.loop import StoppedError
 from diffgap.training.trial import run_trial
 
 TRAIN = {"steps": 12, "batch_size": 32, "epoch_steps": 4, "precision": "fp32"}
@@ -35,9 +36,15 @@ def trial(**blocks):
 
 
 def run(spec, store, path, on_epoch=lambda progress: None):
-    record = TrialRecord(path)
-    run_trial(spec, "0123456789ab", str(store), record, LocalHost(record, on_epoch))
+    ledger = Ledger(path)
+    record = ledger.trial("0123456789ab")
+    run_trial(spec, "0123456789ab", str(store), ledger, LocalHost(record, on_epoch))
     return record
+
+
+def figures(record):
+    """A trial's metrics without its wall-clock."""
+    return {n: v for n, v in record.metrics().items() if n != "cost/train_seconds"}
 
 
 def weights(record):
@@ -74,7 +81,8 @@ def test_a_killed_and_resumed_trial_equals_an_uninterrupted_one(tmp_path, small_
     expected, found = weights(whole), weights(resumed)
     assert expected.keys() == found.keys()
     assert all(found[name].equal(value) for name, value in expected.items())
-    assert resumed.metrics() == whole.metrics()
+    assert figures(resumed) == figures(whole)
+    assert resumed.metrics()["cost/train_seconds"] > 0
     assert resumed.history() == whole.history()
 
 
@@ -124,11 +132,66 @@ def test_seeds_differ_and_repeat(tmp_path, small_store):
     assert not other["denoiser.output.weight"].equal(one["denoiser.output.weight"])
 
 
-def test_a_loss_that_is_not_finite_ends_the_trial_with_a_remedy(tmp_path, small_store):
+def test_a_diverging_trial_ends_with_step_loss_and_cause_and_leaves_nothing(tmp_path, small_store):
     spec = trial(train={"lr": 1.0, "gradient_clipping": 0}, loss={"condition_noise": 1e30})
-    with pytest.raises(NotFiniteError, match=r"not finite from step \d+ on; lower train.lr"):
+    with pytest.raises(
+        DivergedError, match=r"step \d+: the loss is .*; loss\.condition_noise 1e\+30"
+    ):
         run(spec, small_store, tmp_path)
-    assert not TrialRecord(tmp_path).finished
+    assert not Ledger(tmp_path).trial("0123456789ab").finished
+
+
+def test_a_trial_that_differs_in_its_score_is_not_trained_again(tmp_path, small_store):
+    first = run(trial(score={"kind": "rerank", "top_k": 5}), small_store, tmp_path)
+    ledger, other = Ledger(tmp_path), trial(score={"kind": "bridge"})
+    record = ledger.trial("ba9876543210")
+
+    def trains(progress):
+        raise AssertionError("it trained")
+
+    run_trial(other, "ba9876543210", str(small_store), ledger, LocalHost(record, trains))
+    assert all(weights(record)[name].equal(value) for name, value in weights(first).items())
+    assert record.history() == first.history()
+    assert record.metrics()["cost/train_seconds"] == first.metrics()["cost/train_seconds"]
+    assert DiffGAP.from_pretrained(record.bridge).config.score.kind == "bridge"
+    alone = run(other, small_store, tmp_path / "alone")
+    assert figures(alone) == figures(record)
+
+
+@pytest.mark.parametrize(
+    "method", ["none", "center", "mean_shift", "close", "diffusion_bridge", "diffusion_link"]
+)
+def test_every_sibling_is_a_trial_like_others(tmp_path, small_store, method):
+    record = run(trial(method=method, train={"steps": 4}), small_store, tmp_path)
+    metrics = record.metrics()
+    assert 0 <= metrics["test/text_to_audio/R5"] <= 100
+    assert ("gap/after/mean_distance" in metrics) == (method != "none")
+    assert (metrics["cost/parameters"] > 0) == (method in ("close", "diffusion_bridge",
+                                                           "diffusion_link"))  # fmt: skip
+    names = {name for point in record.history() for name in point["metrics"]}
+    assert ("train/topology" in names) == (method == "diffusion_link")
+
+
+def test_any_two_columns_can_be_bridged(tmp_path, small_store):
+    spec = trial(train={"steps": 4}).model_copy(update={"task": "text-video"})
+    assert run(spec, small_store, tmp_path).metrics()["test/video_to_text/R5"] >= 0
+
+
+def test_a_bridge_can_be_evaluated_on_val(tmp_path, small_store):
+    metrics = run(trial(train={"steps": 4}).model_copy(update={"split": "val"}), small_store,
+                  tmp_path).metrics()  # fmt: skip
+    assert any(name.startswith("val/") for name in metrics)
+    assert not any(name.startswith("test/") for name in metrics)
+
+
+def test_a_trial_that_is_told_to_stop_ends_after_its_epoch(tmp_path, small_store):
+    ledger = Ledger(tmp_path)
+    record = ledger.trial("0123456789ab")
+    host = LocalHost(record, lambda progress: None)
+    host.told_to_stop = lambda: True
+    with pytest.raises(StoppedError, match="stopped after step 4"):
+        run_trial(trial(), "0123456789ab", str(small_store), ledger, host)
+    assert not record.finished
 
 
 WORKER = """
@@ -137,7 +200,7 @@ from pathlib import Path
 import torch
 from diffgap.spec import Trial
 from diffgap.training import trial as module
-from diffgap.ledger import TrialRecord
+from diffgap.ledger import Ledger, TrialRecord
 from diffgap.training.local import LocalHost
 
 store, out, spec, rank, workers = sys.argv[1:6]
@@ -145,11 +208,11 @@ rank, workers = int(rank), int(workers)
 torch.distributed.init_process_group(
     "gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers
 )
-record = TrialRecord(Path(out))
-host = LocalHost(record, lambda progress: None)
+ledger = Ledger(Path(out))
+host = LocalHost(ledger.trial("0123456789ab"), lambda progress: None)
 host.rank, host.workers = rank, workers
 host.epoch = lambda progress, save: None
-module.run_trial(Trial.model_validate(json.loads(spec)), "0123456789ab", store, record, host)
+module.run_trial(Trial.model_validate(json.loads(spec)), "0123456789ab", store, ledger, host)
 """
 
 
@@ -168,7 +231,7 @@ def test_two_workers_train_as_one_does(tmp_path, small_store, stage):
         for rank in range(2)
     ]  # fmt: skip
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    for name, value in weights(TrialRecord(together)).items():
+    for name, value in weights(Ledger(together).trial("0123456789ab")).items():
         assert torch.allclose(value, alone[name], atol=2e-4), name
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from diffgap.errors import UserError
 from diffgap.ledger import Ledger
-from diffgap.report.ablation import sweep_table
-from diffgap.report.figures import ablation_svg
-from diffgap.report.render import notes, to_markdown, to_text
+from diffgap.report.recalls import recall_table
+from diffgap.report.render import notes, to_markdown
+from diffgap.report.tables import as_svg, as_text
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import make_plan
 
@@ -62,7 +62,7 @@ def test_every_figure_is_the_mean_over_seeds_and_queries(sweep):
     ledger, plan = sweep
     for planned in plan.trials:
         write_trial(ledger, planned)
-    table = sweep_table(ledger, "s")
+    table = recall_table(ledger, "s", "ablation")
     assert [row.name for row in table.rows] == [
         "frozen embeddings", "BST only", "CDM only", "CDM + BST",
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def test_what_is_best_and_what_differs_is_marked(sweep):
     ledger, plan = sweep
     for planned in plan.trials:
         write_trial(ledger, planned)
-    table = sweep_table(ledger, "s")
+    table = recall_table(ledger, "s", "ablation")
     both, frozen, cdm = (
         row(table, n).figures for n in ("CDM + BST", "frozen embeddings", "CDM only")
     )
@@ -90,8 +90,8 @@ def test_what_is_best_and_what_differs_is_marked(sweep):
     half = (found.high - found.low) / 2
     assert f"**{found.mean:.1f} ± {half:.1f}*** |" in text
     assert "CDM + BST against frozen embeddings: text->audio R@5 +" in text
-    assert f"{found.mean:.1f} ± {half:.1f}*" in to_text(table)
-    assert "CDM + BST" in ablation_svg(table)
+    assert f"{found.mean:.1f} ± {half:.1f}*" in as_text(ledger, "s")
+    assert "CDM + BST" in as_svg(ledger, "s")
 
 
 def test_a_half_finished_sweep_says_so(sweep):
@@ -99,23 +99,23 @@ def test_a_half_finished_sweep_says_so(sweep):
     finished = [p for p in plan.trials if p.trial.seed < 2 and p.trial.cell != "cdm"]
     for planned in finished:
         write_trial(ledger, planned)
-    text = to_text(sweep_table(ledger, "s"))
+    text = as_text(ledger, "s")
     assert "2 of 3" in text
     assert "0 of 3" in text
-    assert len(row(sweep_table(ledger, "s"), "CDM only").figures) == 0
+    assert len(row(recall_table(ledger, "s", "ablation"), "CDM only").figures) == 0
 
 
 def test_without_a_baseline_or_a_result_there_is_no_verdict(sweep):
     ledger, plan = sweep
-    assert notes(sweep_table(ledger, "s")) == ["No trial is finished yet."]
+    assert notes(recall_table(ledger, "s", "ablation")) == ["No trial is finished yet."]
     for planned in plan.trials:
         if planned.trial.cell == "bst":
             write_trial(ledger, planned)
-    assert notes(sweep_table(ledger, "s"))[-1] == (
+    assert notes(recall_table(ledger, "s", "ablation"))[-1] == (
         "No frozen baseline in this sweep: nothing to test against."
     )
 
 
 def test_an_unknown_sweep_is_refused(sweep):
     with pytest.raises(UserError, match=r"sweep 'x' is not in .*; known: s"):
-        sweep_table(sweep[0], "x")
+        recall_table(sweep[0], "x", "ablation")

@@ -1,8 +1,13 @@
-"""The CDM x BST ablation: what each part adds to the frozen embeddings, and how surely."""
+"""Recall of every cell of a sweep, and how surely it differs from the frozen embeddings.
+
+One table in three dresses: `ablation` (the cells of CDM x BST), `methods` (the siblings, with the
+gap and the cost beside the figures) and `axes` (whatever the sweep crosses).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import mean
 
 import numpy as np
 
@@ -13,12 +18,35 @@ from diffgap.report.results import Cell, read_cells
 CUTOFFS = (1, 5, 10)
 SIGNIFICANT = 0.05
 
+TITLES = {"ablation": "CDM x BST", "methods": "Methods", "axes": "Sweep"}
+
 NAMES = {
     "frozen": "frozen embeddings",
     "bst": "BST only",
     "cdm": "CDM only",
     "cdm+bst": "CDM + BST",
 }
+
+METHOD_NAMES = {
+    "none": "frozen embeddings",
+    "center": "center",
+    "mean_shift": "mean shift",
+    "close": "C3 (close)",
+    "deterministic": "deterministic bridge",
+    "diffusion_bridge": "Diffusion-Bridge",
+    "diffusion_link": "Diffusion-Link",
+    "diffgap": "DiffGAP",
+}
+
+FACTS = {
+    "gap before": "gap/before/mean_distance",
+    "gap after": "gap/after/mean_distance",
+    "pairs' cosine before": "gap/before/paired_cosine",
+    "pairs' cosine after": "gap/after/paired_cosine",
+    "training s": "cost/train_seconds",
+}
+"""Further columns of the methods' table, means over seeds: distance of the modality means, mean
+cosine of pairs, and what training took."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +73,12 @@ class Row:
     cell: Cell
     figures: dict[tuple[str, int], Figure]
     """By direction and cutoff; empty where nothing is finished."""
+    facts: dict[str, float | None] = field(default_factory=dict)
+    """Further columns, by heading; None where a method has no such thing."""
 
 
 @dataclass(frozen=True)
-class AblationTable:
+class RecallTable:
     """The whole table, with what a reader must know of it."""
 
     title: str
@@ -57,22 +87,18 @@ class AblationTable:
     baseline: str | None
 
 
-def sweep_table(ledger: Ledger, name: str) -> AblationTable:
-    """The table of a recorded sweep, finished or not; UserError where there is none."""
-    sweep = ledger.sweep(name)
-    return ablation_table(name, sweep.spec["store"], read_cells(ledger, sweep))
-
-
-def ablation_table(sweep: str, store: str, cells: list[Cell]) -> AblationTable:
-    """Means, intervals and tests of every cell.
+def recall_table(ledger: Ledger, name: str, kind: str) -> RecallTable:
+    """A table of a recorded sweep, finished or not; UserError where there is none.
 
     Intervals are 95 % bootstraps over queries nested in seeds; tests compare each cell with the
     frozen baseline, paired by query, and are Holm-corrected over the table.
     """
+    sweep = ledger.sweep(name)
+    cells = read_cells(ledger, sweep)
     done = [cell for cell in cells if cell.seeds]
     directions = list(done[0].directions) if done else []
     columns = tuple((direction, k) for direction in directions for k in CUTOFFS)
-    baseline = next((cell for cell in done if cell.trial.cell == "frozen"), None)
+    baseline = next((cell for cell in done if cell.trial.method == "none"), None)
     p_values = _p_values(done, baseline, columns)
     intervals = {
         (cell.name, column): mean_interval(*_hits(cell, column))
@@ -88,22 +114,45 @@ def ablation_table(sweep: str, store: str, cells: list[Cell]) -> AblationTable:
         return Figure(interval, interval.mean == best[column], difference, p)
 
     rows = tuple(
-        Row(_name(cell, cells), cell, {c: figure(cell, c) for c in columns if cell.seeds})
+        Row(
+            _name(cell, cells, kind),
+            cell,
+            {column: figure(cell, column) for column in columns if cell.seeds},
+            _facts(cell) if kind == "methods" else {},
+        )
         for cell in cells
     )
-    return AblationTable(
-        title=f"CDM x BST on {store}: R@K in % (sweep {sweep})",
+    spec = sweep.spec
+    return RecallTable(
+        title=f"{TITLES[kind]} on {spec['store']}, {spec['task']}, {spec['split']}: "
+        f"R@K in % (sweep {name})",
         columns=columns,
         rows=rows,
-        baseline=_name(baseline, cells) if baseline else None,
+        baseline=_name(baseline, cells, kind) if baseline else None,
     )
 
 
-def _name(cell: Cell, cells: list[Cell]) -> str:
-    """The cell's place in the 2 x 2; its axes too where the sweep has more of them."""
-    name = NAMES[cell.trial.cell]
-    alone = sum(other.trial.cell == cell.trial.cell for other in cells) == 1
-    return name if alone else f"{name} ({cell.name})"
+def _name(cell: Cell, cells: list[Cell], kind: str) -> str:
+    """What the table calls a cell; its axes too where that alone does not tell it apart."""
+    if kind == "axes":
+        return cell.name or "trial"
+
+    def short(of: Cell) -> str:
+        if kind == "ablation" and of.trial.cell:
+            return NAMES[of.trial.cell]
+        return METHOD_NAMES[of.trial.method]
+
+    alone = sum(short(other) == short(cell) for other in cells) == 1
+    return short(cell) if alone else f"{short(cell)} ({cell.name})"
+
+
+def _facts(cell: Cell) -> dict[str, float | None]:
+    return {
+        heading: mean(found[name] for found in cell.metrics)
+        if cell.metrics and all(name in found for found in cell.metrics)
+        else None
+        for heading, name in FACTS.items()
+    }
 
 
 def _hits(cell: Cell, column: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,257 @@
+"""The folder that a saved bridge is shared in: its files, whole, and its model card.
+
+A model card is a README.md that opens with YAML for a hub. Everything in it comes from the
+bridge's config and from `facts`, which are what a trial writes into config.json beside the bridge
+(trial, signature, store, encoder, git_commit, packages, hardware) and, all of them optional,
+
+    name       of the model; default the folder's
+    license    of the weights, as a hub writes it; default apache-2.0
+    metrics    of the trial, by names such as test/text_to_audio/R1
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffgap.bridge.config import BridgeConfig
+
+CARD = "README.md"
+LIBRARY = "library_name: diffgap"
+"""A line of every card of ours, and of no other README."""
+LICENSE = "apache-2.0"
+RETRIEVAL = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MedR": "MedR", "mAP10": "mAP@10"}
+"""Metrics as files and as people call them, in the table's order."""
+
+CITATION = """\
+    @misc{diffgap,
+      title = {DiffGAP},
+      note = {arXiv:2503.12131},
+      url = {https://arxiv.org/abs/2503.12131}
+    }"""
+
+
+class Row(NamedTuple):
+    """Retrieval of one direction on one split."""
+
+    split: str
+    direction: str
+    values: dict[str, float]
+
+
+def write_whole(files: Mapping[Path, bytes]) -> None:
+    """Writes files so that none is ever seen in part; the last one is put in place last.
+
+    While they are exchanged for those of another bridge, the last one is absent.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}") for path in files}
+    try:
+        for path, content in files.items():
+            temporary[path].write_bytes(content)
+        list(files)[-1].unlink(missing_ok=True)
+        for path, written in temporary.items():
+            os.replace(written, path)
+    finally:
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
+
+
+def foreign_card(folder: Path) -> bool:
+    """Whether the folder has a README.md that is no model card of ours."""
+    path = folder / CARD
+    return path.exists() and LIBRARY not in path.read_text(errors="replace").splitlines()
+
+
+def retrieval_rows(config: BridgeConfig, metrics: Mapping[str, float]) -> list[Row]:
+    """Retrieval by split and direction, x->a first, out of a trial's metrics."""
+    x, a = config.modalities
+    rows = []
+    for split in sorted({name.split("/")[0] for name in metrics}):
+        for source, target in ((x, a), (a, x)):
+            prefix = f"{split}/{source}_to_{target}/"
+            known = {name: metrics.get(prefix + name) for name in RETRIEVAL}
+            if values := {name: value for name, value in known.items() if value is not None}:
+                rows.append(Row(split, f"{source}->{target}", values))
+    return rows
+
+
+def model_card(
+    config: BridgeConfig, directions: tuple[int, ...], name: str, facts: Mapping[str, Any]
+) -> str:
+    """The text of a model card.
+
+    Args:
+        config: of the bridge.
+        directions: that its network has learnt.
+        name: of the model.
+        facts: see the module.
+    """
+    rows = retrieval_rows(config, facts.get("metrics", {}))
+    sections = {
+        f"# {name}": _what(config, directions),
+        "## Use": _use(config, directions),
+        "## What it needs": _needs(config, facts),
+        "## Retrieval": _retrieval(rows, facts),
+        "## Training": _training(config, facts),
+        "## Licence and citation": _licence(facts),
+    }
+    body = "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())
+    return f"{_front_matter(config, name, rows, facts)}\n{body}\n"
+
+
+# Front matter: YAML whose strings are JSON, which YAML reads too ---------------------------------
+
+
+def _front_matter(
+    config: BridgeConfig, name: str, rows: list[Row], facts: Mapping[str, Any]
+) -> str:
+    x, a = config.modalities
+    tags = list(dict.fromkeys(("diffgap", config.method, "modality-gap", "retrieval", x, a)))
+    lines = [f"license: {json.dumps(facts.get('license', LICENSE))}", LIBRARY]
+    lines += ["pipeline_tag: feature-extraction", f"tags: {json.dumps(tags)}"]
+    corpus = _corpus(facts)
+    if corpus:
+        lines.append(f"datasets: {json.dumps([corpus])}")
+    if rows:
+        lines.append(f"metrics: {json.dumps(['recall', 'mean_average_precision'])}")
+        results = [_result(row, corpus or "unknown") for row in rows]
+        lines.append(f"model-index: {json.dumps([{'name': name, 'results': results}])}")
+    return "\n".join(["---", *lines, "---"])
+
+
+def _result(row: Row, corpus: str) -> dict[str, Any]:
+    """An entry of a hub's model-index."""
+    return {
+        "task": {"type": "retrieval", "name": f"{row.direction} retrieval"},
+        "dataset": {"type": corpus, "name": corpus, "split": row.split},
+        "metrics": [
+            {"type": metric, "name": f"{row.direction} {RETRIEVAL[metric]}", "value": value}
+            for metric, value in row.values.items()
+        ],
+    }
+
+
+# Sections -----------------------------------------------------------------------------------------
+
+
+def _what(config: BridgeConfig, directions: tuple[int, ...]) -> str:
+    x, a = config.modalities
+    ways = [f"{config.modalities[d]}->{config.modalities[1 - d]}" for d in directions]
+    learnt = f"it has learnt {' and '.join(ways)}" if ways else "it has no network"
+    cdm, bst = ("with" if on else "without" for on in (config.cdm, config.bst))
+    cell = (
+        f", {cdm} CDM, {bst} BST" if config.method in ("diffgap", "deterministic", "none") else ""
+    )
+    return (
+        f"A bridge over the modality gap between frozen {x} and {a} embeddings of "
+        f"{config.dimension} dimensions. Method: `{config.method}`{cell}; {learnt}. It scores "
+        f"pairs by `{config.score.kind}` unless asked otherwise."
+    )
+
+
+def _use(config: BridgeConfig, directions: tuple[int, ...]) -> str:
+    x, a = config.modalities
+    carry = []
+    if directions:
+        source, target = config.modalities[directions[0]], config.modalities[1 - directions[0]]
+        carry = [f'{target}_like = bridge.bridge({source}, source="{source}")  # (N, D)']
+    code = [
+        "import torch",
+        "from torch.nn import functional as F",
+        "",
+        "from diffgap.apply import rank",
+        "from diffgap.bridge.base import Bridge",
+        "",
+        'bridge = Bridge.from_pretrained(".")  # this folder',
+        f"# Put your encoder's embeddings here, (N, {config.dimension}) at length 1:",
+        f"{x} = F.normalize(torch.randn(2, {config.dimension}), dim=-1)",
+        f"{a} = F.normalize(torch.randn(100, {config.dimension}), dim=-1)",
+        *carry,
+        f'scores, found = rank(bridge, {x}, {a}, source="{x}", top=10)  # (2, 10) each',
+    ]
+    return "\n".join(["```python", *code, "```"])
+
+
+def _needs(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
+    encoder, store = facts.get("encoder"), facts.get("store", {})
+    if encoder:
+        told = f"`{encoder['name']}`, weights `{encoder['checkpoint_hash']}`"
+    elif store:
+        told = f"the one that made the store with fingerprint `{store.get('fingerprint')}`"
+    else:
+        told = "the one that it was trained on, which was not recorded"
+    return (
+        f"The frozen encoder: {told}. Embeddings of another encoder, or of another checkpoint of "
+        "the same one, have the same shape and mean something else: the bridge cannot tell, and "
+        "its scores are then worthless. Rows must be L2-normalised. It was trained on the corpus "
+        "below; how well it does on other data has to be measured: `diffgap evaluate`."
+    )
+
+
+def _retrieval(rows: list[Row], facts: Mapping[str, Any]) -> str:
+    if not rows:
+        return "Not measured."
+    lines = [
+        f"| split | direction | {' | '.join(RETRIEVAL.values())} |",
+        f"|---|---|{'---:|' * len(RETRIEVAL)}",
+    ]
+    for row in rows:
+        cells = (f"{row.values[n]:.1f}" if n in row.values else "-" for n in RETRIEVAL)
+        lines.append(f"| {row.split} | {row.direction} | {' | '.join(cells)} |")
+    splits = " and ".join(sorted({row.split for row in rows}))
+    note = (
+        f"On the {splits} split of {_corpus(facts) or 'a corpus that was not recorded'}; R@K and "
+        "mAP@10 in %, MedR in ranks. One trained bridge, so that there is no spread over seeds."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _training(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
+    store = facts.get("store", {})
+    counts = ", ".join(f"{n} {split}" for split, n in store.get("counts", {}).items())
+    known = {
+        "Corpus": f"{_corpus(facts)} ({counts} clips)" if store else None,
+        "Fingerprint of its embedding store": store.get("fingerprint"),
+        "Trial": facts.get("signature"),
+        "diffgap's git commit": facts.get("git_commit"),
+        "Packages": ", ".join(f"{n} {v}" for n, v in sorted(facts.get("packages", {}).items())),
+        "Hardware": facts.get("hardware"),
+    }
+    lines = [f"- {what}: {value}" for what, value in known.items() if value]
+    if trial := facts.get("trial"):
+        lines += ["", "Again, from this spec, with `diffgap train spec.yaml`:", ""]
+        lines += ["```yaml", *_spec(trial, _corpus(facts) or "STORE"), "```"]
+    return "\n".join(lines) or "How it was trained was not recorded."
+
+
+def _spec(trial: Mapping[str, Any], store: str) -> Iterator[str]:
+    """The sweep of one trial, in JSON that is YAML too."""
+    outside = ("task", "split", "seed")
+    spec = {
+        "name": "again",
+        "store": store,
+        **{field: trial[field] for field in ("task", "split") if field in trial},
+        "seeds": [trial.get("seed", 0)],
+        "trial": {field: value for field, value in trial.items() if field not in outside},
+    }
+    yield "# store: a built-in corpus, or the path of a store with the fingerprint above"
+    yield from json.dumps(spec, indent=2).splitlines()
+
+
+def _licence(facts: Mapping[str, Any]) -> str:
+    return (
+        f"Weights: {facts.get('license', LICENSE)}. The encoder and the training data have "
+        "licences of their own, which this one does not change.\n\n"
+        "DiffGAP is the method of [arXiv 2503.12131](https://arxiv.org/abs/2503.12131); this "
+        "bridge was trained with the software diffgap, not by the paper's authors.\n\n" + CITATION
+    )
+
+
+def _corpus(facts: Mapping[str, Any]) -> str | None:
+    """The name of the training corpus, where it is known."""
+    name = facts.get("store", {}).get("name")
+    return str(name) if name else None

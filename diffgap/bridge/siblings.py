@@ -1,0 +1,246 @@
+"""Sibling methods: other answers to the modality gap, on the same stores, scores and network.
+
+What their papers leave open is ours, and said so in each docstring. Trained siblings use the same
+denoiser as DiffGAP, so that a difference in a table is the method's and not the network's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffgap.bridge import bst
+from diffgap.bridge.base import Bridge, shared_noise, unit
+from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
+from diffgap.bridge.denoiser import Denoiser
+from diffgap.bridge.objective import (
+    Batch,
+    Losses,
+    denoised,
+    deterministic_bridge,
+    diffusion_losses,
+    make_batch,
+)
+from diffgap.bridge.samplers import enter, reverse
+from diffgap.bridge.schedules import SCHEDULES
+
+X, A = 0, 1
+
+
+class Means(Bridge):
+    """A method that knows the mean of each modality over the training split."""
+
+    moves_space = True
+    means: Tensor
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("means", torch.zeros(2, config.dimension))
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        return ()
+
+    def fit(self, x: Tensor, a: Tensor) -> None:
+        self.means = torch.stack([x.mean(0), a.mean(0)]).to(self.means)
+
+    def space(self, vectors: Tensor, side: int) -> Tensor:
+        """Centred: less the modality's mean, at length 1 again."""
+        return unit(vectors - self.means[side])
+
+
+class Center(Means):
+    """Subtracts each modality's mean; post-hoc standardisation of I0T (An et al. 2025)."""
+
+
+class MeanShift(Means):
+    """Moves x along the difference of the means (Liang et al. 2022, section 4.2)."""
+
+    def space(self, vectors: Tensor, side: int) -> Tensor:
+        if side == A:
+            return vectors
+        return unit(vectors + self.config.options["scale"] * (self.means[A] - self.means[X]))
+
+
+class Close(Means):
+    """Collapse and corrupt, of C3 (Zhang et al., ICLR 2024).
+
+    On centred embeddings a network learns to undo Gaussian noise within one modality, without
+    pairs, and is then given the other modality's embeddings. Ours: the network, which C3 has as a
+    task's decoder, is DiffGAP's as a deterministic bridge; both directions are trained.
+    """
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        self.denoiser = Denoiser(config.dimension, config.width, config.blocks)
+        self.scale = config.dimension**0.5
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        return (bst.X_TO_A, bst.A_TO_X)
+
+    def batch(
+        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
+    ) -> Batch:
+        objective = Objective(condition_noise=0.0, condition_dropout=0.0)
+        made = _examples(self, x, a, clip, objective, self.scale, generator)
+        noisy = unit(made.target / self.scale + self.config.options["noise"] * made.noise)
+        return replace(made, condition=noisy * self.scale)
+
+    def forward(self, batch: Batch) -> Losses:
+        output = deterministic_bridge(self.denoiser, batch.direction, batch.condition)
+        return Losses.without_auxiliary(F.mse_loss(output, batch.target))
+
+    def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
+        which = torch.full((len(source),), direction, device=source.device)
+        return unit(deterministic_bridge(self.denoiser, which, source * self.scale))
+
+
+class DiffusionBridge(Means):
+    """Diffusion-Bridge (Lee et al., CVPR 2025): an unconditional DDPM of the target modality.
+
+    Centred embeddings of length `radius`, x0 prediction, squared error times SNR. A query enters
+    the reverse process at `start_t` as it is, and takes deterministic DDIM steps. Ours: both
+    directions from one network; that "re-normalised" means each step's clean estimate.
+    """
+
+    objective = Objective(
+        t_sampler="uniform",
+        weight="snr",
+        infonce_weight=0.0,
+        condition_noise=0.0,
+        condition_dropout=1.0,
+    )
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        self.denoiser = Denoiser(config.dimension, config.width, config.blocks)
+        self.schedule = SCHEDULES["linear"]
+        self.radius = config.options["radius"]
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        return (bst.X_TO_A, bst.A_TO_X)
+
+    def batch(
+        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
+    ) -> Batch:
+        return _examples(self, x, a, clip, self.objective, self.radius, generator)
+
+    def forward(self, batch: Batch) -> Losses:
+        return diffusion_losses(self.denoiser, batch, self.schedule, self.objective)
+
+    def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
+        which = torch.full((len(source),), direction, device=source.device)
+        null = self.denoiser.null(len(source))
+
+        def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
+            return self.radius * unit(self.denoiser(z, log_snr, which, null))
+
+        options = self.config.options
+        return unit(
+            reverse(
+                "ddim",
+                estimate,
+                source * self.radius,
+                self.schedule,
+                steps=int(options["steps"]),
+                start=options["start_t"],
+                draw=torch.zeros_like,
+            )
+        )
+
+
+class DiffusionLink(Bridge):
+    """Diffusion-Link (Nam et al., arXiv 2510.11330): audio to text, by three residual blocks.
+
+    The denoiser turns noised audio *or* noised text into the paired text, so that a reverse path
+    may begin at the query, noised to `start_t`, and go on as text; a second loss keeps the
+    batch's similarity structure. Ours: steps, noise times, the share of each source (half), and
+    the form of that loss, the squared difference of cosines to the batch's targets.
+    """
+
+    auxiliary = "topology"
+    blocks = 3
+    objective = Objective(
+        t_sampler="uniform", infonce_weight=0.0, condition_noise=0.0, condition_dropout=1.0
+    )
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        self.denoiser = Denoiser(config.dimension, config.width, self.blocks)
+        self.schedule = SCHEDULES[config.schedule]
+        self.scale = config.dimension**0.5
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        return (bst.A_TO_X,)
+
+    def batch(
+        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
+    ) -> Batch:
+        direction = torch.full((len(x),), bst.A_TO_X, device=x.device)
+        pairs = torch.arange(len(x), device=x.device)
+        made = make_batch(
+            x * self.scale, a * self.scale, clip, pairs, direction, self.objective, generator
+        )
+        from_audio = torch.rand(len(x), generator=generator, device=x.device) < 0.5
+        return replace(made, source=torch.where(from_audio[:, None], made.condition, made.target))
+
+    def forward(self, batch: Batch) -> Losses:
+        clean = denoised(self.denoiser, batch, self.schedule, self.objective).clean
+        bank = unit(batch.bank.target).T
+        topology = F.mse_loss(unit(clean) @ bank, unit(batch.target) @ bank)
+        mse = F.mse_loss(clean, batch.target)
+        return Losses(mse + self.config.options["topology_weight"] * topology, mse, topology)
+
+    def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
+        which = torch.full((len(source),), direction, device=source.device)
+        null = self.denoiser.null(len(source))
+        options = self.config.options
+
+        def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
+            return self.denoiser(z, log_snr, which, null)
+
+        ends = []
+        for noise in shared_noise(score.draws, source.shape[1], score.seed, source.device):
+            query = source * self.scale
+            noise = noise.expand_as(query)
+            z = enter(query, noise, self.schedule, options["start_t"], noised=True)
+            ends.append(
+                reverse(
+                    "ddim",
+                    estimate,
+                    z,
+                    self.schedule,
+                    steps=int(options["steps"]),
+                    start=options["start_t"],
+                    draw=torch.zeros_like,
+                )
+            )
+        return unit(torch.stack(ends).mean(0))
+
+
+def _examples(
+    bridge: Bridge,
+    x: Tensor,
+    a: Tensor,
+    clip: Tensor,
+    objective: Objective,
+    scale: float,
+    generator: torch.Generator,
+) -> Batch:
+    """Half of the pairs for each direction, in the bridge's space, at length `scale`."""
+    pairs, direction = bst.assign(len(x), 0, True, "split", 0.5)
+    return make_batch(
+        bridge.space(x, X) * scale,
+        bridge.space(a, A) * scale,
+        clip,
+        pairs.to(x.device),
+        direction.to(x.device),
+        objective,
+        generator,
+    )

@@ -1,0 +1,148 @@
+"""A sweep's file: the trial it starts from, and what it varies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from diffgap.spec.blocks import Model, NonNegative, Positive
+from diffgap.spec.trial import Split, Task, Trial, TrialSpec
+
+
+class Resources(Model):
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Data-parallel workers of one trial."""
+    gpus_per_worker: NonNegative = 1.0
+    """GPUs of a worker: 1, a fraction (one worker only), or 0; ignored where there are none."""
+    cpus_per_worker: Positive = 1.0
+
+
+Table = Literal["ablation", "methods", "axes", "search"]
+
+
+class Report(Model):
+    tables: Annotated[tuple[Table, ...], Field(min_length=1)] = ("ablation",)
+    """Tables printed at the end."""
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Dimension(Model):
+    """What a search may choose from: a range, or a list of choices."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    """Draw the logarithm evenly."""
+    choices: tuple[Any, ...] | None = None
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Search(Model):
+    """Looks for the trial that is best on val, instead of crossing axes."""
+
+    kind: Literal["optuna", "random"] = "optuna"
+    """optuna is its tree-structured Parzen estimator, multivariate."""
+    trials: Annotated[int, Field(ge=1, le=100_000)] = 40
+    metric: Literal["R1", "R5", "R10", "mAP10"] = "R5"
+    """What is maximised: the mean of both directions on val."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]
+    """What may be chosen, by trial field."""
+
+
+class Scheduler(Model):
+    """Ends trials that fall behind, so that the rest get their time."""
+
+    kind: Literal["asha"] = "asha"
+    """Asynchronous successive halving."""
+    min_steps: Annotated[int, Field(ge=1)] = 500
+    """Optimiser steps before a trial may be ended; later rungs are `reduction` times as far."""
+    reduction: Annotated[int, Field(ge=2, le=16)] = 3
+    """One trial of so many goes on from each rung."""
+
+
+class SweepSpec(Model):
+    """A sweep's file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$")] = Field(
+        ..., json_schema_extra={"remedy": "use letters, digits, '_', '-' and '.'"}
+    )
+    """The sweep's name, and its MLflow experiment's."""
+    store: Annotated[str, Field(min_length=1)]
+    """A built-in corpus, or the path or URI of an embedding store."""
+    task: Task = Field(
+        default="text-audio", json_schema_extra={"remedy": "use two modalities as in text-audio"}
+    )
+    """Which two modalities are bridged, as x-a: of x a clip may have several."""
+    split: Split = "test"
+    """The split that trained bridges are evaluated on; choices are made on val."""
+    trial: TrialSpec = TrialSpec()
+    """Any field of a trial; the rest are defaults."""
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    """Values of trial fields, crossed."""
+    seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[int], Field(min_length=1)] = 1
+    """How many seeds, counted from 0, or a list of them."""
+    search: Search | None = None
+    scheduler: Scheduler | None = None
+    resources: Resources = Resources()
+    report: Report = Report()
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def score_is_idle(self) -> bool:
+        """Whether bridges are trained that the one score of the sweep would never use."""
+        idle = self.trial.score.kind == "cosine" and "score.kind" not in self.axes
+        return idle and any(trial.trains for _, trial in self.points())
+
+    def trials(self) -> list[Trial]:
+        """The cross product of the axes, seeds innermost; one trial where it is searched."""
+        return [trial for _, trial in self.points()]
+
+    def points(self) -> Iterator[tuple[dict[str, Any], Trial]]:
+        """Every point of the axes, with its trials."""
+        for values in product(*self.axes.values()):
+            point = dict(zip(self.axes, values, strict=True))
+            first = self.trial_at(point, seed=0)
+            for seed in self.seed_list:
+                yield point, first.model_copy(update={"seed": seed})
+
+    def trial_at(self, values: dict[str, Any], seed: int) -> Trial:
+        """The trial with these values of its fields."""
+        tree = with_values(self.trial.model_dump(), values)
+        split = "val" if self.search else self.split
+        return Trial.model_validate({**tree, "task": self.task, "split": split, "seed": seed})
+
+
+def with_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a nested mapping with the fields at some dotted paths replaced."""
+    copy = dict(tree)
+    for path, value in values.items():
+        head, _, rest = path.partition(".")
+        copy[head] = with_values(copy.get(head, {}), {rest: value}) if rest else value
+    return copy
+
+
+def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:
+    """Dotted path of every plain field below a model, with the model and name that hold it."""
+    found: dict[str, tuple[type[BaseModel], str]] = {}
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= leaf_fields(inner, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = (model, name)
+    return found

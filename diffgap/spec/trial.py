@@ -1,0 +1,160 @@
+"""A trial: one experiment, fully resolved; what decides it, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from diffgap.spec.blocks import (
+    BST,
+    CDM,
+    Close,
+    Denoiser,
+    DiffusionBridge,
+    DiffusionLink,
+    Loss,
+    MeanShift,
+    Model,
+    Score,
+    ScoreKind,
+    Train,
+)
+
+Task = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*-[a-z][a-z0-9_]*$")]
+Split = Literal["test", "val"]
+Method = Literal[
+    "none",
+    "center",
+    "mean_shift",
+    "close",
+    "deterministic",
+    "diffusion_bridge",
+    "diffusion_link",
+    "diffgap",
+]
+
+CELLS: dict[Method, tuple[bool, bool]] = {"none": (False, False), "deterministic": (False, True)}
+"""Methods that are cells of the ablation: whether CDM and BST are on."""
+
+UNTRAINED: tuple[Method, ...] = ("none", "center", "mean_shift")
+"""Methods without a network."""
+
+OPTIONS = ("mean_shift", "close", "diffusion_bridge", "diffusion_link")
+"""Blocks of the methods that have settings of their own; each has its method's name."""
+
+SCORE_FIELDS: dict[ScoreKind, set[str]] = {
+    "cosine": set(),
+    "bridge": {"fusion", "draws"},
+    "sample": {
+        "fusion",
+        "samples",
+        "sampler",
+        "sample_steps",
+        "start",
+        "start_t",
+        "guidance",
+        "draws",
+    },
+    "rerank": {"fusion", "draws", "top_k", "rerank_weight", "levels"},
+}
+"""What each kind of score reads."""
+
+
+class TrialSpec(Model):
+    """The `trial:` block."""
+
+    method: Method = "diffgap"
+    """What bridges the gap; `none` and `deterministic` are DiffGAP without CDM."""
+    cdm: CDM = CDM()
+    bst: BST = BST()
+    denoiser: Denoiser = Denoiser()
+    loss: Loss = Loss()
+    train: Train = Train()
+    score: Score = Score()
+    mean_shift: MeanShift = MeanShift()
+    close: Close = Close()
+    diffusion_bridge: DiffusionBridge = DiffusionBridge()
+    diffusion_link: DiffusionLink = DiffusionLink()
+
+
+class Trial(TrialSpec):
+    """One experiment, fully resolved: with its store's fingerprint it decides the signature.
+
+    `method`, `cdm.enabled` and `bst.enabled` always agree: a cell of the ablation that is a method
+    of its own has that method's name, and methods other than DiffGAP have neither CDM nor BST.
+    What its method and score have no use for stands at its default: it makes no other experiment.
+    """
+
+    task: Task
+    split: Split = "test"
+    """The split that the trained bridge is evaluated on."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        self._name_the_method()
+        self.__dict__.update(score=self.score.model_copy(update={"kind": self.effective_score}))
+        for path in self.unused():
+            block, _, field = path.partition(".")
+            default = getattr(DEFAULTS, block)
+            value = default
+            if field:
+                value = getattr(self, block).model_copy(update={field: getattr(default, field)})
+            self.__dict__[block] = value
+        return self
+
+    def _name_the_method(self) -> None:
+        enabled = (self.cdm.enabled, self.bst.enabled)
+        method = self.method
+        if method == "diffgap":
+            method = next((name for name, cell in CELLS.items() if cell == enabled), method)
+        else:
+            enabled = CELLS.get(method, (False, False))
+        cdm = self.cdm.model_copy(update={"enabled": enabled[0]})
+        bst = self.bst.model_copy(update={"enabled": enabled[1]})
+        self.__dict__.update(method=method, cdm=cdm, bst=bst)
+
+    def unused(self) -> list[str]:
+        """Blocks and fields that its method and score have no use for."""
+        own_cdm = [f"cdm.{name}" for name in CDM.model_fields if name != "enabled"]
+        own_bst = [f"bst.{name}" for name in BST.model_fields if name != "enabled"]
+        paths = [block for block in OPTIONS if block != self.method]
+        if not self.trains:
+            return [*paths, *own_cdm, *own_bst, "denoiser", "loss", "train", "score"]
+        if self.method not in ("deterministic", "diffgap"):
+            paths += [*own_cdm, *own_bst, "loss"]
+        if self.method == "diffusion_link":
+            paths.remove("cdm.schedule")
+            paths.append("denoiser.blocks")
+        if self.method == "deterministic":
+            paths += own_cdm
+        if self.method == "diffgap" and not self.bst.enabled:
+            paths += own_bst
+        idle = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[self.score.kind]
+        return paths + sorted(f"score.{name}" for name in idle)
+
+    @property
+    def cell(self) -> str | None:
+        """Its place in the CDM x BST ablation: frozen, bst, cdm or cdm+bst; None for siblings."""
+        if self.method not in ("none", "deterministic", "diffgap"):
+            return None
+        parts = [n for n, on in (("cdm", self.cdm.enabled), ("bst", self.bst.enabled)) if on]
+        return "+".join(parts) or "frozen"
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a network to train."""
+        return self.method not in UNTRAINED
+
+    @property
+    def effective_score(self) -> ScoreKind:
+        """The score that its method allows, at most `score.kind`."""
+        if not self.trains:
+            return "cosine"
+        if self.method == "diffgap" or self.score.kind == "cosine":
+            return self.score.kind
+        return "bridge" if self.method in ("deterministic", "close") else "sample"
+
+
+DEFAULTS = TrialSpec()
