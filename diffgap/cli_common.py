@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffgap.errors import UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from diffgap.store import EmbeddingStore
 
 OUTPUT = click.option(
     "--output",
@@ -75,3 +79,13 @@ def progress_bar(console: Console, what: str) -> AbstractContextManager[Callable
     from diffgap.progress import clips_bar
 
     return clips_bar(console, what)
+
+
+def open_known(name: str, console: Console) -> EmbeddingStore:
+    """A store by name, path or URI; a built-in one is built if need be."""
+    from diffgap.encoders.builtin import open_store, store_problem
+
+    if problem := store_problem(name):
+        raise UserError(problem)
+    with progress_bar(console, f"Building the corpus {name} (once)") as advance:
+        return open_store(name, advance)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli_common import ADDRESS, ROOT, SHOWN, Percentage, make_console, progress_bar
+from diffgap.cli_common import (
+    ADDRESS,
+    ROOT,
+    SHOWN,
+    Percentage,
+    make_console,
+    open_known,
+    progress_bar,
+)
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -256,7 +264,7 @@ def show(store: str, task: str | None, picture: Path | None) -> None:
     from diffgap.report import store_view
 
     console = make_console()
-    opened = _open(store, console)
+    opened = open_known(store, console)
     tasks = [_chosen(opened, store, task)] if task else opened.tasks
     _describe(opened, console)
     split = store_view.fullest_split(opened)
@@ -306,7 +314,7 @@ def evaluate(
     from diffgap.report import retrieval
 
     console = make_console()
-    opened = _open(store, console)
+    opened = open_known(store, console)
     task = _chosen(opened, store, task)
     pairs = retrieval.choose_pairs(opened, task, split, per_class)
     rows = [retrieval.frozen_retrieval(pairs, task)]
@@ -318,15 +326,6 @@ def evaluate(
 
 
 DATA_COMMANDS = (embed, corpus, store, evaluate)
-
-
-def _open(name: str, console: Console) -> EmbeddingStore:
-    from diffgap.encoders.builtin import open_store, store_problem
-
-    if problem := store_problem(name):
-        raise UserError(problem)
-    with progress_bar(console, f"Building the corpus {name} (once)") as advance:
-        return open_store(name, advance)
 
 
 def _chosen(opened: EmbeddingStore, name: str, task: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffgap.cli_common import make_console, progress_bar
+from diffgap.cli_common import make_console, open_known, progress_bar
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def bridge_(
       diffgap bridge runs/trials/SIGNATURE/bridge t.parquet b.parquet --array text_embedding
       diffgap bridge runs/trials/SIGNATURE/bridge soundscapes bridged.parquet --split val
     """
-    from diffgap.apply import carry_over, new_file, read_embeddings, read_store, unit_rows
+    from diffgap.apply import carry_over
+    from diffgap.embedding_files import new_file, read_embeddings, read_store, unit_rows
 
     _check_out(source_file, out)
     loaded = _load_bridge(bridge)
@@ -65,7 +66,7 @@ def bridge_(
     elif array:
         raise UserError("--array: is of a file; which vectors of a store, --from says")
     else:
-        read = read_store(_open(source_file, console), loaded.config.modalities, source, split)
+        read = read_store(open_known(source_file, console), loaded.config.modalities, source, split)
     values, normalised = unit_rows(read.values, loaded.config.dimension)
     if normalised:
         console.print(f"{source_file}: rows were not unit vectors, and have been L2-normalised.")
@@ -118,14 +119,12 @@ def retrieve(
 
     console = _stderr_console() if style == "json" else make_console()
     loaded = _load_bridge(bridge)
-    opened = _open(store, console)
+    opened = open_known(store, console)
     gallery = Gallery(opened, loaded, split)
     asked = text_queries(opened, loaded, queries, checkpoint) if queries else []
     asked += [query for clip in clips for query in clip_queries(opened, loaded, clip, source)]
     if queries and opened.manifest.encoder.checkpoint_hash == UNKNOWN:
-        console.print(
-            "The store does not say its encoder's weights: scores hold for the same only."
-        )
+        console.print("The store does not say which weights made it; hits by others mean nothing.")
     answers = gallery.answers(asked, top)
     if style == "json":
         told = [
@@ -166,7 +165,7 @@ def push(
     if (bridge / "metrics.json").is_file():
         facts["metrics"] = json.loads((bridge / "metrics.json").read_text())
     if store:
-        facts["encoder"] = _encoder_facts(_open(store, console), store, facts)
+        facts["encoder"] = _encoder_facts(open_known(store, console), store, facts)
     facts |= {key: given for key, given in (("name", name), ("license", licence)) if given}
     try:
         loaded.push(folder, facts=facts)
@@ -197,15 +196,6 @@ def _load_bridge(path: Path) -> Bridge:
             f"BRIDGE: {path} cannot be read ({reason}); copy or train it anew"
         ) from None
     return bridge.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _open(name: str, console: Console) -> EmbeddingStore:
-    from diffgap.encoders.builtin import open_store, store_problem
-
-    if problem := store_problem(name):
-        raise UserError(problem)
-    with progress_bar(console, f"Building the corpus {name} (once)") as advance:
-        return open_store(name, advance)
 
 
 def _stderr_console() -> Console:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -145,6 +145,13 @@ class EmbeddingStore:
         if problems:
             raise UserError(*problems)
         return cls(manifest, items, captions)
+
+    def caption_texts(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Clip and caption of these clips' captions, in the order of the texts of `pairs`."""
+        if self._captions is None:
+            return []
+        own = self._captions.filter(pc.is_in(self._captions["id"], pa.array(ids)))
+        return list(zip(own["id"].to_pylist(), own["caption"].to_pylist(), strict=True))
 
     def labels(self) -> dict[str, str | None]:
         """The label of every clip, by id; empty for a store without labels."""

@@ -23,7 +23,7 @@ class Objective:
     gamma: float = 5.0
     bias: float = -1.0
     denoising_weight: float = 1.0
-    infonce_weight: float = 0.1
+    infonce_weight: float = 0.02
     temperature: float = 0.05
     condition_noise: float = 0.5
     condition_dropout: float = 0.1
@@ -36,9 +36,9 @@ class ScoreConfig:
     kind: str
     fusion: float = 1.0
     draws: int = 4
-    top_k: int = 50
+    top_k: int = 20
     rerank_weight: float = 24.0
-    levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    levels: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.95)
     sampler: str = "ddim"
     sample_steps: int = 6
     start: str = "noise"
@@ -61,7 +61,7 @@ class BridgeConfig:
     bst: bool
     method: str = "diffgap"
     bst_mode: str = "split"
-    bst_fraction: float = 0.5
+    bst_fraction: float = 0.4
     schedule: str = "cosine"
     objective: Objective = Objective()
     options: Mapping[str, float] = field(default_factory=dict)

@@ -58,7 +58,7 @@ class BST(Model):
     """Train both directions; without it x->a only."""
     mode: Literal["split", "alternate", "joint"] = "split"
     """How a batch is dealt out to the directions."""
-    fraction: Inside = Field(default=0.5, json_schema_extra={"remedy": "use 0.5 for an even split"})
+    fraction: Inside = Field(default=0.4, json_schema_extra={"remedy": "use 0.5 for an even split"})
     """Share of the direction x->a."""
 
 
@@ -72,7 +72,7 @@ class Denoiser(Model):
 class Loss(Model):
     denoising_weight: NonNegative = 1.0
     """Weight of the squared error of the prediction; 0 leaves InfoNCE alone."""
-    infonce_weight: NonNegative = 0.1
+    infonce_weight: NonNegative = 0.02
     """Weight of InfoNCE on the denoised prediction; 0 is off."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.05
     """Temperature of InfoNCE."""
@@ -89,7 +89,7 @@ class Train(Model):
     """Optimiser steps."""
     batch_size: Annotated[int, Field(ge=2, le=1_048_576)] = 1024
     """Pairs a step, over all workers."""
-    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: NonNegative = 0.05
     lr_schedule: Literal["cosine", "one_cycle"] = "cosine"
@@ -114,10 +114,11 @@ class Score(Model):
     """Weight of the frozen embeddings' cosine."""
     draws: Annotated[int, Field(ge=1, le=1024)] = 4
     """Noise draws averaged in the posterior mean."""
-    top_k: Annotated[int, Field(ge=1, le=10_000)] = 50
+    top_k: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Candidates a query that are re-ranked."""
-    rerank_weight: NonNegative = 3.0
-    levels: Annotated[tuple[Inside, ...], Field(min_length=1)] = (0.3, 0.5, 0.7, 0.85, 0.95)
+    rerank_weight: NonNegative = 24.0
+    """Weight of the denoising gain, in unit-variance scaling."""
+    levels: Annotated[tuple[Inside, ...], Field(min_length=1)] = (0.2, 0.4, 0.6, 0.8, 0.95)
     """Noise times at which candidates are denoised."""
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp_2m"] = "ddim"
     """How the sample score runs diffusion backwards."""

@@ -141,6 +141,7 @@ def _write(
         path,
         trial=trial.model_dump(mode="json"),
         signature=signature,
+        encoder=store.manifest.encoder.model_dump(mode="json"),
         store={"fingerprint": store.fingerprint, **store.manifest.corpus.model_dump(mode="json")},
         git_commit=git_commit(),
         packages=package_versions(),

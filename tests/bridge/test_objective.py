@@ -12,7 +12,9 @@ from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.objective import infonce, make_batch
 
 D, B = 16, 12
-CONFIG = BridgeConfig(("text", "audio"), D, width=32, blocks=2, cdm=True, bst=True)
+CONFIG = BridgeConfig(
+    ("text", "audio"), D, width=32, blocks=2, cdm=True, bst=True, bst_fraction=0.5
+)
 
 
 def embeddings(count=B, seed=0):

@@ -127,7 +127,7 @@ WRONG = {
     ),
     "axis with a bad value": (
         GOOD + "axes:\n  train.lr:\n    - 0.1\n    - -1\n",
-        "axes.train.lr[1] (line 11): -1 is not in (0, 1]; the default is 0.001",
+        "axes.train.lr[1] (line 11): -1 is not in (0, 1]; the default is 0.002",
     ),
     "axis with a value twice": (
         GOOD + "axes: {train.lr: [0.1, 0.1]}\n",
