@@ -74,11 +74,13 @@ def make_console() -> Console:
     return console
 
 
-def progress_bar(console: Console, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A bar of clips; see `clips_bar`."""
-    from diffgap.progress import clips_bar
+def progress_bar(
+    console: Console, what: str, counted: str = "clips"
+) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar of clips, or of what is counted; see `work_bar`."""
+    from diffgap.progress import work_bar
 
-    return clips_bar(console, what)
+    return work_bar(console, what, counted)
 
 
 def open_known(name: str, console: Console) -> EmbeddingStore:

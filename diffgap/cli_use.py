@@ -70,7 +70,7 @@ def bridge_(
     values, normalised = unit_rows(read.values, loaded.config.dimension)
     if normalised:
         console.print(f"{source_file}: rows were not unit vectors, and have been L2-normalised.")
-    with progress_bar(console, f"Bridging {source_file}") as advance:
+    with progress_bar(console, f"Bridging {source_file}", "rows") as advance:
         moved = carry_over(loaded, values, source, advance)
     with new_file(out) as temporary:
         read.write(temporary, moved)

@@ -1,4 +1,4 @@
-"""Progress bars for long work with clips."""
+"""Progress bars for long work on clips, or on rows."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from rich.progress import (
 from rich.text import Text
 
 
-class ClipsPerSecond(ProgressColumn):
-    """Clips a second."""
+class Speed(ProgressColumn):
+    """Clips a second, or whatever is counted."""
+
+    def __init__(self, counted: str) -> None:
+        super().__init__()
+        self.counted = counted
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} clips/s" if task.speed else "")
+        return Text(f"{task.speed:.0f} {self.counted}/s" if task.speed else "")
 
 
 @contextmanager
-def clips_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def work_bar(console: Console, what: str, counted: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that appears with the first clip: yields a function of clips done and in all.
 
     Where the output is no terminal it is one line at the start and one at the end.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, ClipsPerSecond(), TimeRemainingColumn(), console=console)
+    bar = Progress(*columns, Speed(counted), TimeRemainingColumn(), console=console)
     task = bar.add_task(what, total=None)
     begun = False
 
@@ -43,7 +47,7 @@ def clips_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None
             if console.is_terminal:
                 bar.start()
             else:
-                console.print(f"{what}: {total} clips ...")
+                console.print(f"{what}: {total} {counted} ...")
         bar.update(task, completed=done, total=total)
 
     try:

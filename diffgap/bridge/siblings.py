@@ -65,7 +65,19 @@ class MeanShift(Means):
         return unit(vectors + self.config.options["scale"] * (self.means[A] - self.means[X]))
 
 
-class Close(Means):
+class BothWays(Means):
+    """A centred method whose network learns both directions."""
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        self.denoiser = Denoiser(config.dimension, config.width, config.blocks)
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        return (bst.X_TO_A, bst.A_TO_X)
+
+
+class Close(BothWays):
     """Collapse and corrupt, of C3 (Zhang et al., ICLR 2024).
 
     On centred embeddings a network learns to undo Gaussian noise within one modality, without
@@ -75,12 +87,7 @@ class Close(Means):
 
     def __init__(self, config: BridgeConfig) -> None:
         super().__init__(config)
-        self.denoiser = Denoiser(config.dimension, config.width, config.blocks)
         self.scale = config.dimension**0.5
-
-    @property
-    def directions(self) -> tuple[int, ...]:
-        return (bst.X_TO_A, bst.A_TO_X)
 
     def batch(
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
@@ -99,7 +106,7 @@ class Close(Means):
         return unit(deterministic_bridge(self.denoiser, which, source * self.scale))
 
 
-class DiffusionBridge(Means):
+class DiffusionBridge(BothWays):
     """Diffusion-Bridge (Lee et al., CVPR 2025): an unconditional DDPM of the target modality.
 
     Centred embeddings of length `radius`, x0 prediction, squared error times SNR. A query enters
@@ -117,13 +124,8 @@ class DiffusionBridge(Means):
 
     def __init__(self, config: BridgeConfig) -> None:
         super().__init__(config)
-        self.denoiser = Denoiser(config.dimension, config.width, config.blocks)
         self.schedule = SCHEDULES["linear"]
         self.radius = config.options["radius"]
-
-    @property
-    def directions(self) -> tuple[int, ...]:
-        return (bst.X_TO_A, bst.A_TO_X)
 
     def batch(
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator

@@ -49,6 +49,10 @@ FACTS = {
 cosine of pairs, and what training took."""
 
 
+Column = tuple[str, int]
+"""A direction such as ``text_to_audio``, and a cutoff."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One number of the table: R@K of a cell in one direction, in percent."""
@@ -71,7 +75,7 @@ class Row:
 
     name: str
     cell: Cell
-    figures: dict[tuple[str, int], Figure]
+    figures: dict[Column, Figure]
     """By direction and cutoff; empty where nothing is finished."""
     facts: dict[str, float | None] = field(default_factory=dict)
     """Further columns, by heading; None where a method has no such thing."""
@@ -82,7 +86,7 @@ class RecallTable:
     """The whole table, with what a reader must know of it."""
 
     title: str
-    columns: tuple[tuple[str, int], ...]
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     baseline: str | None
 
@@ -95,29 +99,12 @@ def recall_table(ledger: Ledger, name: str, kind: str) -> RecallTable:
     """
     sweep = ledger.sweep(name)
     cells = read_cells(ledger, sweep)
-    done = [cell for cell in cells if cell.seeds]
-    directions = list(done[0].directions) if done else []
-    columns = tuple((direction, k) for direction in directions for k in CUTOFFS)
-    baseline = next((cell for cell in done if cell.trial.method == "none"), None)
-    p_values = _p_values(done, baseline, columns)
-    intervals = {
-        (cell.name, column): mean_interval(*_hits(cell, column))
-        for cell in done
-        for column in columns
-    }
-    best = {column: max(intervals[cell.name, column].mean for cell in done) for column in columns}
-
-    def figure(cell: Cell, column: tuple[str, int]) -> Figure:
-        interval = intervals[cell.name, column]
-        compared = p_values.get((cell.name, column))
-        difference, p = compared if compared else (None, None)
-        return Figure(interval, interval.mean == best[column], difference, p)
-
+    columns, figures, baseline = _figures([cell for cell in cells if cell.seeds])
     rows = tuple(
         Row(
             _name(cell, cells, kind),
             cell,
-            {column: figure(cell, column) for column in columns if cell.seeds},
+            figures.get(cell.name, {}),
             _facts(cell) if kind == "methods" else {},
         )
         for cell in cells
@@ -130,6 +117,24 @@ def recall_table(ledger: Ledger, name: str, kind: str) -> RecallTable:
         rows=rows,
         baseline=_name(baseline, cells, kind) if baseline else None,
     )
+
+
+def _figures(
+    done: list[Cell],
+) -> tuple[tuple[Column, ...], dict[str, dict[Column, Figure]], Cell | None]:
+    """Columns, the figures of each finished cell by name, and the cell they are tested against."""
+    columns = tuple((d, k) for d in (done[0].directions if done else ()) for k in CUTOFFS)
+    baseline = next((cell for cell in done if cell.trial.method == "none"), None)
+    tested = _p_values(done, baseline, columns)
+    intervals = {
+        (c.name, column): mean_interval(*_hits(c, column)) for c in done for column in columns
+    }
+    best = {column: max(intervals[c.name, column].mean for c in done) for column in columns}
+    figures: dict[str, dict[Column, Figure]] = {cell.name: {} for cell in done}
+    for (name, column), interval in intervals.items():
+        difference, p = tested.get((name, column), (None, None))
+        figures[name][column] = Figure(interval, interval.mean == best[column], difference, p)
+    return columns, figures, baseline
 
 
 def _name(cell: Cell, cells: list[Cell], kind: str) -> str:
@@ -155,7 +160,7 @@ def _facts(cell: Cell) -> dict[str, float | None]:
     }
 
 
-def _hits(cell: Cell, column: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
+def _hits(cell: Cell, column: Column) -> tuple[np.ndarray, np.ndarray]:
     """100 where a query's rank is within the cutoff, else 0, (S, Q); and the queries' clips."""
     direction, k = column
     found = cell.directions[direction]
@@ -163,8 +168,8 @@ def _hits(cell: Cell, column: tuple[str, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _p_values(
-    cells: list[Cell], baseline: Cell | None, columns: tuple[tuple[str, int], ...]
-) -> dict[tuple[str, tuple[str, int]], tuple[float, float]]:
+    cells: list[Cell], baseline: Cell | None, columns: tuple[Column, ...]
+) -> dict[tuple[str, Column], tuple[float, float]]:
     """Difference and corrected p of every figure but the baseline's own."""
     if baseline is None:
         return {}

@@ -11,7 +11,7 @@ from diffgap.errors import UserError
 from diffgap.ledger import Ledger
 from diffgap.report.recalls import recall_table
 from diffgap.report.render import notes, to_markdown
-from diffgap.report.tables import as_svg, as_text
+from diffgap.report.tables import as_markdown, as_svg, as_text
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import make_plan
 
@@ -27,11 +27,11 @@ def ranks_of(cell, seed):
     return np.where(better, 1, base)
 
 
-def write_trial(ledger, planned):
+def write_trial(ledger, planned, cell=None):
     record = ledger.trial(planned.signature)
     record.bridge.mkdir(parents=True)
     clips = [f"clip {i}" for i in range(CLIPS)]
-    ranks = ranks_of(planned.trial.cell, planned.trial.seed)
+    ranks = ranks_of(cell or planned.trial.cell, planned.trial.seed)
     table = {
         "direction": ["text_to_audio"] * CLIPS * CAPTIONS + ["audio_to_text"] * CLIPS,
         "clip": list(np.repeat(clips, CAPTIONS)) + clips,
@@ -119,3 +119,43 @@ def test_without_a_baseline_or_a_result_there_is_no_verdict(sweep):
 def test_an_unknown_sweep_is_refused(sweep):
     with pytest.raises(UserError, match=r"sweep 'x' is not in .*; known: s"):
         recall_table(sweep[0], "x", "ablation")
+
+
+def test_the_methods_table_has_gap_and_cost_beside_the_figures(tmp_path):
+    spec = SweepSpec(
+        name="m", store="somewhere", axes={"method": ["none", "center", "diffgap"]},
+        report={"tables": ["methods"]},
+    )  # fmt: skip
+    plan, ledger = make_plan(spec, "somewhere", "0" * 64), Ledger(tmp_path)
+    ledger.record_sweep(plan.record())
+    facts = {"gap/before/mean_distance": 0.25, "gap/before/paired_cosine": 0.5}
+    after = {"gap/after/mean_distance": 0.125, "gap/after/paired_cosine": 0.75}
+    for planned in plan.trials:
+        write_trial(ledger, planned, cell="frozen")
+        own = {**facts, "cost/train_seconds": 34.0} | (
+            {} if planned.trial.method == "none" else after
+        )
+        (ledger.trial(planned.signature).bridge / "metrics.json").write_text(json.dumps(own))
+    lines = as_markdown(ledger, "m").splitlines()
+    assert lines[2].endswith(
+        "| gap before | gap after | pairs' cosine before | pairs' cosine after | training s |"
+    )
+    (frozen,) = [line for line in lines if line.startswith("| frozen embeddings")]
+    (ours,) = [line for line in lines if line.startswith("| DiffGAP")]
+    assert frozen.endswith("| 0.25 | - | 0.5 | - | 34 |")
+    assert ours.endswith("| 0.25 | 0.125 | 0.5 | 0.75 | 34 |")
+    assert "center" in as_text(ledger, "m")
+
+
+def test_the_axes_table_names_cells_by_their_values(tmp_path):
+    spec = SweepSpec(
+        name="a", store="somewhere", axes={"cdm.schedule": ["cosine", "flow"]},
+        report={"tables": ["axes"]},
+    )  # fmt: skip
+    plan, ledger = make_plan(spec, "somewhere", "0" * 64), Ledger(tmp_path)
+    ledger.record_sweep(plan.record())
+    for planned in plan.trials:
+        write_trial(ledger, planned)
+    table = recall_table(ledger, "a", "axes")
+    assert [row.name for row in table.rows] == ["cdm.schedule cosine", "cdm.schedule flow"]
+    assert "No frozen baseline in this sweep" in as_text(ledger, "a")
