@@ -1,5 +1,7 @@
 """Scores against the slow, obvious formulas of the method."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 from diffgap.bridge.base import shared_noise
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.model import DiffGAP
+from diffgap.bridge.samplers import SAMPLERS
 from diffgap.bridge.schedules import noise_level
 from diffgap.bridge.scores import Reranker, pair_features, rerank
 
@@ -103,7 +106,30 @@ def test_rerank_adds_the_denoising_gain_to_the_best_candidates_only(setting):
                 for i in range(0, len(table), 2)
             ]
         )
-        assert torch.allclose(got, table + mask * gains, atol=1e-4)
+        assert torch.allclose(got, table + mask * gains, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samples_repeat_and_may_start_from_the_query(setting, sampler):
+    bridge, x, a = setting
+    config = ScoreConfig("sample", samples=2, sample_steps=3, sampler=sampler)
+    first, second = (pair_features(bridge, x, a, config) for _ in range(2))
+    assert first.x.equal(second.x)
+    near = pair_features(bridge, x, a, replace(config, start="query", start_t=0.05))
+    assert not torch.allclose(near.x, first.x, atol=1e-3)
+
+
+def test_a_path_from_the_query_begins_with_the_query_and_its_noise(setting):
+    bridge, x, _ = setting
+    noise = shared_noise(1, D, 0, x.device)
+    score = ScoreConfig("sample", sample_steps=1, start="query", start_t=0.3)
+    with torch.no_grad():
+        got = bridge.sample(x, 0, noise, score)
+        log_snr = bridge.schedule(torch.tensor(0.3))
+        level = noise_level(log_snr)
+        begin = level.alpha * x + level.sigma * noise
+        expected = bridge.clean(begin, log_snr, bridge.modulation(x, 0, log_snr))
+    assert torch.allclose(got, expected, atol=1e-6)
 
 
 def test_scores_repeat_exactly(setting):
