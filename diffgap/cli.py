@@ -159,8 +159,13 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
     help="md is Markdown; svg draws the table's figures as bars.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to a file.")
+@click.option(
+    "--against",
+    metavar="ROW",
+    help="Test against this row of the table, not the frozen embeddings.",
+)
 @OUTPUT
-def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
+def report(sweep: str, style: str, out: Path | None, against: str | None, output: Path) -> None:
     """Print the tables of SWEEP, finished or not.
 
     \b
@@ -168,16 +173,19 @@ def report(sweep: str, style: str, out: Path | None, output: Path) -> None:
       diffgap report ablation
       diffgap report ablation --format md --out ablation.md
       diffgap report ablation --format svg --out ablation.svg
+      diffgap report methods --against DiffGAP
     """
     from diffgap.ledger import Ledger
 
     if style == "terminal" and out is None:
-        _print_tables(Ledger(output), sweep, make_console())
+        _print_tables(Ledger(output), sweep, make_console(), against)
         return
     from diffgap.files import write_text
     from diffgap.report.tables import as_markdown, as_svg, as_text
 
-    text = {"terminal": as_text, "md": as_markdown, "svg": as_svg}[style](Ledger(output), sweep)
+    text = {"terminal": as_text, "md": as_markdown, "svg": as_svg}[style](
+        Ledger(output), sweep, against
+    )
     if out is None:
         click.echo(text)
     else:
@@ -236,11 +244,11 @@ def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
     print_plan(make_plan(wanted, store_uri(wanted.store), store.fingerprint), ledger, console)
 
 
-def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
+def _print_tables(ledger: Ledger, name: str, console: Console, against: str | None = None) -> None:
     from diffgap.report.tables import print_tables
     from diffgap.tracking import tracking_uri
 
-    print_tables(ledger, name, console)
+    print_tables(ledger, name, console, against)
     console.print(
         f"MLflow: {tracking_uri(ledger.output)}\n"
         f"Browse the runs: diffgap ui --output {ledger.output}",

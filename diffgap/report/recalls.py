@@ -11,6 +11,7 @@ from statistics import mean
 
 import numpy as np
 
+from diffgap.errors import UserError, nearest
 from diffgap.evaluation.statistics import Interval, holm, mean_interval, paired_test
 from diffgap.ledger import Ledger
 from diffgap.report.results import Cell, read_cells
@@ -91,15 +92,26 @@ class RecallTable:
     baseline: str | None
 
 
-def recall_table(ledger: Ledger, name: str, kind: str) -> RecallTable:
-    """A table of a recorded sweep, finished or not; UserError where there is none.
+def recall_table(ledger: Ledger, name: str, kind: str, against: str | None = None) -> RecallTable:
+    """A table of a recorded sweep, finished or not.
 
     Intervals are 95 % bootstraps over queries nested in seeds; tests compare each cell with the
-    frozen baseline, paired by query, and are Holm-corrected over the table.
+    baseline, paired by query, and are Holm-corrected over the table.
+
+    Args:
+        ledger: where the sweep is.
+        name: the sweep's.
+        kind: a key of `TITLES`.
+        against: the row that others are tested against; default the frozen embeddings.
+
+    Raises:
+        UserError: where there is no such sweep or row.
     """
     sweep = ledger.sweep(name)
     cells = read_cells(ledger, sweep)
-    columns, figures, baseline = _figures([cell for cell in cells if cell.seeds])
+    done = [cell for cell in cells if cell.seeds]
+    baseline = _baseline(done, {_name(cell, cells, kind): cell for cell in cells}, against)
+    columns, figures = _figures(done, baseline)
     rows = tuple(
         Row(
             _name(cell, cells, kind),
@@ -119,12 +131,20 @@ def recall_table(ledger: Ledger, name: str, kind: str) -> RecallTable:
     )
 
 
+def _baseline(done: list[Cell], rows: dict[str, Cell], against: str | None) -> Cell | None:
+    """The finished cell that others are tested against, if there is one."""
+    if against is None:
+        return next((cell for cell in done if cell.trial.method == "none"), None)
+    if against not in rows:
+        raise UserError(f"--against: no row {against!r}; {nearest(against, rows)}")
+    return rows[against] if rows[against] in done else None
+
+
 def _figures(
-    done: list[Cell],
-) -> tuple[tuple[Column, ...], dict[str, dict[Column, Figure]], Cell | None]:
-    """Columns, the figures of each finished cell by name, and the cell they are tested against."""
+    done: list[Cell], baseline: Cell | None
+) -> tuple[tuple[Column, ...], dict[str, dict[Column, Figure]]]:
+    """Columns, and the figures of each finished cell by its name."""
     columns = tuple((d, k) for d in (done[0].directions if done else ()) for k in CUTOFFS)
-    baseline = next((cell for cell in done if cell.trial.method == "none"), None)
     tested = _p_values(done, baseline, columns)
     intervals = {
         (c.name, column): mean_interval(*_hits(c, column)) for c in done for column in columns
@@ -134,7 +154,7 @@ def _figures(
     for (name, column), interval in intervals.items():
         difference, p = tested.get((name, column), (None, None))
         figures[name][column] = Figure(interval, interval.mean == best[column], difference, p)
-    return columns, figures, baseline
+    return columns, figures
 
 
 def _name(cell: Cell, cells: list[Cell], kind: str) -> str:

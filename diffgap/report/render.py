@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import StringIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from diffgap.report.recalls import Figure, RecallTable, Row
 
 
-def to_terminal(table: RecallTable) -> Table:
-    """A rich table: best in bold, a star where a figure differs from the frozen baseline."""
+def to_terminal(table: RecallTable) -> Group:
+    """A rich table: best in bold, a star where a figure differs from the frozen baseline.
+
+    Gap and cost, where the table has them, stand in a second one below.
+    """
     shown = Table(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     shown.add_column("", no_wrap=True)
     shown.add_column("seeds", justify="right")
     for column in table.columns:
-        shown.add_column(_heading(column).replace(" ", "\n"), justify="right")
-    for heading in _fact_headings(table):
-        shown.add_column(heading.replace(" ", "\n"), justify="right")
+        shown.add_column(_heading(column).replace(" ", "\n"), justify="right", no_wrap=True)
     for row in table.rows:
         cells = [
             Text(_figure(row.figures[column]), style="bold" if row.figures[column].best else "")
             for column in row.figures
         ]
-        missing = ["-"] * (len(table.columns) - len(cells))
-        shown.add_row(row.name, _seeds(row), *cells, *missing, *map(_fact, row.facts.values()))
+        shown.add_row(row.name, _seeds(row), *cells)
+    return Group(shown, _facts_table(table)) if _fact_headings(table) else Group(shown)
+
+
+def _facts_table(table: RecallTable) -> Table:
+    shown = Table(box=SIMPLE_HEAD)
+    for heading in ("", *_fact_headings(table)):
+        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(row.name, *map(_fact, row.facts.values()))
     return shown
-
-
-def to_text(table: RecallTable) -> str:
-    """The terminal table and its notes as plain text."""
-    console = Console(file=(written := StringIO()), width=200)
-    console.print(to_terminal(table))
-    for note in notes(table):
-        console.print(note)
-    return written.getvalue().rstrip()
 
 
 def to_markdown(table: RecallTable) -> str:
@@ -63,6 +62,11 @@ def notes(table: RecallTable) -> list[str]:
     if not any(row.figures for row in table.rows):
         return ["No trial is finished yet."]
     said = ["Mean over seeds ± half of the 95 % interval (bootstrap over queries and seeds)."]
+    if _fact_headings(table):
+        said.append(
+            "Gap: distance of the modality means; pairs' cosine: mean over pairs. After: x carried "
+            "over to the other side (Diffusion-Link: the other way), means over seeds."
+        )
     if table.baseline is None:
         return [*said, "No frozen baseline in this sweep: nothing to test against."]
     said.append(

@@ -23,17 +23,19 @@ WIDTH = 240
 """Columns of a table in a text file."""
 
 
-def sweep_tables(ledger: Ledger, name: str) -> list[RecallTable | SearchTable]:
-    """The tables of a recorded sweep, finished or not; UserError where there is none."""
+def sweep_tables(
+    ledger: Ledger, name: str, against: str | None = None
+) -> list[RecallTable | SearchTable]:
+    """The tables of a recorded sweep, finished or not; see `recall_table`."""
     spec = ledger.sweep(name).spec
     if spec["search"]:
         return [search_table(ledger, name)]
-    return [recall_table(ledger, name, kind) for kind in spec["report"]["tables"]]
+    return [recall_table(ledger, name, kind, against) for kind in spec["report"]["tables"]]
 
 
-def print_tables(ledger: Ledger, name: str, console: Console) -> None:
+def print_tables(ledger: Ledger, name: str, console: Console, against: str | None = None) -> None:
     """Prints a sweep's tables, each with its notes."""
-    for table in sweep_tables(ledger, name):
+    for table in sweep_tables(ledger, name, against):
         console.print()
         if isinstance(table, SearchTable):
             console.print(search_terminal(table))
@@ -45,23 +47,23 @@ def print_tables(ledger: Ledger, name: str, console: Console) -> None:
             console.print(note, highlight=False)
 
 
-def as_text(ledger: Ledger, name: str) -> str:
+def as_text(ledger: Ledger, name: str, against: str | None = None) -> str:
     """The terminal's tables as plain text."""
-    print_tables(ledger, name, Console(file=(written := StringIO()), width=WIDTH))
+    print_tables(ledger, name, Console(file=(written := StringIO()), width=WIDTH), against)
     return written.getvalue().strip("\n")
 
 
-def as_markdown(ledger: Ledger, name: str) -> str:
+def as_markdown(ledger: Ledger, name: str, against: str | None = None) -> str:
     """The tables as Markdown, each with its notes below."""
     return "\n\n".join(
         search_markdown(table) if isinstance(table, SearchTable) else to_markdown(table)
-        for table in sweep_tables(ledger, name)
+        for table in sweep_tables(ledger, name, against)
     )
 
 
-def as_svg(ledger: Ledger, name: str) -> str:
+def as_svg(ledger: Ledger, name: str, against: str | None = None) -> str:
     """Bars of the first table, as an SVG document."""
-    table = sweep_tables(ledger, name)[0]
+    table = sweep_tables(ledger, name, against)[0]
     if isinstance(table, SearchTable):
         raise UserError("--format: svg draws recalls, and a search has none; use md")
     return recall_svg(table)

@@ -116,6 +116,18 @@ def test_without_a_baseline_or_a_result_there_is_no_verdict(sweep):
     )
 
 
+def test_any_row_can_be_what_others_are_tested_against(sweep):
+    ledger, plan = sweep
+    for planned in plan.trials:
+        write_trial(ledger, planned)
+    table = recall_table(ledger, "s", "ablation", against="CDM + BST")
+    assert row(table, "CDM + BST").figures["text_to_audio", 5].p is None
+    assert row(table, "frozen embeddings").figures["text_to_audio", 5].difference < 0
+    assert "frozen embeddings against CDM + BST" in as_text(ledger, "s", "CDM + BST")
+    with pytest.raises(UserError, match=r"--against: no row 'CDM onyl'; did you mean CDM only\?"):
+        recall_table(ledger, "s", "ablation", against="CDM onyl")
+
+
 def test_an_unknown_sweep_is_refused(sweep):
     with pytest.raises(UserError, match=r"sweep 'x' is not in .*; known: s"):
         recall_table(sweep[0], "x", "ablation")
