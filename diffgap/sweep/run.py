@@ -42,7 +42,7 @@ def run_sweep(
         UserError: where not one trial fits the cluster; then nothing has been written.
     """
     if plan.spec.search:
-        return _run_search(plan, ledger, console, address)
+        return _run_search(plan, ledger, console, address, fresh)
     missing = list(plan.trials) if fresh else plan.missing(ledger)
     with ExitStack() as stack:
         placement = None
@@ -100,7 +100,7 @@ def _run(
 
 
 def _run_search(
-    plan: Plan, ledger: Ledger, console: Console, address: str | None
+    plan: Plan, ledger: Ledger, console: Console, address: str | None, fresh: bool
 ) -> dict[str, str]:
     """Runs what is left of a search; with nothing left, Ray is not even started."""
     from diffgap.sweep.search import Study
@@ -108,6 +108,9 @@ def _run_search(
     search = plan.spec.search
     assert search
     study = Study(plan, ledger)
+    if fresh:
+        study.forget()
+        study = Study(plan, ledger)
     left = len(study.open) + study.left
     ledger.record_sweep(replace(plan, trials=tuple(study.seen.values())).record())
     if not left:

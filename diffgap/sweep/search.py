@@ -13,6 +13,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -114,11 +115,17 @@ class Study:
         assert len(found) == 2, f"val metrics of two directions, not {sorted(metrics)}"
         return mean(found)
 
+    def forget(self) -> None:
+        """Drops the study and the results of its trials, so that the search begins anew."""
+        for signature in self.seen:
+            self.ledger.trial(signature).forget()
+        journal_of(self.plan, self.ledger).unlink(missing_ok=True)
+
     # The study itself -----------------------------------------------------------------------------
 
     def _open(self) -> Any:
         optuna = self.optuna
-        journal = self.ledger.output / "search" / f"{self.plan.spec.name}.journal"
+        journal = journal_of(self.plan, self.ledger)
         journal.parent.mkdir(parents=True, exist_ok=True)
         backend = optuna.storages.journal.JournalFileBackend(str(journal))
         study = optuna.create_study(
@@ -198,6 +205,11 @@ class Study:
     def _whole(self, frozen: Any) -> bool:
         """Whether all of its values have been drawn; one that is only enqueued has none."""
         return len(frozen.params) == len(self.search.space)
+
+
+def journal_of(plan: Plan, ledger: Ledger) -> Path:
+    """Where the study of a sweep is kept."""
+    return ledger.output / "search" / f"{plan.spec.name}.journal"
 
 
 def _holds(dimension: Dimension, value: Any) -> bool:

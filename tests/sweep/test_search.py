@@ -19,7 +19,7 @@ trial:
   train: {{steps: 12, batch_size: 32, epoch_steps: 2, lr: 0.01}}
   score: {{kind: bridge}}
 search:
-  trials: 4
+  trials: 3
   space:
     train.lr: {{low: 1.0e-7, high: 1.0e-2, log: true}}
     denoiser.width: {{choices: [8, 16]}}
@@ -38,10 +38,8 @@ def test_a_search_tries_the_default_first_and_chooses_on_val(tmp_path, small_sto
     (tmp_path / "found.yaml").write_text(SPEC.format(store=small_store))
     done = diffgap("sweep", "found.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    first = next(line for line in done.stdout.splitlines() if "started" in line)
     assert "train.lr 0.01, denoiser.width 16, denoiser.blocks 1" in done.stdout
-    assert first
-    assert "4 of 4 trials" in done.stdout
+    assert "3 of 3 trials" in done.stdout
     assert "Search found: R@5 on val" in done.stdout
     assert "--set trial.train.lr=" in done.stdout
     assert records(tmp_path)
@@ -57,9 +55,6 @@ def test_a_search_tries_the_default_first_and_chooses_on_val(tmp_path, small_sto
     assert again.returncode == 0
     assert "Starting Ray" not in again.stdout
     assert again.stdout.split("Search found")[1] == done.stdout.split("Search found")[1]
-    more = diffgap("sweep", "found.yaml", "--set", "search.trials=5", cwd=tmp_path)
-    assert more.returncode == 0, more.stderr
-    assert "1 of 5 trials to run" in more.stdout
 
 
 @pytest.mark.fault
