@@ -111,8 +111,10 @@ def _reason(trial: TuneTrial) -> str:
 
 
 def start_run(tracker: Tracker, planned: PlannedTrial) -> str:
-    """Opens the trial's MLflow run."""
-    return tracker.start(planned.signature, planned.label, flatten(planned.trial))
+    """Opens the trial's MLflow run; fields that the trial has no use for are no parameters."""
+    idle = tuple(planned.trial.unused())
+    used = {n: value for n, value in flatten(planned.trial).items() if not n.startswith(idle)}
+    return tracker.start(planned.signature, planned.label, used)
 
 
 def finish_run(ledger: Ledger, tracker: Tracker, planned: PlannedTrial) -> None:
