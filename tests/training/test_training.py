@@ -213,6 +213,8 @@ host = LocalHost(ledger.trial("0123456789ab"), lambda progress: None)
 host.rank, host.workers = rank, workers
 host.epoch = lambda progress, save: None
 module.run_trial(Trial.model_validate(json.loads(spec)), "0123456789ab", store, ledger, host)
+torch.distributed.barrier()  # a rank that leaves first would end the other's connections
+torch.distributed.destroy_process_group()
 """
 
 
