@@ -18,8 +18,8 @@ def to_terminal(table: RecallTable) -> Group:
     Gap and cost, where the table has them, stand in a second one below.
     """
     shown = Table(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    shown.add_column("", no_wrap=True)
-    shown.add_column("seeds", justify="right")
+    shown.add_column("")  # long names wrap, figures do not
+    shown.add_column("seeds", justify="right", no_wrap=True)
     for column in table.columns:
         shown.add_column(_heading(column).replace(" ", "\n"), justify="right", no_wrap=True)
     for row in table.rows:

@@ -184,7 +184,9 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
     metrics = [
         json.loads((path / "bridge" / "metrics.json").read_text()) for path in (record, other)
     ]
+    seconds = [figures.pop("cost/train_seconds") for figures in metrics]
     assert metrics[0] == metrics[1]
+    assert min(seconds) > 0
 
 
 @pytest.mark.fault
@@ -197,7 +199,8 @@ def test_failed_trials_are_told_and_the_others_still_shown(tmp_path, small_store
     assert done.returncode == 1, done.stdout + done.stderr
     assert "step 0: the loss is" in done.stderr
     assert "loss.condition_noise 1e+30 drowns conditions" in done.stderr
-    assert "CDM + BST (cdm on, bst on, loss.condition_noise 0.5)" in done.stdout
-    assert "0 of 1" in done.stdout
+    table = diffgap("report", "tiny", "--format", "md", cwd=tmp_path).stdout
+    assert "| CDM + BST (cdm on, bst on, loss.condition_noise 0.5) | 1 |" in table
+    assert "| CDM + BST (cdm on, bst on, loss.condition_noise 1e+30) | 0 of 1 |" in table
     assert sorted(run.info.status for run in runs_of(tmp_path)) == ["FAILED", "FAILED", "FINISHED"]
     assert done.stdout.count("started") == 2  # a training that diverges is not tried again
