@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from diffgap.bridge.base import Bridge
@@ -25,6 +27,25 @@ from diffgap.store_content import NORM_TOLERANCE, TEXT
 
 UNKNOWN = "unknown"
 """The checkpoint's hash in a store of imported embeddings."""
+
+
+def load_bridge(path: Path) -> Bridge:
+    """A saved bridge of any method, on the GPU if there is one.
+
+    Raises:
+        UserError: where there is none, or it cannot be read.
+    """
+    try:
+        bridge = Bridge.from_pretrained(path)
+    except FileNotFoundError as error:
+        raise UserError(f"BRIDGE: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise UserError(
+            f"BRIDGE: {path} cannot be read ({reason}); copy or train it anew"
+        ) from None
+    return bridge.to("cuda" if torch.cuda.is_available() else "cpu")
+
 
 # Ranking ------------------------------------------------------------------------------------------
 

@@ -54,11 +54,12 @@ def bridge_(
       diffgap bridge runs/trials/SIGNATURE/bridge t.parquet b.parquet --array text_embedding
       diffgap bridge runs/trials/SIGNATURE/bridge soundscapes bridged.parquet --split val
     """
-    from diffgap.apply import carry_over
-    from diffgap.embedding_files import new_file, read_embeddings, read_store, unit_rows
+    from diffgap.apply import carry_over, load_bridge
+    from diffgap.embedding_files import read_embeddings, read_store, unit_rows
+    from diffgap.files import new_file
 
     _check_out(source_file, out)
-    loaded = _load_bridge(bridge)
+    loaded = load_bridge(bridge)
     source = _source(loaded, source)
     console = make_console()
     if not _is_store(source_file):
@@ -115,10 +116,10 @@ def retrieve(
     """
     if not queries and not clips:
         raise UserError("TEXT: missing; give one or more, in quotes, or --clip ID")
-    from diffgap.apply import UNKNOWN, Gallery, clip_queries, text_queries
+    from diffgap.apply import UNKNOWN, Gallery, clip_queries, load_bridge, text_queries
 
     console = _stderr_console() if style == "json" else make_console()
-    loaded = _load_bridge(bridge)
+    loaded = load_bridge(bridge)
     opened = open_known(store, console)
     gallery = Gallery(opened, loaded, split)
     asked = text_queries(opened, loaded, queries, checkpoint) if queries else []
@@ -158,8 +159,10 @@ def push(
       diffgap push runs/trials/SIGNATURE/bridge my_bridge --name text-audio --license cc-by-4.0
       hf upload USER/my_bridge my_bridge
     """
+    from diffgap.apply import load_bridge
+
     console = make_console()
-    loaded = _load_bridge(bridge).cpu()
+    loaded = load_bridge(bridge).cpu()
     facts = json.loads((bridge / "config.json").read_text())
     facts.pop("bridge")
     if (bridge / "metrics.json").is_file():
@@ -177,25 +180,6 @@ def push(
 
 
 USE_COMMANDS = (bridge_, retrieve, push)
-
-
-def _load_bridge(path: Path) -> Bridge:
-    """A saved bridge, on the GPU if there is one."""
-    import torch
-    from safetensors import SafetensorError
-
-    from diffgap.bridge.base import Bridge
-
-    try:
-        bridge = Bridge.from_pretrained(path)
-    except FileNotFoundError as error:
-        raise UserError(f"BRIDGE: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise UserError(
-            f"BRIDGE: {path} cannot be read ({reason}); copy or train it anew"
-        ) from None
-    return bridge.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _stderr_console() -> Console:

@@ -8,12 +8,9 @@ A file that is written is the one that was read, with its vectors replaced; rows
 
 from __future__ import annotations
 
-import os
 import pickle
-import uuid
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,18 +82,6 @@ def read_store(
         pq.write_table(pa.table({**columns, "bridged": vector_column(new)}), out)
 
     return Embeddings(pairs.x if from_x else pairs.a, write)
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file of the same suffix that becomes `path` if the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _npy(path: Path, source: str, array: str | None) -> Embeddings:

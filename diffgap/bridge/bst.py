@@ -23,6 +23,11 @@ def directions_trained(enabled: bool) -> tuple[int, ...]:
     return (X_TO_A, A_TO_X) if enabled else (X_TO_A,)
 
 
+def one_way(rows: Tensor, direction: int) -> Tensor:
+    """The same direction for each of (B, D) rows: (B,) int64, on their device."""
+    return torch.full((len(rows),), direction, device=rows.device)
+
+
 def assign(
     batch: int, step: int, enabled: bool, mode: str, fraction: float
 ) -> tuple[Tensor, Tensor]:

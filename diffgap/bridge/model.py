@@ -87,9 +87,8 @@ class DiffGAP(Bridge):
 
     def modulation(self, condition: Tensor, direction: int, log_snr: Tensor) -> Modulation:
         """The conditioning side for (B, D) conditions, one direction, one noise level."""
-        rows = len(condition)
-        which = torch.full((rows,), direction, device=condition.device)
-        return self.denoiser.modulation(log_snr.expand(rows), which, condition)
+        which = bst.one_way(condition, direction)
+        return self.denoiser.modulation(log_snr.expand(len(condition)), which, condition)
 
     def clean(self, z: Tensor, log_snr: Tensor, modulation: Modulation) -> Tensor:
         """The clean target estimated from (B, D) noisy ones at one noise level."""
@@ -104,7 +103,7 @@ class DiffGAP(Bridge):
         averages over the K draws. A deterministic bridge has nothing to average.
         """
         if not self.config.cdm:
-            which = torch.full((len(condition),), direction, device=condition.device)
+            which = bst.one_way(condition, direction)
             return deterministic_bridge(self.denoiser, which, condition)
         log_snr = condition.new_tensor(-LOG_SNR_MAX)
         modulation = self.modulation(condition, direction, log_snr)

@@ -102,7 +102,7 @@ class Close(BothWays):
         return Losses.without_auxiliary(F.mse_loss(output, batch.target))
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        which = torch.full((len(source),), direction, device=source.device)
+        which = bst.one_way(source, direction)
         return unit(deterministic_bridge(self.denoiser, which, source * self.scale))
 
 
@@ -136,7 +136,7 @@ class DiffusionBridge(BothWays):
         return diffusion_losses(self.denoiser, batch, self.schedule, self.objective)
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        which = torch.full((len(source),), direction, device=source.device)
+        which = bst.one_way(source, direction)
         null = self.denoiser.null(len(source))
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class DiffusionLink(Bridge):
     def batch(
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
     ) -> Batch:
-        direction = torch.full((len(x),), bst.A_TO_X, device=x.device)
+        direction = bst.one_way(x, bst.A_TO_X)
         pairs = torch.arange(len(x), device=x.device)
         made = make_batch(
             x * self.scale, a * self.scale, clip, pairs, direction, self.objective, generator
@@ -200,7 +200,7 @@ class DiffusionLink(Bridge):
         return Losses(mse + self.config.options["topology_weight"] * topology, mse, topology)
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        which = torch.full((len(source),), direction, device=source.device)
+        which = bst.one_way(source, direction)
         null = self.denoiser.null(len(source))
         options = self.config.options
 

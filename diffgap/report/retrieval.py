@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from diffgap.bridge.base import Bridge
+from diffgap.apply import load_bridge
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.corpora.lists import share
@@ -73,10 +72,7 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
     Raises:
         UserError: where there is no bridge, or it bridges something else.
     """
-    try:
-        bridge = Bridge.from_pretrained(path)
-    except FileNotFoundError as error:
-        raise UserError(f"BRIDGE: {error}") from None
+    bridge = load_bridge(path)
     if "-".join(bridge.config.modalities) != task:
         raise UserError(
             f"--task: {path} bridges {'-'.join(bridge.config.modalities)}, not {task}; choose that"
@@ -86,8 +82,7 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
             f"BRIDGE: {path} takes embeddings of {bridge.config.dimension} dimensions, the store "
             f"has {pairs.a.shape[1]}; use a store of the same encoder"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = evaluate(bridge.to(device), pairs)
+    found = evaluate(bridge, pairs)
     return _measured(f"{path} ({bridge.config.score.kind})", found, pairs)
 
 

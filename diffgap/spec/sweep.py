@@ -20,7 +20,7 @@ class Resources(Model):
     cpus_per_worker: Positive = 1.0
 
 
-Table = Literal["ablation", "methods", "axes", "search"]
+Table = Literal["ablation", "methods", "axes"]
 
 
 class Report(Model):
