@@ -5,7 +5,9 @@ Nothing heavy is imported before a command needs it, so that help is instant.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from diffgap.ledger import Ledger
     from diffgap.spec import SweepSpec
     from diffgap.store import EmbeddingStore
+
+
+RESTARTS = "DIFFGAP_RESTARTS"
+"""How often this command has started over, after it lost its Ray."""
 
 
 class Commands(click.Group):
@@ -59,6 +65,18 @@ def main() -> None:
     default=True,
     help="Go on with what is there (the default), or forget these trials and do them anew.",
 )
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Mark in MLflow the trials that an edited SPEC no longer asks for.",
+)
+@click.option(
+    "--max-concurrent",
+    type=click.IntRange(1),
+    help="The most trials at once; the default is what the cluster holds.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print the tables and what went wrong, no more.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what Ray and its workers say, too.")
 @ADDRESS
 @OUTPUT
 def sweep(
@@ -66,14 +84,19 @@ def sweep(
     sets: tuple[str, ...],
     dry_run: bool,
     resume: bool,
+    prune: bool,
+    max_concurrent: int | None,
+    quiet: bool,
+    verbose: bool,
     address: str | None,
     output: Path,
 ) -> None:
     """Run what is missing of the sweep SPEC and print its table.
 
     A finished trial is never repeated, whichever sweep ran it: after a crash, Ctrl-C or an edit
-    of SPEC the same command goes on with what is missing. Exit status: 0 all trials finished,
-    1 some failed, 2 the request was wrong, 130 interrupted.
+    of SPEC the same command goes on with what is missing. Watch it from elsewhere with `diffgap
+    status`. Exit status: 0 all trials finished, 1 some failed, 2 the request was wrong,
+    130 interrupted.
 
     \b
     Examples:
@@ -81,6 +104,7 @@ def sweep(
       diffgap sweep sweeps/ablation.yaml --dry-run
       diffgap sweep sweeps/ablation.yaml --set store=/data/audiocaps-clap --set seeds=5
       diffgap sweep sweeps/ablation.yaml --set trial.train.steps=50 --output /tmp/try
+      diffgap sweep sweeps/hyperparameters.yaml --max-concurrent 1   # reproducible to the trial
     """
     from diffgap.ledger import Ledger
     from diffgap.sweep.plan import make_plan
@@ -93,18 +117,49 @@ def sweep(
         return
     store, uri = _open_store(wanted.store, wanted.task, console)
     plan = make_plan(wanted, uri, store.fingerprint)
-    from diffgap.sweep.run import INTERRUPTED, run_sweep
+    from diffgap.sweep.run import Wishes, run_sweep
 
-    without = run_sweep(plan, ledger, console, address=address, fresh=not resume)
+    wishes = Wishes(
+        address, not resume, prune, max_concurrent, verbose, quiet, _starter_over(wanted.retries)
+    )
+    without = run_sweep(plan, ledger, console, wishes)
     _print_tables(ledger, plan.spec.name, console)
+    _exit_with(without)
+
+
+def _exit_with(without: dict[str, str]) -> None:
+    """Says which trials have no result, and why; and exits accordingly."""
+    from diffgap.sweep.run import INTERRUPTED
+
     failed = {label: reason for label, reason in without.items() if reason != INTERRUPTED}
     for label, reason in failed.items():
         click.echo(f"{label}: {reason}", err=True)
-    if interrupted := len(without) - len(failed):
-        total = plan.spec.search.trials if plan.spec.search else len(plan.trials)
-        click.echo(f"{interrupted} of {total} trials: {INTERRUPTED}", err=True)
+    interrupted = len(without) - len(failed)
+    if interrupted:
+        trials = "trial" if interrupted == 1 else "trials"
+        click.echo(f"{interrupted} {trials}: {INTERRUPTED}", err=True)
     if without:
         sys.exit(130 if interrupted else 1)
+
+
+def _starter_over(retries: int) -> Callable[[str], None]:
+    """What to do when the local Ray is lost: this same command, in place of this process."""
+
+    def start_over(dead: str) -> None:
+        done = int(os.environ.get(RESTARTS, "0"))
+        show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""
+        if done >= retries:
+            click.echo(f"{show_cursor}error: Ray's {dead} died {done + 1} times; look at free "
+                       "memory, and give the same command again", err=True)  # fmt: skip
+            os._exit(1)
+        click.echo(f"{show_cursor}Ray's {dead} died. The sweep goes on with a new one.", err=True)
+        sys.stdout.flush()
+        os.environ[RESTARTS] = str(done + 1)
+        os.environ.pop("DIFFGAP_RAY", None)
+        again = [word for word in sys.argv[1:] if word != "--fresh"]
+        os.execv(sys.executable, [sys.executable, "-m", "diffgap", *again])
+
+    return start_over
 
 
 @main.command(short_help="Run one trial in this process, without Ray.")

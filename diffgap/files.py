@@ -1,4 +1,8 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Files that are whole or absent: written under a temporary name, synced, then renamed.
+
+A process that is killed leaves temporary names behind, which nothing reads; `sweep_up` removes
+those of a place that nobody is writing to.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,9 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,8 +52,36 @@ def new_directory(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
+        put_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_directory(temporary: Path, path: Path) -> None:
+    """Renames a filled directory to `path`, in place of what was there, once it is on the disk."""
+    for file in sorted(temporary.rglob("*")):
+        sync(file)
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    if path.exists():
+        path.rename(old)
+    temporary.rename(path)
+    sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep_up(place: Path) -> None:
+    """Removes the temporary names that killed processes left in a directory."""
+    for entry in place.glob(".*.????????*"):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a directory's names, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,11 +1,16 @@
 """The ledger: what is finished, told by files alone, whichever sweep, machine or command did it.
 
+OUTPUT/trials/SIGNATURE/trial.json     what the trial is, written before it starts
 OUTPUT/trials/SIGNATURE/bridge/        a finished trial: its bridge checkpoint
 OUTPUT/trials/SIGNATURE/checkpoints/   an unfinished one: what it resumes from
+OUTPUT/trials/SIGNATURE/progress.json  how far it was when it last said so
+OUTPUT/trials/SIGNATURE/log.txt        all that its processes have said, over all attempts
 OUTPUT/trials/SIGNATURE/failed.json    why it cannot be finished, or stop.json: why it should not
+OUTPUT/trials/SIGNATURE/rungs/STUDY.json  its values at a search's rungs, and whether it went on
 OUTPUT/trials/SIGNATURE/runs/SWEEP.json   its MLflow run in a sweep
 OUTPUT/trained/TRAINING.json           which trial trained this; others evaluate its weights
 OUTPUT/sweeps/NAME.json                a sweep: its spec and its trials
+OUTPUT/running/NAME.*                  a sweep that is running: see `diffgap.running`
 OUTPUT/search/NAME.journal             what a search has tried
 OUTPUT/mlflow.db, OUTPUT/mlartifacts/  MLflow, unless MLFLOW_TRACKING_URI names another
 """
@@ -14,14 +19,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diffgap.errors import UserError, nearest
-from diffgap.files import write_json
+from diffgap.files import sweep_up, write_json
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
+TRIAL, PROGRESS, LOG = "trial.json", "progress.json", "log.txt"
 FAILURE, STOP = "failed.json", "stop.json"
 
 
@@ -42,6 +48,11 @@ class TrialRecord:
         return self.path / "checkpoints"
 
     @property
+    def log(self) -> Path:
+        """What its processes said, over all attempts."""
+        return self.path / LOG
+
+    @property
     def finished(self) -> bool:
         return (self.bridge / METRICS).is_file()
 
@@ -50,30 +61,60 @@ class TrialRecord:
         """Whether there is something to resume from."""
         return self.checkpoints.is_dir()
 
+    def begin(self, facts: dict[str, Any]) -> None:
+        """Notes what the trial is before it is started, and takes old notes of its end back."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        sweep_up(self.path)
+        for name in (FAILURE, STOP):
+            (self.path / name).unlink(missing_ok=True)
+        write_json(self.path / TRIAL, facts)
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What `begin` noted; None for a trial that was never started."""
+        return _read(self.path / TRIAL)
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """Step, steps, val metrics, host and time, as its first worker last noted them."""
+        return _read(self.path / PROGRESS)
+
+    def note_progress(self, facts: dict[str, Any]) -> None:
+        write_json(self.path / PROGRESS, facts)
+
     @property
     def failure(self) -> str | None:
         """Why the trial cannot be finished as it is, if it has said so."""
-        path = self.path / FAILURE
-        return str(json.loads(path.read_text())["reason"]) if path.is_file() else None
+        note = _read(self.path / FAILURE)
+        return str(note["reason"]) if note else None
 
     def fail(self, reason: str) -> None:
-        """Notes why the trial cannot be finished: trying again would end the same."""
+        """Notes why the trial could not be finished."""
         write_json(self.path / FAILURE, {"reason": reason})
 
     @property
     def stop(self) -> dict[str, Any] | None:
-        """Why, at which step and with which value of a search the trial was told to stop."""
-        path = self.path / STOP
-        return dict(json.loads(path.read_text())) if path.is_file() else None
+        """Why the trial was told to stop; by a search, also at which step and with which value."""
+        return _read(self.path / STOP)
 
-    def tell_to_stop(self, reason: str, step: int, value: float) -> None:
-        """Asks the trial to end after the epoch it is in."""
+    def tell_to_stop(
+        self, reason: str, step: int | None = None, value: float | None = None
+    ) -> None:
+        """Asks the trial to end at its next validation."""
         write_json(self.path / STOP, {"reason": reason, "step": step, "value": value})
 
-    def try_again(self) -> None:
-        """Takes the notes of a failure or a stop back."""
-        for name in (FAILURE, STOP):
-            (self.path / name).unlink(missing_ok=True)
+    def rungs(self, study: str) -> dict[int, Rung]:
+        """The trial's rungs in a study that can stop it, by step."""
+        found = _read(self._rungs(study)) or {}
+        return {int(step): Rung(**rung) for step, rung in found.items()}
+
+    def note_rung(self, study: str, step: int, rung: Rung) -> None:
+        """Keeps a rung; the trial waits there until it is written."""
+        rungs = {**self.rungs(study), step: rung}
+        write_json(self._rungs(study), {str(at): asdict(rung) for at, rung in rungs.items()})
+
+    def _rungs(self, study: str) -> Path:
+        return self.path / "rungs" / f"{study}.json"
 
     def metrics(self) -> dict[str, float]:
         """The final metrics of a finished trial."""
@@ -87,8 +128,8 @@ class TrialRecord:
 
     def run_id(self, sweep: str) -> str | None:
         """The finished MLflow run of this trial in a sweep, if it has one."""
-        path = self.path / "runs" / f"{sweep}.json"
-        return str(json.loads(path.read_text())["run_id"]) if path.is_file() else None
+        note = _read(self.path / "runs" / f"{sweep}.json")
+        return str(note["run_id"]) if note else None
 
     def record_run(self, sweep: str, run_id: str) -> None:
         """Notes that a sweep's MLflow run tells all of this finished trial."""
@@ -100,6 +141,14 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """Where successive halving compares a trial with those that were there before it."""
+
+    value: float
+    goes_on: bool
+
+
+@dataclass(frozen=True)
 class SweepRecord:
     """A sweep as it was last asked for."""
 
@@ -108,6 +157,8 @@ class SweepRecord:
     store: str
     trials: list[dict[str, Any]]
     """One a trial: signature, label, and the resolved trial."""
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    """The same of trials that an earlier spec asked for; ``pruned`` where MLflow says so."""
 
 
 class Ledger:
@@ -135,7 +186,36 @@ class Ledger:
         return self.output / "trained" / f"{training}.json"
 
     def record_sweep(self, record: SweepRecord) -> None:
-        write_json(self._sweep(record.name), asdict(record))
+        """Keeps a sweep as it is asked for now, and what an earlier spec asked for beyond it."""
+        asked = {entry["signature"] for entry in record.trials}
+        before = _read(self._sweep(record.name)) or {"trials": [], "dropped": []}
+        earlier = {e["signature"]: e for e in (*before["trials"], *before.get("dropped", ()))}
+        earlier |= {entry["signature"]: entry for entry in record.dropped}
+        dropped = [entry for signature, entry in earlier.items() if signature not in asked]
+        write_json(self._sweep(record.name), {**asdict(record), "dropped": dropped})
+
+    def sweeps(self) -> list[str]:
+        """The names of all sweeps, the one asked for last first."""
+        files = (self.output / "sweeps").glob("*.json")
+        return [file.stem for file in sorted(files, key=lambda f: -f.stat().st_mtime)]
+
+    def find(self, start: str) -> TrialRecord:
+        """The trial whose signature starts so.
+
+        Raises:
+            UserError: where there is none, or more than one.
+        """
+        trials = self.output / "trials"
+        known = sorted(entry.name for entry in trials.iterdir()) if trials.is_dir() else []
+        matching = [name for name in known if start and name.startswith(start)]
+        if len(matching) == 1:
+            return self.trial(matching[0])
+        if matching:
+            raise UserError(f"signature {start!r} is that of {', '.join(matching)}; give one whole")
+        raise UserError(
+            f"signature {start!r} is no trial's in {self.output}; "
+            "list them with: diffgap status --output DIR"
+        )
 
     def sweep(self, name: str) -> SweepRecord:
         """A recorded sweep; UserError names the ones there are."""
@@ -148,3 +228,12 @@ class Ledger:
 
     def _sweep(self, name: str) -> Path:
         return self.output / "sweeps" / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A note's content; None where there is none."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return content

@@ -1,13 +1,23 @@
-"""Where a result comes from: the code's git commit and the packages it ran with."""
+"""Where a result comes from: the code's git commit and changes, packages and hardware."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from diffgap.secrets import redact
+
 PACKAGES = ("diffgap", "torch", "ray", "deepspeed", "mlflow", "numpy", "pyarrow", "safetensors")
+
+
+CODE_DIFF = "code.diff"
+"""In a bridge checkpoint: how the package differed from its commit; empty where it did not."""
+
+LONGEST_DIFF = 1_000_000
+"""Characters of a difference that are kept."""
 
 
 @cache
@@ -16,18 +26,37 @@ def git_commit() -> str:
 
     ``unknown`` where the package was installed without a checkout, or git is missing.
     """
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "unknown"
+
+
+@cache
+def code_diff() -> str:
+    """What has changed in the package since its commit, without secrets."""
+    return redact(_git("diff", "HEAD", "--", ".") or "")[:LONGEST_DIFF]
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the package's directory; None where it cannot."""
     try:
         done = subprocess.run(
-            [*command, "--abbrev=40", "--exclude=*"],
+            ["git", "-C", str(Path(__file__).parent), *arguments],
             capture_output=True,
             text=True,
             timeout=10,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return None
     return done.stdout.strip()
+
+
+def hardware() -> str:
+    """What this process computes on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
 
 
 def package_versions() -> dict[str, str]:

@@ -6,9 +6,12 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
 from typing import Any
+
+from diffgap.ray_guard import RayGuard, end_marked
 
 WORKER_ENVIRONMENT = {
     # Ray Train polls its workers every 2 s otherwise: 4 s lost at the end of every trial.
@@ -25,16 +28,32 @@ LOCAL_ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ side writes over people's screens
     "RAY_DEDUP_LOGS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the sweep has its own, and ends Tune by SIGUSR1
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+WATCH_S = 1.0
+"""Between two looks at a local Ray's own processes."""
+
+CORE = ("raylet", "gcs_server")
+"""Processes without which a Ray is none."""
+
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[None]:
+def cluster(
+    address: str | None, *, verbose: bool = False, on_loss: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Ray, for as long as the block lasts.
 
     Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which listens on
-    loopback only and ends with the block. Within another such block it is that block's Ray.
+    loopback only and ends with the block, or with this process. Within another such block it is
+    that block's Ray.
+
+    Args:
+        address: of the cluster to join.
+        verbose: show what Ray and its workers say.
+        on_loss: called from another thread, once nothing is left of a local Ray one of whose own
+            processes died; this process cannot go on with it. Gets what died.
     """
     import ray
 
@@ -42,18 +61,44 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
         return
     os.environ.update({**LOCAL_ENVIRONMENT, **WORKER_ENVIRONMENT})
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    with _standard_error_held():
+    level = logging.INFO if verbose else logging.ERROR
+    talk: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
+    logging.getLogger("ray").setLevel(level)
+    with ExitStack() as stack:
         if address or os.environ.get("RAY_ADDRESS"):
             runtime = {"env_vars": WORKER_ENVIRONMENT}
-            ray.init(address=address or "auto", runtime_env=runtime, **quiet)
+            with _standard_error_held():
+                ray.init(address=address or "auto", runtime_env=runtime, **talk)
+            stack.callback(ray.shutdown)
         else:
-            ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+            guard = stack.enter_context(RayGuard())
+            with _standard_error_held():
+                ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
+            stack.callback(ray.shutdown)
+            if on_loss:
+                stack.enter_context(_watched(guard, on_loss))
+        yield
+
+
+@contextmanager
+def _watched(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
+    """Looks every second whether the local Ray's own processes are alive."""
+    from ray._private.worker import _global_node
+
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_S):
+            dead = [kind for kind, _ in _global_node.dead_processes() if kind in CORE]
+            if dead and not over.is_set():
+                end_marked(guard.mark)
+                on_loss(", ".join(dead))
+
+    Thread(target=watch, name="ray watch", daemon=True).start()
     try:
         yield
     finally:
-        ray.shutdown()
+        over.set()
 
 
 @contextmanager

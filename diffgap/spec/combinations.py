@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from diffgap.spec.document import Key
-from diffgap.spec.sweep import SweepSpec
-from diffgap.spec.trial import Trial
+from diffgap.spec.sweep import Scheduler, Search, SweepSpec
+from diffgap.spec.trial import TUNABLE, Trial
+
+Problems = Iterator[tuple[tuple[Key, ...], str]]
+"""Paths of the fields that do not go together, and what to do."""
 
 
-def combinations(spec: SweepSpec) -> Iterator[tuple[tuple[Key, ...], str]]:
+def combinations(spec: SweepSpec) -> Problems:
     """Fields that are right alone and wrong together: their paths, and what to do."""
     resources = spec.resources
     gpus: Key = ("resources", "gpus_per_worker")
@@ -46,29 +49,55 @@ def combinations(spec: SweepSpec) -> Iterator[tuple[tuple[Key, ...], str]]:
                 yield (*(at(field) for field in fields), workers), problem
 
 
-def _search_combinations(spec: SweepSpec) -> Iterator[tuple[tuple[Key, ...], str]]:
+def _search_combinations(spec: SweepSpec) -> Problems:
     if spec.scheduler and not spec.search:
         yield (("scheduler",),), "has no search to schedule; add search:, or take it out"
     if not spec.search:
         return
-    if spec.axes:
-        yield (("axes",),), "would be crossed with a search; move them into search.space"
-    if len(spec.seed_list) > 1:
-        yield (
-            (("seeds",),),
-            f"{len(spec.seed_list)} seeds in a search; use 1, and the winner in a sweep with more",
-        )
-    scheduler, steps = spec.scheduler, spec.trial.train.steps
-    if scheduler and scheduler.min_steps >= steps and "train.steps" not in spec.search.space:
+    for field in set(spec.axes) & set(spec.search.space):
+        yield ((("axes", field),), "is searched as well; keep it in axes or in search.space")
+    if spec.scheduler:
+        check = _asha if spec.scheduler.kind == "asha" else _pbt
+        yield from check(spec, spec.search, spec.scheduler)
+
+
+def _asha(spec: SweepSpec, search: Search, scheduler: Scheduler) -> Problems:
+    steps = spec.trial.train.steps
+    if scheduler.min_steps >= steps and "train.steps" not in search.space:
         yield (
             (("scheduler", "min_steps"),),
             f"{scheduler.min_steps} is past the last of {steps} steps; use {max(1, steps // 3)}",
         )
 
 
-def _method_combinations(
-    spec: SweepSpec, at: Callable[[str], Key]
-) -> Iterator[tuple[tuple[Key, ...], str]]:
+def _pbt(spec: SweepSpec, search: Search, scheduler: Scheduler) -> Problems:
+    train, interval = spec.trial.train, scheduler.interval
+    at: Key = ("scheduler", "interval")
+    if interval % train.epoch_steps:
+        yield (
+            (at, ("trial", "train", "epoch_steps")),
+            f"{interval} is not a multiple of train.epoch_steps {train.epoch_steps}, after which "
+            f"trials are compared; use {train.epoch_steps}",
+        )
+    if interval >= train.steps:
+        yield ((at,), f"{interval} is past the last of {train.steps} steps; use a quarter of them")
+    if search.trials < 2:
+        yield ((("search", "trials"),), "1 is no population; use 8")
+    if len(spec.seed_list) > 1:
+        yield (
+            (("seeds",),),
+            f"{len(spec.seed_list)} seeds of one population; use 1, and sweep the winner with more",
+        )
+    for field in search.space:
+        if field not in TUNABLE:
+            yield (
+                (("search", "space", field),),
+                "cannot change while a trial trains, as pbt wants it; use asha, or one of "
+                + ", ".join(TUNABLE),
+            )
+
+
+def _method_combinations(spec: SweepSpec, at: Callable[[str], Key]) -> Problems:
     """Methods decide on CDM and BST themselves; only DiffGAP leaves them open."""
     methods = spec.axes.get("method", [spec.trial.method])
     others = [method for method in methods if method != "diffgap"]

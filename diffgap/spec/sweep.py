@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from diffgap.spec.blocks import Model, NonNegative, Positive
 from diffgap.spec.trial import Split, Task, Trial, TrialSpec
+from diffgap.spec.trial import with_values as with_values
 
 
 class Resources(Model):
@@ -42,6 +44,21 @@ class Dimension(Model):
     """Draw the logarithm evenly."""
     choices: tuple[Any, ...] | None = None
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value lies in it."""
+        if self.choices is not None:
+            return value in self.choices
+        return self.low is not None and self.high is not None and self.low <= value <= self.high
+
+    @property
+    def size(self) -> float:
+        """How many values it has."""
+        if self.choices is not None:
+            return len(self.choices)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return self.high - self.low + 1
+        return math.inf
+
     @field_validator("choices", mode="before")
     @classmethod
     def _from_list(cls, value: Any) -> Any:
@@ -49,11 +66,16 @@ class Dimension(Model):
 
 
 class Search(Model):
-    """Looks for the trial that is best on val, instead of crossing axes."""
+    """Looks for the trial that is best on val; with axes, in each of their points by itself.
+
+    A suggestion that its first seed speaks for is tried with the other seeds too, and counts by
+    their mean. The best of each point is then evaluated on test.
+    """
 
     kind: Literal["optuna", "random"] = "optuna"
     """optuna is its tree-structured Parzen estimator, multivariate."""
     trials: Annotated[int, Field(ge=1, le=100_000)] = 40
+    """Suggestions tried, in each point of the axes; of PBT, the size of its population."""
     metric: Literal["R1", "R5", "R10", "mAP10"] = "R5"
     """What is maximised: the mean of both directions on val."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -64,12 +86,26 @@ class Search(Model):
 class Scheduler(Model):
     """Ends trials that fall behind, so that the rest get their time."""
 
-    kind: Literal["asha"] = "asha"
-    """Asynchronous successive halving."""
+    kind: Literal["asha", "pbt"] = "asha"
+    """Asynchronous successive halving, or population-based training."""
     min_steps: Annotated[int, Field(ge=1)] = 500
-    """Optimiser steps before a trial may be ended; later rungs are `reduction` times as far."""
+    """Of `asha`: optimiser steps before a trial may be ended; later rungs are `reduction` times as
+    far."""
     reduction: Annotated[int, Field(ge=2, le=16)] = 3
-    """One trial of so many goes on from each rung."""
+    """Of `asha`: one trial of so many goes on from each rung."""
+    interval: Annotated[int, Field(ge=1)] = 500
+    """Of `pbt`: optimiser steps from one generation to the next; epochs must end there."""
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """Of `pbt`: share of the population that is replaced by changed copies of the best."""
+
+    def rungs(self, steps: int, epoch: int) -> tuple[int, ...]:
+        """The validations of a trial at which successive halving may end it."""
+        found: list[int] = []
+        at = self.min_steps
+        while at < steps:
+            found.append(math.ceil(at / epoch) * epoch)
+            at *= self.reduction
+        return tuple(dict.fromkeys(step for step in found if step < steps))
 
 
 class SweepSpec(Model):
@@ -95,6 +131,9 @@ class SweepSpec(Model):
     """How many seeds, counted from 0, or a list of them."""
     search: Search | None = None
     scheduler: Scheduler | None = None
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a trial is tried again, from its latest checkpoint, after a lost worker, node or
+    connection."""
     resources: Resources = Resources()
     report: Report = Report()
 
@@ -109,7 +148,7 @@ class SweepSpec(Model):
         return idle and any(trial.trains for _, trial in self.points())
 
     def trials(self) -> list[Trial]:
-        """The cross product of the axes, seeds innermost; one trial where it is searched."""
+        """The cross product of the axes, seeds innermost; a search starts from each of them."""
         return [trial for _, trial in self.points()]
 
     def points(self) -> Iterator[tuple[dict[str, Any], Trial]]:
@@ -121,19 +160,10 @@ class SweepSpec(Model):
                 yield point, first.model_copy(update={"seed": seed})
 
     def trial_at(self, values: dict[str, Any], seed: int) -> Trial:
-        """The trial with these values of its fields."""
+        """The trial with these values of its fields; those of a search are scored on val."""
         tree = with_values(self.trial.model_dump(), values)
         split = "val" if self.search else self.split
         return Trial.model_validate({**tree, "task": self.task, "split": split, "seed": seed})
-
-
-def with_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a nested mapping with the fields at some dotted paths replaced."""
-    copy = dict(tree)
-    for path, value in values.items():
-        head, _, rest = path.partition(".")
-        copy[head] = with_values(copy.get(head, {}), {rest: value}) if rest else value
-    return copy
 
 
 def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:

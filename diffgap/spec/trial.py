@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from diffgap.spec.blocks import (
     BST,
@@ -78,6 +78,25 @@ class TrialSpec(Model):
     diffusion_link: DiffusionLink = DiffusionLink()
 
 
+TUNABLE = (
+    "train.lr",
+    "train.weight_decay",
+    "bst.fraction",
+    *(f"loss.{name}" for name in Loss.model_fields),
+    *(f"cdm.t_sampler.{name}" for name in ("power", "mean", "std")),
+    *(f"cdm.weight.{name}" for name in ("gamma", "bias")),
+)
+"""Fields that may change while a trial trains."""
+
+
+class Change(Model):
+    """New values of a trial's fields, from a step on."""
+
+    step: Annotated[int, Field(ge=1)]
+    values: dict[str, Any]
+    """By dotted path, of `TUNABLE` fields."""
+
+
 class Trial(TrialSpec):
     """One experiment, fully resolved: with its store's fingerprint it decides the signature.
 
@@ -90,6 +109,20 @@ class Trial(TrialSpec):
     split: Split = "test"
     """The split that the trained bridge is evaluated on."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    changes: tuple[Change, ...] = ()
+    """What population-based training has changed on the way, in the order of the steps."""
+
+    @field_validator("changes", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    def at(self, step: int) -> Trial:
+        """The trial with the values that its fields have from a step on."""
+        values = {}
+        for change in self.changes:
+            values.update(change.values if change.step <= step else {})
+        return Trial.model_validate(with_values(self.model_dump(), values))
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -158,3 +191,12 @@ class Trial(TrialSpec):
 
 
 DEFAULTS = TrialSpec()
+
+
+def with_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a nested mapping with the fields at some dotted paths replaced."""
+    copy = dict(tree)
+    for path, value in values.items():
+        head, _, rest = path.partition(".")
+        copy[head] = with_values(copy.get(head, {}), {rest: value}) if rest else value
+    return copy

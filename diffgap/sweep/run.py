@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from diffgap.ledger import Ledger
-from diffgap.spec import Resources
+from diffgap.running import Running
+from diffgap.sweep.display import SweepDisplay
+from diffgap.sweep.kinds import Kind, kind_of
 from diffgap.sweep.plan import Plan, PlannedTrial
 
 if TYPE_CHECKING:
     from diffgap.sweep.placement import Placement
-    from diffgap.sweep.runner import Outcome
+    from diffgap.sweep.telling import Telling
 
 INTERRUPTED = "interrupted; the same command continues"
+MLFLOW = "MLflow"
+"""Stands for a trial's label where it is MLflow that does not know all."""
 
 
-def run_sweep(
-    plan: Plan, ledger: Ledger, console: Console, *, address: str | None = None, fresh: bool = False
-) -> dict[str, str]:
+@dataclass(frozen=True)
+class Wishes:
+    """How a sweep is to be run."""
+
+    address: str | None = None
+    """The Ray cluster to join; else RAY_ADDRESS, else a local Ray."""
+    fresh: bool = False
+    """Forget earlier results of these trials first."""
+    prune: bool = False
+    """Mark in MLflow what an edited spec no longer asks for."""
+    max_concurrent: int | None = None
+    """The most trials in flight at once."""
+    verbose: bool = False
+    """Show what Ray and its workers say."""
+    quiet: bool = False
+    """Show nothing on the way."""
+    on_loss: Callable[[str], None] | None = None
+    """Called when a local Ray is lost; see `ray_cluster.cluster`."""
+
+
+def run_sweep(plan: Plan, ledger: Ledger, console: Console, wishes: Wishes) -> dict[str, str]:
     """Runs what is missing of a plan and brings MLflow up to date.
 
     A trial that any sweep has finished is not repeated; where this sweep has no MLflow run of it
@@ -32,105 +54,142 @@ def run_sweep(
         plan: what is wanted.
         ledger: what is done.
         console: for people.
-        address: the Ray cluster to join; else RAY_ADDRESS, else a local Ray.
-        fresh: forget earlier results of these trials first.
+        wishes: how to go about it.
 
     Returns:
         The trials without a result, with the reason of each, by label.
 
     Raises:
-        UserError: where not one trial fits the cluster; then nothing has been written.
+        UserError: where not one trial fits the cluster, MLflow cannot be had, or another process
+            runs the sweep; then no trial has been started or forgotten.
     """
-    if plan.spec.search:
-        return _run_search(plan, ledger, console, address, fresh)
-    missing = list(plan.trials) if fresh else plan.missing(ledger)
-    with ExitStack() as stack:
-        placement = None
-        if missing:
-            placement = stack.enter_context(_ray(plan.spec.resources, console, address))
-            console.print(f"{len(missing)} of {len(plan.trials)} trials to run, {placement}.")
-        if fresh:
-            for planned in missing:
-                ledger.trial(planned.signature).forget()
-        ledger.record_sweep(plan.record())
-        untold = [
-            planned
-            for planned in plan.trials
-            if planned not in missing and not ledger.trial(planned.signature).run_id(plan.spec.name)
-        ]
-        return _run(plan, ledger, console, placement, untold, fresh) if missing or untold else {}
+    with Running(ledger.output, plan.spec.name) as running:
+        return _Run(plan, ledger, console, wishes, running).carry_out()
 
 
-@contextmanager
-def _ray(resources: Resources, console: Console, address: str | None) -> Iterator[Placement]:
-    """Ray, and how the trials lie on it."""
-    from diffgap.ray_cluster import cluster
-    from diffgap.sweep.placement import place
+@dataclass
+class _Run:
+    """One run of a sweep."""
 
-    console.print("Starting Ray ...", style="dim")
-    with cluster(address):
-        placement = place(resources)
-        if resources.gpus_per_worker and not placement.gpus:
-            console.print("No GPU in this cluster: trials run on CPUs.", style="yellow")
-        yield placement
+    plan: Plan
+    ledger: Ledger
+    console: Console
+    wishes: Wishes
+    running: Running
+
+    def carry_out(self) -> dict[str, str]:
+        kind = kind_of(self.plan, self.ledger)
+        left = kind.total if self.wishes.fresh else len(kind.missing) + kind.new
+        untold = self._untold(kind)
+        if not (left or untold or self.wishes.prune or self.running.was_cut_short):
+            self._record(kind)
+            return {}
+        failed: dict[str, str] = {}
+        with self._placed(left) as placement, self._telling() as telling:
+            self.running.beat({}, force=True)
+            if self.wishes.fresh:
+                self._begin_anew(kind, telling)
+            self._record(kind)
+            self._prune(telling)
+            for planned in untold:
+                telling.finish(planned)
+            if placement:
+                self.console.print(f"{left} of {kind.total} trials to run, {placement}.")
+                failed = self._go(kind, telling, placement, left)
+            without = dict.fromkeys((p.signature for p in kind.missing), INTERRUPTED) | failed
+            for signature in without.keys() - failed.keys():
+                telling.kill(signature)
+            telling.status = _status(failed, without)
+        self._record(kind)
+        return self._by_label(kind, without, telling)
+
+    def _go(self, kind: Kind, telling: Telling, placement: Placement, left: int) -> dict[str, str]:
+        """Runs what is missing; returns what failed, with the reasons, by signature."""
+        from diffgap.sweep.runner import Stage
+
+        with SweepDisplay(self.console, kind.total, left, quiet=self.wishes.quiet) as show:
+            stage = Stage(
+                self.plan,
+                self.ledger,
+                telling,
+                self.running,
+                placement,
+                show,
+                verbose=self.wishes.verbose,
+            )
+            kind.go(stage, lambda: self._record(kind))
+        return stage.failed
+
+    @contextmanager
+    def _placed(self, left: int) -> Iterator[Placement | None]:
+        """Ray, and how trials lie on it; nothing where none is left."""
+        if not left:
+            yield None
+            return
+        from diffgap.ray_cluster import cluster
+        from diffgap.sweep.placement import place
+
+        wishes, resources = self.wishes, self.plan.spec.resources
+        self.console.print("Starting Ray ...", style="dim")
+        with cluster(wishes.address, verbose=wishes.verbose, on_loss=wishes.on_loss):
+            placement = place(resources, wishes.max_concurrent)
+            if resources.gpus_per_worker and not placement.gpus:
+                said = "No GPU in this cluster: trials run on CPUs."
+                self.console.print(said, style="yellow")
+            yield placement
+
+    def _telling(self) -> Telling:
+        from diffgap.sweep.telling import Telling
+
+        return Telling(self.plan, self.ledger, self.console)
+
+    def _begin_anew(self, kind: Kind, telling: Telling) -> None:
+        for planned in kind.trials:
+            telling.set_aside(planned.signature)
+        kind.forget()
+
+    def _prune(self, telling: Telling) -> None:
+        """Marks what an earlier spec asked for, if that is wished."""
+        record = self.ledger.sweep(self.plan.spec.name)
+        dropped = [entry for entry in record.dropped if not entry.get("pruned")]
+        if not dropped:
+            return
+        if not self.wishes.prune:
+            said = f"{len(dropped)} trials of an earlier spec are no longer asked for; "
+            self.console.print(f"{said}--prune marks them in MLflow.", style="dim")
+            return
+        for entry in dropped:
+            telling.prune(entry["signature"])
+        self.console.print(f"{len(dropped)} trials of an earlier spec are marked as pruned.")
+        pruned = [{**entry, "pruned": True} for entry in record.dropped]
+        self.ledger.record_sweep(replace(record, dropped=pruned))
+
+    def _record(self, kind: Kind) -> None:
+        """Keeps the sweep as it is now, with the trials that are known."""
+        record = replace(self.plan, trials=tuple(kind.trials)).record()
+        finals = [{**planned.entry(), "final": True} for planned in kind.finals]
+        self.ledger.record_sweep(replace(record, trials=[*record.trials, *finals]))
+
+    def _untold(self, kind: Kind) -> list[PlannedTrial]:
+        """Finished trials of which this sweep has no whole MLflow run."""
+        if self.wishes.fresh:
+            return []
+        name = self.plan.spec.name
+        done = [planned for planned in kind.wanted if kind.finished(planned)]
+        return [p for p in done if not self.ledger.trial(p.signature).run_id(name)]
+
+    def _by_label(self, kind: Kind, without: dict[str, str], telling: Telling) -> dict[str, str]:
+        """What is left without a result, as people know it; and what MLflow does not know."""
+        self.running.clean = not telling.problem
+        labels = {planned.signature: planned.label for planned in (*kind.trials, *kind.finals)}
+        named = {labels[signature]: why for signature, why in without.items()}
+        return named | ({MLFLOW: telling.problem} if telling.problem else {})
 
 
-def _run(
-    plan: Plan,
-    ledger: Ledger,
-    console: Console,
-    placement: Placement | None,
-    untold: list[PlannedTrial],
-    fresh: bool,
-) -> dict[str, str]:
-    """Tells MLflow what it has not heard, and runs the rest where there is a Ray to run it on."""
-    from diffgap.sweep.display import SweepDisplay
-    from diffgap.sweep.runner import Outcome, finish_run, open_tracker, run_missing
+def _status(failed: dict[str, str], without: dict[str, str]) -> str:
+    """What the sweep's own run ends as."""
+    from diffgap.tracking import FAILED, FINISHED, KILLED
 
-    with open_tracker(plan, ledger, fresh) as tracker:
-        for planned in untold:
-            finish_run(ledger, tracker, planned)
-        outcome = Outcome()
-        if placement:
-            missing = plan.missing(ledger)
-            with SweepDisplay(console, len(plan.trials), len(missing)) as display:
-                outcome = run_missing(plan, ledger, tracker, placement, display)
-        tracker.status = outcome.status
-    return _without(outcome, {planned.signature: planned.label for planned in plan.trials})
-
-
-def _run_search(
-    plan: Plan, ledger: Ledger, console: Console, address: str | None, fresh: bool
-) -> dict[str, str]:
-    """Runs what is left of a search; with nothing left, Ray is not even started."""
-    from diffgap.sweep.search import Study
-
-    search = plan.spec.search
-    assert search
-    study = Study(plan, ledger)
-    if fresh:
-        study.forget()
-        study = Study(plan, ledger)
-    left = len(study.open) + study.left
-    ledger.record_sweep(replace(plan, trials=tuple(study.seen.values())).record())
-    if not left:
-        return {}
-    with _ray(plan.spec.resources, console, address) as placement:
-        console.print(f"{left} of {search.trials} trials to run, {placement}.")
-        from diffgap.sweep.display import SweepDisplay
-        from diffgap.sweep.runner import open_tracker, run_search
-
-        with (
-            open_tracker(plan, ledger, fresh=False) as tracker,
-            SweepDisplay(console, search.trials, left) as display,
-        ):
-            outcome = run_search(study, tracker, placement, display)
-            tracker.status = outcome.status
-    trials = ledger.sweep(plan.spec.name).trials
-    return _without(outcome, {entry["signature"]: entry["label"] for entry in trials})
-
-
-def _without(outcome: Outcome, labels: dict[str, str]) -> dict[str, str]:
-    """The trials without a result, with the reason of each, by label."""
-    reasons = dict.fromkeys(outcome.unfinished, INTERRUPTED) | outcome.failed
-    return {labels[signature]: why for signature, why in reasons.items()}
+    if failed:
+        return FAILED
+    return KILLED if without else FINISHED

@@ -1,15 +1,17 @@
-"""Runs what is missing of a plan: Ray Tune schedules, each trial is a Ray Train job.
+"""Runs trials: Ray Tune schedules, each trial is a Ray Train job.
 
-Ray's own state is never needed to go on: the ledger says what is finished, and Ray Train finds
-the checkpoints of what is not.
+Ray's own state is never needed to go on: the ledger says what is finished, and has the checkpoints
+of what is not.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from dataclasses import dataclass, field, replace
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,231 +20,177 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from diffgap.ledger import Ledger
-from diffgap.provenance import git_commit
-from diffgap.spec import flatten
+from diffgap.running import Running
+from diffgap.secrets import redact
 from diffgap.sweep.display import SweepDisplay
-from diffgap.sweep.placement import Placement
+from diffgap.sweep.placement import Placement, free_forsaken_groups
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.sweep.search import Study
+from diffgap.sweep.telling import Telling
 from diffgap.sweep.worker import HISTORY_KEY, JOB, STEP_KEY, drive
-from diffgap.tracking import FAILED, FINISHED, KILLED, Tracker
+
+LEAKS_S = 2.0
+"""Between two looks for resources that killed trials still hold."""
+
+CANCELLED = "cancelled"
+"""Why trials stop whose sweep was cancelled."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a scheduler wants of a trial beyond its spec."""
+
+    study: str = ""
+    rungs: tuple[int, ...] = ()
+    """Steps at which it waits for the study's verdict."""
+    until: int | None = None
+    """The step at which it pauses."""
 
 
 @dataclass
-class Outcome:
-    """How a sweep ended."""
+class Stage:
+    """Everything that the trials of one sweep are run with."""
 
+    plan: Plan
+    ledger: Ledger
+    telling: Telling
+    running: Running
+    placement: Placement
+    show: SweepDisplay
+    verbose: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     """Reason, by signature."""
-    unfinished: list[str] = field(default_factory=list)
-    """Signatures of trials that were interrupted or never started."""
 
-    @property
-    def status(self) -> str:
-        """The parent run's status."""
-        if self.failed:
-            return FAILED
-        return KILLED if self.unfinished else FINISHED
+    def ended(self, planned: PlannedTrial) -> bool:
+        """Whether there is nothing more to do for a trial in this run."""
+        record = self.ledger.trial(planned.signature)
+        return record.finished or planned.signature in self.failed
 
 
 class Observer(tune.Callback):
     """Hears of every trial in the main process, and passes it on to MLflow and the display."""
 
-    def __init__(self, ledger: Ledger, tracker: Tracker, show: SweepDisplay) -> None:
-        self.ledger, self.tracker, self.show = ledger, tracker, show
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
         self.planned: dict[str, PlannedTrial] = {}
-        self.failed: dict[str, str] = {}
-        self.study: Study | None = None
-        """Of a search: it hears of every validation too."""
+        self._looked = 0.0
+        self._cancelled = False
 
-    def expect(self, planned: PlannedTrial) -> None:
-        """Makes a trial known before Tune starts it."""
+    def expect(self, planned: PlannedTrial) -> bool:
+        """Makes a trial known before Tune starts it; False where another sweep runs it."""
+        stage = self.stage
         self.planned[planned.signature] = planned
-        self.show.add(planned)
+        stage.show.add(planned)
+        record = stage.ledger.trial(planned.signature)
+        if not stage.running.claim(record):
+            return False
+        spec, store = stage.plan.spec, redact(stage.plan.store)
+        facts = {"store": store, "fingerprint": stage.plan.fingerprint, "sweep": spec.name}
+        record.begin({**planned.entry(), **facts})
+        return True
+
+    def on_report(self, planned: PlannedTrial, points: Sequence[dict[str, Any]]) -> None:
+        """Hears what a trial has reported; for those who schedule."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks with its state, which is not used again."""
         return {}
 
+    def on_step_begin(self, iteration: int, trials: list, **_: Any) -> None:
+        self.stage.running.beat(self.stage.show.counts())
+        if self.stage.running.cancelled and not self._cancelled:
+            self._cancelled = True
+            for signature in self.planned:
+                self.stage.ledger.trial(signature).tell_to_stop(CANCELLED)
+        if time.monotonic() - self._looked > LEAKS_S:
+            self._looked = time.monotonic()
+            free_forsaken_groups()
+
     def on_trial_start(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
         planned = self._planned(trial)
-        start_run(self.tracker, planned)
-        self.show.started(planned.signature)
+        self.stage.telling.start(planned)
+        self.stage.show.started(planned.signature)
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: TuneTrial, result: dict[str, Any], **_: Any
     ) -> None:
         if HISTORY_KEY not in result:
             return  # the empty result that ends a trainable
-        planned = self._planned(trial)
-        latest = result[HISTORY_KEY][-1]["metrics"]
-        self.tracker.log(planned.signature, result[HISTORY_KEY])
-        self.show.progress(planned.signature, result[STEP_KEY], latest)
-        if self.study:
-            self.study.report(planned.signature, result[STEP_KEY], latest)
+        planned, points = self._planned(trial), result[HISTORY_KEY]
+        self.stage.telling.log(planned.signature, points)
+        if points:
+            self.stage.show.progress(planned.signature, result[STEP_KEY], points[-1]["metrics"])
+        self.on_report(planned, points)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
         planned = self._planned(trial)
-        record = self.ledger.trial(planned.signature)
+        record = self.stage.ledger.trial(planned.signature)
         if record.finished:
-            finish_run(self.ledger, self.tracker, planned)
-            self.show.finished(planned.signature)
+            self.stage.telling.finish(planned)
+            self.stage.show.finished(planned.signature)
+        elif record.failure:
+            self._failed(planned.signature, record.failure)
         elif record.stop:
-            self.tracker.kill(planned.signature, record.stop["reason"])
-            self.show.stopped(planned.signature, record.stop["reason"])
+            self.stage.telling.kill(planned.signature, record.stop["reason"])
+            self.stage.show.stopped(planned.signature, record.stop["reason"])
+        else:
+            self.stage.show.paused(planned.signature)
 
     def on_trial_error(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
+        """The driver's own process is lost for good, or has an error of its own."""
         signature = self._planned(trial).signature
-        reason = self.ledger.trial(signature).failure or _reason(trial)
-        self.failed[signature] = reason
-        self.tracker.fail(signature, reason)
-        self.show.failed(signature, reason)
+        record = self.stage.ledger.trial(signature)
+        record.fail(record.failure or _reason(trial))
+        self._failed(signature, record.failure or "")
+
+    def _failed(self, signature: str, reason: str) -> None:
+        self.stage.failed[signature] = f"{reason} (log: {self.stage.ledger.trial(signature).log})"
+        self.stage.telling.fail(signature, reason)
+        self.stage.show.failed(signature, self.stage.failed[signature])
 
     def _planned(self, trial: TuneTrial) -> PlannedTrial:
         return self.planned[_signature_of(trial)]
 
 
 def _reason(trial: TuneTrial) -> str:
-    """The last line of a failed trial's traceback, and where all of it stands."""
+    """The last line of a failed driver's traceback."""
     if not trial.error_file:
-        return "failed without an error message"
+        return "its driver was lost, without an error message"
     lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    return f"{lines[-1].strip()} (all of it: {trial.error_file})"
+    return f"its driver: {redact(lines[-1].strip())}"
 
 
-def start_run(tracker: Tracker, planned: PlannedTrial) -> str:
-    """Opens the trial's MLflow run; fields that the trial has no use for are no parameters."""
-    idle = tuple(planned.trial.unused())
-    used = {n: value for n, value in flatten(planned.trial).items() if not n.startswith(idle)}
-    return tracker.start(planned.signature, planned.label, used)
+def run_trials(stage: Stage, trials: Iterable[PlannedTrial]) -> None:
+    """Runs trials to their ends, in waves where some score what others have trained."""
+    for wave in _waves(stage, list(trials)):
+        run_wave(stage, wave)
+        if not all(stage.ended(planned) for planned in wave):
+            return  # interrupted, or another sweep has some of them
 
 
-def finish_run(ledger: Ledger, tracker: Tracker, planned: PlannedTrial) -> None:
-    """Tells MLflow all of a finished trial, whatever it has heard of it before."""
-    record = ledger.trial(planned.signature)
-    run_id = start_run(tracker, planned)
-    tracker.log(planned.signature, record.history())
-    tracker.finish(planned.signature, record.metrics(), record.bridge)
-    record.record_run(tracker.sweep, run_id)
+def run_wave(stage: Stage, trials: Iterable[PlannedTrial], extra: Extra | None = None) -> None:
+    """Runs trials, as many at once as fit; returns normally where some failed, and on Ctrl-C."""
+    observer = Observer(stage)
+    claimed = [planned for planned in trials if observer.expect(planned)]
+    jobs = [job_of(stage, planned, extra or Extra()) for planned in claimed]
+    if jobs:
+        config = tune.TuneConfig(max_concurrent_trials=stage.placement.concurrent)
+        run_tune(stage, observer, config, {JOB: tune.grid_search(jobs)})
 
 
-def open_tracker(plan: Plan, ledger: Ledger, fresh: bool) -> Tracker:
-    """The tracker of a plan; creates database, experiment and parent run before any trial.
-
-    With `fresh` the trials' earlier runs are set aside, so that each gets a new one.
-    """
-    tags = {"diffgap.git_commit": git_commit(), "diffgap.store": plan.store}
-    tracker = Tracker(ledger.output, plan.spec.name, tags)
-    if fresh:
-        for planned in plan.trials:
-            tracker.set_aside(planned.signature)
-    return tracker
-
-
-def run_missing(
-    plan: Plan, ledger: Ledger, tracker: Tracker, placement: Placement, show: SweepDisplay
-) -> Outcome:
-    """Runs every trial of the plan that is not finished; Ray must be up.
-
-    Returns normally also where trials failed or Ctrl-C stopped the sweep: the outcome says so.
-    """
-    observer = Observer(ledger, tracker, show)
-    for number, wave in enumerate(_waves(plan, ledger)):
-        for planned in wave:
-            observer.expect(planned)
-        jobs = [_config(planned, plan, ledger, placement) for planned in wave]
-        config = tune.TuneConfig(max_concurrent_trials=placement.concurrent)
-        _tune(plan, ledger, observer, config, {JOB: tune.grid_search(jobs)}, number)
-        if any(not _ended(ledger, planned, observer) for planned in wave):
-            break  # interrupted
-    unfinished = [p.signature for p in plan.missing(ledger) if p.signature not in observer.failed]
-    for signature in unfinished:
-        tracker.kill(signature)
-    return Outcome(observer.failed, unfinished)
-
-
-def run_search(study: Study, tracker: Tracker, placement: Placement, show: SweepDisplay) -> Outcome:
-    """Runs what is left of a search; Ray must be up. Ends as `run_missing` does."""
-    plan, ledger = study.plan, study.ledger
-    observer = Observer(ledger, tracker, show)
-    observer.study = study
-
-    def job_of(planned: PlannedTrial) -> dict[str, Any]:
-        observer.expect(planned)
-        ledger.record_sweep(replace(plan, trials=tuple(study.seen.values())).record())
-        return _config(planned, plan, ledger, placement)
-
+def run_searcher(stage: Stage, observer: Observer, searcher: Searcher, most: int) -> None:
+    """Runs what a searcher suggests, `most` trials at the most."""
     config = tune.TuneConfig(
-        max_concurrent_trials=placement.concurrent,
-        num_samples=len(study.open) + study.left,
-        search_alg=StudySearcher(study, job_of),
+        max_concurrent_trials=stage.placement.concurrent, num_samples=most, search_alg=searcher
     )
-    _tune(plan, ledger, observer, config, {}, 0)
-    for signature in study.open:
-        tracker.kill(signature)
-    return Outcome(observer.failed, list(study.open))
+    run_tune(stage, observer, config, {})
 
 
-class StudySearcher(Searcher):
-    """Tune's side of a study: asks it for trials, tells it how they ended."""
-
-    def __init__(self, study: Study, job_of: Callable[[PlannedTrial], dict[str, Any]]) -> None:
-        super().__init__()
-        self._study, self._job_of = study, job_of
-        self._running: dict[str, str] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles searchers with its state; a study's own journal is what counts."""
-        return {}
-
-    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
-        return True
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        planned = self._study.next()
-        if planned is None:
-            return str(Searcher.FINISHED)
-        self._running[trial_id] = planned.signature
-        return {JOB: self._job_of(planned)}
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        if signature := self._running.pop(trial_id, None):
-            self._study.finish(signature)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
-
-
-def _waves(plan: Plan, ledger: Ledger) -> list[list[PlannedTrial]]:
-    """What is missing, the costly first; what only scores another trial's bridge goes after it."""
-    first: list[PlannedTrial] = []
-    then: list[PlannedTrial] = []
-    begun: set[str] = set()
-    for planned in sorted(plan.missing(ledger), key=_cost, reverse=True):
-        alone = planned.training not in begun or not planned.trial.trains
-        (first if alone or ledger.trained(planned.training) else then).append(planned)
-        begun.add(planned.training)
-    return [wave for wave in (first, then) if wave]
-
-
-def _ended(ledger: Ledger, planned: PlannedTrial, observer: Observer) -> bool:
-    return ledger.trial(planned.signature).finished or planned.signature in observer.failed
-
-
-def _tune(
-    plan: Plan,
-    ledger: Ledger,
-    observer: Observer,
-    config: tune.TuneConfig,
-    space: dict[str, Any],
-    number: int,
+def run_tune(
+    stage: Stage, observer: Observer, config: tune.TuneConfig, space: dict[str, Any]
 ) -> None:
     """Lets Tune run one Train job a trial; what it prints is for debugging, and goes to a file."""
-    scratch = ledger.output / "tune"
-    name = f"{plan.spec.name}-{number}" if number else plan.spec.name
+    scratch = stage.ledger.output / "tune"
+    name = stage.plan.spec.name
     shutil.rmtree(scratch / name, ignore_errors=True)
     scratch.mkdir(parents=True, exist_ok=True)
     config.reuse_actors = True
@@ -253,11 +201,74 @@ def _tune(
         param_space=space,
         tune_config=config,
         run_config=tune.RunConfig(
-            name=name, storage_path=str(scratch), callbacks=[observer], verbose=0
+            name=name,
+            storage_path=str(scratch),
+            callbacks=[observer],
+            verbose=1 if stage.verbose else 0,
+            failure_config=tune.FailureConfig(max_failures=stage.plan.spec.retries),
         ),
     )
-    with (scratch / f"{name}.log").open("w") as log, redirect_stdout(log):
+    with ExitStack() as stack:
+        stack.enter_context(_interruptible(stage.show))
+        if not stage.verbose:
+            log = stack.enter_context((scratch / f"{name}.log").open("a"))
+            stack.enter_context(redirect_stdout(log))
         tuner.fit()
+
+
+def job_of(
+    stage: Stage, planned: PlannedTrial, extra: Extra, taken: bool = False
+) -> dict[str, Any]:
+    """All that a worker needs, as plain data; a trial that is taken is another sweep's to run."""
+    return {
+        "signature": planned.signature,
+        "trial": planned.trial.model_dump(mode="json"),
+        "store": stage.plan.store,
+        "output": str(stage.ledger.output),
+        "scaling": stage.placement.scaling,
+        "retries": stage.plan.spec.retries,
+        "study": extra.study,
+        "rungs": list(extra.rungs),
+        "until": extra.until,
+        "taken": taken,
+    }
+
+
+@contextmanager
+def _interruptible(show: SweepDisplay) -> Iterator[None]:
+    """SIGINT or SIGTERM ends Tune in order, a second one at once, further ones not at all.
+
+    Tune ends in order on SIGUSR1 too, which leaves SIGINT to us.
+    """
+    count = 0
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            show.say("Stopping; the same command goes on from here. Once more: at once.")
+            signal.raise_signal(signal.SIGUSR1)
+        elif count == 2:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if count > 1 else handler)
+
+
+def _waves(stage: Stage, trials: list[PlannedTrial]) -> list[list[PlannedTrial]]:
+    """The costly first; what only scores another trial's bridge goes after it."""
+    first: list[PlannedTrial] = []
+    then: list[PlannedTrial] = []
+    begun: set[str] = set()
+    for planned in sorted(trials, key=_cost, reverse=True):
+        alone = planned.training not in begun or not planned.trial.trains
+        (first if alone or stage.ledger.trained(planned.training) else then).append(planned)
+        begun.add(planned.training)
+    return [wave for wave in (first, then) if wave]
 
 
 def _cost(planned: PlannedTrial) -> tuple[int, int]:
@@ -266,19 +277,6 @@ def _cost(planned: PlannedTrial) -> tuple[int, int]:
     steps = trial.train.steps if trial.trains else 0
     denoising = trial.effective_score in ("rerank", "sample")
     return steps, denoising * (1 + trial.bst.enabled)
-
-
-def _config(
-    planned: PlannedTrial, plan: Plan, ledger: Ledger, placement: Placement
-) -> dict[str, Any]:
-    """All that a worker needs, as plain data."""
-    return {
-        "signature": planned.signature,
-        "trial": planned.trial.model_dump(mode="json"),
-        "store": plan.store,
-        "output": str(ledger.output),
-        "scaling": placement.scaling,
-    }
 
 
 def _signature_of(trial: TuneTrial) -> str:

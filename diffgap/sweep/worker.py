@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from diffgap.ledger import Ledger, TrialRecord
 from diffgap.spec import Trial
+from diffgap.training.faults import is_hopeless, reason_of
+from diffgap.training.host import Host
+from diffgap.training.trial_log import capture_output, trial_log
 
 JOB = "job"
 """Tune's one parameter: everything a trial's worker needs, as plain data."""
@@ -18,104 +20,139 @@ JOB = "job"
 HISTORY_KEY, STEP_KEY = "history", "step"
 """What a worker reports: the points since its last report, and the steps done."""
 
-MAX_WORKER_FAILURES = 1
-"""Restarts from the latest checkpoint that a trial may cost."""
+VERDICT_POLL_S = 0.05
+"""Between two looks whether a trial may go on from a rung."""
 
 
-class TrialFailedError(RuntimeError):
-    """A trial that has said why it cannot be finished."""
-
-
-class RayHost:
+class RayHost(Host):
     """A Ray Train worker as the host of a trial."""
 
-    def __init__(self, record: TrialRecord) -> None:
+    def __init__(self, record: TrialRecord, job: dict[str, Any]) -> None:
         import ray.train
         import ray.train.torch
 
-        self.record = record
-        self._train = ray.train
         context = ray.train.get_context()
-        self.rank = context.get_world_rank()
-        self.workers = context.get_world_size()
-        self.device = ray.train.torch.get_device()
+        super().__init__(
+            record,
+            ray.train.torch.get_device(),
+            context.get_world_rank(),
+            context.get_world_size(),
+            job["until"],
+        )
+        self._report = ray.train.report
+        self._study, self._rungs = job["study"], set(job["rungs"])
         self._reported = 0
 
-    def resume(self, load: Callable[[Path], None]) -> None:
-        checkpoint = self._train.get_checkpoint()
-        if checkpoint:
-            with checkpoint.as_directory() as path:
-                load(Path(path))
+    def begin(self, progress: Any, steps: int) -> None:
+        """Reports what earlier attempts found, for it may never have been heard of."""
+        super().begin(progress, steps)
+        if progress.step:
+            self.report(progress)
 
-    def epoch(self, progress: Any, save: Callable[[Path], None]) -> None:
+    def report(self, progress: Any) -> None:
         """Reports the points that this process has not reported: after a restart, all of them."""
         fresh = [asdict(point) for point in progress.history[self._reported :]]
         self._reported = len(progress.history)
-        metrics = {STEP_KEY: progress.step, HISTORY_KEY: fresh}
-        with tempfile.TemporaryDirectory() as path:
-            save(Path(path))
-            checkpoint = self._train.Checkpoint.from_directory(path)
-            self._train.report(metrics, checkpoint=checkpoint)
+        self._report({STEP_KEY: progress.step, HISTORY_KEY: fresh})
 
-    def told_to_stop(self) -> bool:
+    def told_to_stop(self, step: int) -> bool:
         """What the first worker finds in the ledger, so that none goes on alone."""
-        stop = [self.rank == 0 and self.record.stop is not None]
+        stop = [self.rank == 0 and self._stops(step)]
         if self.workers > 1:
             import torch
 
             torch.distributed.broadcast_object_list(stop, src=0)
         return stop[0]
 
+    def _stops(self, step: int) -> bool:
+        if super().told_to_stop(step):
+            return True
+        while step in self._rungs and step not in self.record.rungs(self._study):
+            if self.record.stop:
+                return True
+            time.sleep(VERDICT_POLL_S)
+        return self.record.stop is not None
+
 
 def train_worker(job: dict[str, Any]) -> None:
     """Ray Train's training function: one worker of one trial.
 
-    A training that diverges would do so again: it ends here with a note in the ledger, so that
-    Ray does not restart it.
+    An error that would come again ends the trial with a note in the ledger: with one worker at
+    once, with several by an error, on which Ray ends the others, and an attempt that reads the
+    note. Other errors are Ray's to try again.
     """
-    from diffgap.training.divergence import DivergedError
     from diffgap.training.loop import StoppedError
     from diffgap.training.trial import run_trial
 
     ledger = Ledger(Path(job["output"]))
     record = ledger.trial(job["signature"])
-    trial = Trial.model_validate(job["trial"])
-    try:
-        run_trial(trial, job["signature"], job["store"], ledger, RayHost(record))
-    except DivergedError as error:
-        record.fail(str(error))
-    except StoppedError:
-        return  # the ledger has the reason
+    host = RayHost(record, job)
+    capture_output(record.log)
+    with trial_log(record.log, f"worker {host.rank}") as log:
+        if record.failure:
+            return
+        try:
+            trial = Trial.model_validate(job["trial"])
+            run_trial(trial, job["signature"], job["store"], ledger, host)
+            log.info("Finished")
+        except StoppedError as stop:
+            log.info("%s", stop)
+        except Exception as error:
+            log.exception("The attempt ends in an error")
+            if not is_hopeless(error):
+                raise
+            record.fail(reason_of(error))
+            if host.workers > 1:
+                raise
 
 
 def drive(config: dict[str, Any]) -> None:
     """Ray Tune's trainable: runs one trial as a Ray Train job, and cleans up behind it.
 
-    The Train run's name and place follow from the signature, so that a driver which is started
-    again goes on from its predecessor's latest checkpoint.
+    It needs no state of Ray's: the ledger has the trial's checkpoints, and why it failed. Tune
+    restarts it where its process is lost.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
     job = config[JOB]
     record = Ledger(Path(job["output"])).trial(job["signature"])
-    if record.finished:
+    if job["taken"] or record.finished or record.stop or record.failure:
         return
+    scratch = record.path / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=job,
         scaling_config=ScalingConfig(**job["scaling"]),
         run_config=RunConfig(
-            name="ray",
-            storage_path=str(record.checkpoints),
-            failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            name="run",
+            storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=job["retries"]),
             callbacks=[TuneReportCallback()],
         ),
     )
-    record.try_again()
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        _note_failure(record, error, job["retries"])
+    shutil.rmtree(scratch, ignore_errors=True)
+    if record.finished:
+        shutil.rmtree(record.checkpoints, ignore_errors=True)
+
+
+def _note_failure(record: TrialRecord, error: Exception, retries: int) -> None:
+    """Keeps why Ray Train gave a trial up, unless a worker has said so itself."""
+    from ray.exceptions import RayActorError
+
+    with trial_log(record.log, "driver") as log:
+        log.error("Ray Train gives up: %s", error)
     if record.failure:
-        raise TrialFailedError(record.failure)
-    shutil.rmtree(record.checkpoints, ignore_errors=True)
+        return
+    causes = list(getattr(error, "worker_failures", {}).values())
+    cause = next((c for c in causes if not isinstance(c, RayActorError)), None)
+    if cause is None and causes:
+        record.fail(f"lost its workers {retries + 1} times, the last time: {reason_of(causes[0])}")
+    else:
+        record.fail(f"{reason_of(cause or error)} (tried {retries + 1} times)")

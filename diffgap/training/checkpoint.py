@@ -1,23 +1,43 @@
 """What a trial needs to continue exactly where it was.
 
-A checkpoint is a directory: DeepSpeed's own (weights, optimiser, learning-rate schedule),
-`average.safetensors` (the EMA) and `progress.json` (step and history), written last. Batches and
-noise follow from the step, so no generator is saved.
+A checkpoint is a directory ``step-00000500``: DeepSpeed's own part (weights, optimiser,
+learning-rate schedule), `average.safetensors` (the EMA), `best.safetensors` (the EMA that was best
+on val), `progress.json` (step and history) and, written last, `files.json`: the digest of each
+file. One that does not match its digests is passed over for the one before it. Batches and noise
+follow from the step, so no generator is saved.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from diffgap.errors import UserError
+from diffgap.files import put_directory
 from diffgap.training.engine import Average
 
-TAG, AVERAGE, PROGRESS = "deepspeed", "average.safetensors", "progress.json"
+TAG, AVERAGE, BEST, PROGRESS = (
+    "deepspeed",
+    "average.safetensors",
+    "best.safetensors",
+    "progress.json",
+)
+FILES = "files.json"
+
+KEPT = 2
+"""Checkpoints of a trial that are kept: the second is for when the first proves broken."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,6 +46,15 @@ class Point:
 
     step: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The validation that was best so far; of equal ones the latest."""
+
+    step: int
+    value: float
+    """Mean R@5 of both directions on val, in percent."""
 
 
 @dataclass
@@ -37,31 +66,120 @@ class Progress:
     seconds: float = 0.0
     """Time spent on optimiser steps, over all restarts."""
     history: list[Point] = field(default_factory=list)
+    best: Best | None = None
 
 
-def save(path: Path, engine: Any, average: Average[Any], progress: Progress, rank: int) -> None:
-    """Writes a checkpoint into a directory of its own; every worker must take part."""
-    engine.save_checkpoint(str(path), tag=TAG)
-    if rank == 0:
-        save_file(dict(average.twin.state_dict()), path / AVERAGE)
-        (path / PROGRESS).write_text(json.dumps(asdict(progress)))
+@dataclass
+class State:
+    """A training between two steps: all that a checkpoint holds."""
+
+    engine: Any
+    average: Average[Any]
+    progress: Progress
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The averaged weights of `progress.best`; of the first worker alone."""
+
+    def save(self, path: Path, rank: int) -> None:
+        """Fills a directory; every worker must take part."""
+        self.engine.save_checkpoint(str(path), tag=TAG)
+        if rank == 0:
+            save_file(dict(self.average.twin.state_dict()), path / AVERAGE)
+            save_file(self.best, path / BEST)
+            (path / PROGRESS).write_text(json.dumps(asdict(self.progress)))
+
+    def load(self, path: Path, zero_stage: int, workers: int) -> None:
+        """Goes on from a checkpoint; every worker must take part.
+
+        Raises:
+            UserError: where a sharded optimiser was saved by another number of workers.
+        """
+        progress = read_progress(path)
+        if zero_stage > 0 and progress.workers != workers:
+            raise UserError(
+                f"resources.workers: {workers} cannot continue a ZeRO {zero_stage} checkpoint of "
+                f"{progress.workers} workers; use {progress.workers}, or start over with --fresh"
+            )
+        loaded, _ = self.engine.load_checkpoint(str(path), tag=TAG)
+        if loaded is None:
+            raise UserError(f"checkpoint {path}: DeepSpeed's part is missing; use --fresh")
+        self.average.twin.load_state_dict(load_file(path / AVERAGE))
+        device = str(next(self.average.twin.parameters()).device)
+        self.progress, self.best = progress, load_file(path / BEST, device=device)
 
 
-def load(path: Path, engine: Any, average: Average[Any], zero_stage: int, workers: int) -> Progress:
-    """Restores engine and average; every worker must take part.
+def read_progress(path: Path) -> Progress:
+    """How far a checkpoint is."""
+    fields = json.loads((path / PROGRESS).read_text())
+    best = fields["best"] and Best(**fields["best"])
+    return Progress(**{**fields, "history": [Point(**p) for p in fields["history"]], "best": best})
 
-    Raises:
-        UserError: where a sharded optimiser was saved by another number of workers.
+
+class Checkpoints:
+    """The latest checkpoints of one trial, shared by its workers.
+
+    Args:
+        path: their directory, which every worker must see.
+        rank, workers: this worker, and how many there are.
     """
-    state = json.loads((path / PROGRESS).read_text())
-    progress = Progress(**{**state, "history": [Point(**point) for point in state["history"]]})
-    if zero_stage > 0 and progress.workers != workers:
-        raise UserError(
-            f"resources.workers: {workers} cannot continue a ZeRO {zero_stage} checkpoint of "
-            f"{progress.workers} workers; use {progress.workers}, or start over with --fresh"
-        )
-    loaded, _ = engine.load_checkpoint(str(path), tag=TAG)
-    if loaded is None:
-        raise UserError(f"checkpoint {path}: DeepSpeed's part is missing; start over with --fresh")
-    average.twin.load_state_dict(load_file(path / AVERAGE))
-    return progress
+
+    def __init__(self, path: Path, rank: int = 0, workers: int = 1) -> None:
+        self.path, self.rank, self.workers = path, rank, workers
+
+    def write(self, step: int, save: Callable[[Path], None]) -> None:
+        """Keeps the checkpoint that `save` writes; every worker must take part."""
+        temporary, whole = self.path / f".step-{step:08}.unfinished", self.path / f"step-{step:08}"
+        if self.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self._meet()
+        save(temporary)
+        self._meet()
+        if self.rank == 0:
+            (temporary / FILES).write_text(json.dumps(_digests(temporary)))
+            put_directory(temporary, whole)
+            for old in self._newest_first()[KEPT:]:
+                shutil.rmtree(old)
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint that is whole, the same for every worker; broken ones are told."""
+        found: list[Path | None] = [self._newest_whole() if self.rank == 0 else None]
+        if self.workers > 1:
+            torch.distributed.broadcast_object_list(found, src=0)
+        return found[0]
+
+    def _newest_whole(self) -> Path | None:
+        for path in self._newest_first():
+            problem = broken(path)
+            if problem is None:
+                return path
+            log.warning("Checkpoint %s is passed over: %s", path.name, problem)
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.path.glob("step-*"), reverse=True)
+
+    def _meet(self) -> None:
+        if self.workers > 1:
+            torch.distributed.barrier()
+
+
+def broken(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None where all are as they were written."""
+    try:
+        wanted = json.loads((path / FILES).read_text())
+        found = _digests(path)
+    except (OSError, ValueError) as error:
+        return f"{FILES}: {error}"
+    changed = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    return f"{', '.join(changed)} changed since" if changed else None
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a directory, but for the list itself."""
+    files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != FILES)
+    return {str(file.relative_to(path)): _digest(file) for file in files}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -107,6 +107,14 @@ def make_engine(model: nn.Module, train: Train, workers: int, device: torch.devi
     return engine
 
 
+def retune(engine: Any, train: Train, step: int) -> None:
+    """Puts another learning rate and weight decay in force, from a step on."""
+    engine.lr_scheduler.base_lrs = [train.lr for _ in engine.lr_scheduler.base_lrs]
+    for group in engine.optimizer.param_groups:
+        group["initial_lr"], group["lr"] = train.lr, train.lr * lr_factor(train, step)
+        group["weight_decay"] = train.weight_decay
+
+
 Model = TypeVar("Model", bound=nn.Module)
 
 

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from diffgap.files import new_directory
 from diffgap.ledger import Ledger, TrialRecord
 from diffgap.spec import Trial
 from diffgap.training.checkpoint import Progress
+from diffgap.training.host import Host, local_device
 from diffgap.training.trial import run_trial
 
 
-class LocalHost:
-    """Keeps the latest checkpoint in the trial's directory and reports to a callback."""
-
-    rank = 0
-    workers = 1
+class LocalHost(Host):
+    """A trial's one worker, in the process that shows it."""
 
     def __init__(self, record: TrialRecord, on_epoch: Callable[[Progress], None]) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._latest = record.checkpoints / "local"
+        super().__init__(record, local_device())
         self._on_epoch = on_epoch
 
-    def resume(self, load: Callable[[Path], None]) -> None:
-        if self._latest.is_dir():
-            load(self._latest)
-
-    def epoch(self, progress: Progress, save: Callable[[Path], None]) -> None:
-        with new_directory(self._latest) as path:
-            save(path)
+    def report(self, progress: Progress) -> None:
         self._on_epoch(progress)
-
-    def told_to_stop(self) -> bool:
-        return False
 
 
 def train_here(

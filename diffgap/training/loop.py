@@ -3,106 +3,122 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from statistics import mean
+from typing import Any
 
 import torch
 
 from diffgap.bridge.base import Bridge
+from diffgap.bridge.config import BridgeConfig
 from diffgap.spec import Train
-from diffgap.training import checkpoint
-from diffgap.training.checkpoint import Point, Progress
+from diffgap.training.checkpoint import Best, Point, Progress, State
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import check_losses
-from diffgap.training.engine import Average, make_engine
+from diffgap.training.engine import Average, make_engine, retune
+from diffgap.training.host import Host
 
 MAX_POINTS = 1000
 """Training points kept of a trial; longer trials average neighbouring steps."""
 
-
-class Host(Protocol):
-    """Where a trial runs: plain (`local`) or in a Ray Train worker. It keeps the checkpoints."""
-
-    rank: int
-    workers: int
-    device: torch.device
-
-    def resume(self, load: Callable[[Path], None]) -> None:
-        """Calls `load` with the latest checkpoint's directory, if there is one."""
-
-    def epoch(self, progress: Progress, save: Callable[[Path], None]) -> None:
-        """Reports an epoch's end and keeps the checkpoint that `save` writes into a directory."""
-
-    def told_to_stop(self) -> bool:
-        """Whether somebody wants no more epochs; the same on every worker."""
+log = logging.getLogger(__name__)
 
 
 class StoppedError(RuntimeError):
     """Somebody asked for the training to end before its last step."""
 
 
-def train(
-    bridge: Bridge,
-    table: PairTable,
-    settings: Train,
-    host: Host,
-    validate: Callable[[Bridge], dict[str, float]],
-) -> tuple[Bridge, Progress]:
+@dataclass(frozen=True)
+class Recipe:
+    """How a bridge is trained and validated.
+
+    `changes` gives the bridge's config and the settings anew from each of its steps on, for
+    trials whose hyperparameters change on the way.
+    """
+
+    settings: Train
+    validate: Callable[[Bridge], dict[str, float]]
+    """Metrics of the averaged bridge on val, taken by the first worker at the end of an epoch."""
+    changes: dict[int, tuple[BridgeConfig, Train]]
+
+
+def train(bridge: Bridge, table: PairTable, recipe: Recipe, host: Host) -> tuple[Bridge, Progress]:
     """Trains a bridge to its last step, from its latest checkpoint if it has one.
 
     Args:
         bridge: the model; its weights change.
         table: the training split.
-        settings: the trial's `train` block.
+        recipe: the settings, and how it is validated.
         host: device, rank, checkpoints, reports.
-        validate: metrics of the averaged bridge, taken on rank 0 at the end of every epoch.
 
     Returns:
-        The bridge with averaged weights, and the trial's history.
+        The bridge with the averaged weights that were best on val, and the trial's history. On
+        workers but the first, the latest averaged weights.
 
     Raises:
         DivergedError: where the loss is no number, or has exploded.
         StoppedError: where the host says so after an epoch.
     """
+    settings = recipe.settings
     average = Average(copy.deepcopy(bridge).to(host.device), settings.ema)
     engine = make_engine(bridge, settings, host.workers, host.device)
-    progress = Progress(workers=host.workers)
-
-    def restore(path: Path) -> None:
-        nonlocal progress
-        progress = checkpoint.load(path, engine, average, settings.zero_stage, host.workers)
-
-    host.resume(restore)
-    while progress.step < settings.steps:
-        progress = _epoch(engine, average, table, settings, host, progress)
+    state = State(engine, average, Progress(workers=host.workers))
+    host.resume(partial(state.load, zero_stage=settings.zero_stage, workers=host.workers))
+    log.info("Training from step %d to %d", state.progress.step, settings.steps)
+    host.begin(state.progress, settings.steps)
+    while state.progress.step < settings.steps:
+        if state.progress.step and host.told_to_stop(state.progress.step):
+            raise StoppedError(f"stopped after step {state.progress.step}")
+        _change(state, recipe)
+        state.progress = _epoch(state, table, settings, host)
         if host.rank == 0:
-            metrics = {f"val/{name}": value for name, value in validate(average.twin).items()}
-            progress.history.append(Point(progress.step, metrics))
-        state = {"engine": engine, "average": average, "progress": progress, "rank": host.rank}
-        host.epoch(progress, partial(checkpoint.save, **state))
-        if progress.step < settings.steps and host.told_to_stop():
-            raise StoppedError(f"stopped after step {progress.step}")
+            _validate(state, recipe)
+        host.epoch(state.progress, settings.steps, partial(state.save, rank=host.rank))
     engine.destroy()
-    return average.twin, progress
+    if state.best:
+        average.twin.load_state_dict(state.best)
+    return average.twin, state.progress
 
 
-def _epoch(
-    engine: Any,
-    average: Average[Bridge],
-    table: PairTable,
-    settings: Train,
-    host: Host,
-    progress: Progress,
-) -> Progress:
+def _change(state: State, recipe: Recipe) -> None:
+    """Puts the settings in force that the trial has from the coming step on."""
+    begun = [step for step in recipe.changes if step <= state.progress.step]
+    if not begun:
+        return
+    config, settings = recipe.changes[max(begun)]
+    state.engine.module.config = state.average.twin.config = config
+    retune(state.engine, settings, state.progress.step)
+
+
+def _validate(state: State, recipe: Recipe) -> None:
+    """Adds the epoch's validation to the history, and keeps the weights if it is the best."""
+    found = recipe.validate(state.average.twin)
+    step, value = state.progress.step, choice(found)
+    metrics = {f"val/{name}": figure for name, figure in found.items()}
+    state.progress.history.append(Point(step, metrics))
+    if state.progress.best is None or value >= state.progress.best.value:
+        state.progress.best = Best(step, value)
+        weights = state.average.twin.state_dict()
+        state.best = {name: tensor.clone() for name, tensor in weights.items()}
+    log.info("Step %d: R@5 on val %.2f", step, value)
+
+
+def choice(metrics: dict[str, float]) -> float:
+    """What checkpoints of one trial are chosen by: mean R@5 of both directions, in percent."""
+    return mean(value for name, value in metrics.items() if name.endswith("/R5"))
+
+
+def _epoch(state: State, table: PairTable, settings: Train, host: Host) -> Progress:
     """The steps up to the next validation, and what they cost."""
     began = time.perf_counter()
+    progress = state.progress
     steps = range(progress.step, min(progress.step + settings.epoch_steps, settings.steps))
-    losses, rates = _steps(engine, average, table, settings, host, steps)
-    bridge = engine.module
+    losses, rates = _steps(state.engine, state.average, table, settings, host, steps)
+    bridge = state.engine.module
     check_losses(losses[:, 0], steps, progress.history, bridge.config, settings)
     return replace(
         progress,

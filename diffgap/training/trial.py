@@ -15,13 +15,14 @@ from diffgap.bridge.methods import make_bridge
 from diffgap.evaluation.bridged import Evaluation, evaluate, gap
 from diffgap.files import new_directory
 from diffgap.ledger import HISTORY, METRICS, RANKS, Ledger, TrialRecord
-from diffgap.provenance import git_commit, package_versions
+from diffgap.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.store import EmbeddingStore, Pairs, split_task
-from diffgap.training.checkpoint import Point, Progress
+from diffgap.training.checkpoint import Best, Point, Progress
 from diffgap.training.data import PairTable
 from diffgap.training.engine import process_group
-from diffgap.training.loop import Host, train
+from diffgap.training.host import Host
+from diffgap.training.loop import Recipe, train
 
 WHILE_TRAINING = ScoreConfig("bridge")
 """How bridges are validated during training, whatever the trial's own score: for curves."""
@@ -37,7 +38,7 @@ def run_trial(trial: Trial, signature: str, store_uri: str, ledger: Ledger, host
         signature: its signature.
         store_uri: the embedding store.
         ledger: where results go.
-        host: device, rank, checkpoints and reports; see `loop.Host`.
+        host: device, rank, checkpoints and reports.
 
     Raises:
         DivergedError: where the loss is no number, or has exploded.
@@ -65,8 +66,12 @@ def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[
     source = Bridge.from_pretrained(trained.bridge)
     bridge.load_state_dict(source.state_dict())
     history = [Point(**point) for point in trained.history()]
-    seconds = trained.metrics()["cost/train_seconds"]
-    return bridge.to(device).eval(), Progress(history=history, seconds=seconds)
+    metrics = trained.metrics()
+    best = None
+    if "best/step" in metrics:
+        best = Best(int(metrics["best/step"]), metrics["best/val_R5"])
+    seconds = metrics["cost/train_seconds"]
+    return bridge.to(device).eval(), Progress(history=history, seconds=seconds, best=best)
 
 
 def _train(
@@ -79,10 +84,17 @@ def _train(
     if not trial.trains:
         return bridge.eval(), Progress()
     val = store.pairs(trial.task, "val")
+    recipe = Recipe(
+        trial.train,
+        lambda b: evaluate(b, val, WHILE_TRAINING).metrics,
+        {
+            change.step: (bridge_config(later, table.x.shape[1]), later.train)
+            for change in trial.changes
+            for later in [trial.at(change.step)]
+        },
+    )
     with process_group(host.device):
-        return train(
-            bridge, table, trial.train, host, lambda b: evaluate(b, val, WHILE_TRAINING).metrics
-        )
+        return train(bridge, table, recipe, host)
 
 
 def bridge_config(trial: Trial, dimension: int) -> BridgeConfig:
@@ -145,18 +157,16 @@ def _write(
         store={"fingerprint": store.fingerprint, **store.manifest.corpus.model_dump(mode="json")},
         git_commit=git_commit(),
         packages=package_versions(),
-        hardware=_hardware(),
+        hardware=hardware(),
+        threads=torch.get_num_threads(),
     )
+    (path / CODE_DIFF).write_text(code_diff())
     pq.write_table(result.rank_table(pairs), path / RANKS)
     (path / HISTORY).write_text(json.dumps([asdict(point) for point in progress.history]))
     metrics = {f"{trial.split}/{name}": value for name, value in result.metrics.items()}
     metrics |= {f"gap/{name}": value for name, value in gap(bridge, pairs).items()}
+    if progress.best:
+        metrics |= {"best/step": float(progress.best.step), "best/val_R5": progress.best.value}
     metrics["cost/train_seconds"] = progress.seconds
     metrics["cost/parameters"] = float(sum(p.numel() for p in bridge.parameters()))
     (path / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
-
-
-def _hardware() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"CPU, {torch.get_num_threads()} threads"

@@ -6,8 +6,9 @@ import pytest
 
 from diffgap.ledger import Ledger
 from diffgap.spec import SweepSpec
+from diffgap.sweep.kinds import points_of
 from diffgap.sweep.plan import make_plan
-from diffgap.sweep.search import Study
+from diffgap.sweep.study import Study, survives
 
 SPACE = {
     "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -16,12 +17,17 @@ SPACE = {
 }
 
 
-def plan_of(trials=4, space=SPACE, scheduler=None, **search):
+def plan_of(trials=4, space=SPACE, scheduler=None, seeds=1, axes=None, **search):
     spec = SweepSpec.model_validate(
         {
             "name": "s",
             "store": "somewhere",
-            "trial": {"denoiser": {"width": 128, "blocks": 2}, "train": {"steps": 100}},
+            "trial": {
+                "denoiser": {"width": 128, "blocks": 2},
+                "train": {"steps": 100, "epoch_steps": 10},
+            },
+            "seeds": seeds,
+            "axes": axes or {},
             "search": {"trials": trials, "space": space, **search},
             "scheduler": scheduler,
         }
@@ -71,7 +77,7 @@ def test_a_study_that_goes_on_has_its_open_trials_first_and_draws_none_again(tmp
     fresh = [again.next() for _ in range(3)]
     assert again.next() is None
     assert len({p.trial.train.lr for p in (*back, *fresh)}) == 5
-    assert len(again.seen) == 6
+    assert len(again.suggestions) == 6
 
 
 def test_a_longer_search_goes_on_and_another_space_begins_anew(tmp_path):
@@ -90,18 +96,102 @@ def test_a_space_that_is_searched_through_ends_the_search(tmp_path):
     assert study.next() is None
 
 
+def report(study, planned, step, value):
+    study.report(planned.signature, [{"step": step, "metrics": metrics(value)}])
+
+
 def test_who_falls_behind_at_a_rung_is_told_to_stop(tmp_path):
     ledger = Ledger(tmp_path)
     study = Study(plan_of(8, scheduler={"min_steps": 10, "reduction": 2}), ledger)
     planned = [study.next() for _ in range(4)]
+    assert study.rungs(planned[0]) == (10, 20, 40, 80)
     for one, value in zip(planned, (40.0, 50.0, 60.0, 10.0), strict=True):
-        study.report(one.signature, 10, metrics(value))
+        report(study, one, 10, value)
     stop = ledger.trial(planned[3].signature).stop
     assert (stop["step"], stop["value"]) == (10, 10.0)
     assert "ASHA" in stop["reason"]
     assert ledger.trial(planned[2].signature).stop is None
     study.finish(planned[3].signature)
-    assert planned[3].signature not in Study(plan_of(8), ledger).open
+    assert planned[3].signature not in study.open
+
+
+def test_rungs_and_verdicts_outlive_the_study(tmp_path):
+    """A search killed at a rung decides there as it would have; one already decided stays so."""
+    ledger = Ledger(tmp_path)
+    plan = plan_of(8, scheduler={"min_steps": 10, "reduction": 2})
+    study = Study(plan, ledger)
+    first, second, third = (study.next() for _ in range(3))
+    report(study, first, 10, 50.0)
+    report(study, second, 10, 40.0)
+
+    again = Study(plan, ledger)
+    assert second.signature not in again.open  # its end was never told, but its rung says so
+    assert [p.signature for p in (again.next(), again.next())] == [
+        first.signature, third.signature,
+    ]  # fmt: skip
+    report(again, first, 10, 50.0)  # told again, as after any restart
+    report(again, third, 10, 45.0)
+    assert ledger.trial(third.signature).stop["value"] == 45.0
+    assert ledger.trial(first.signature).stop is None
+
+
+@pytest.mark.parametrize(
+    ("value", "earlier", "goes_on"),
+    [(1, [], True), (1, [2], False), (2, [1], True), (3, [4, 2, 1], True), (2, [4, 3, 1], False),
+     (5, [5, 5, 5], True), (4, [9, 8, 7, 6, 5], False), (7, [9, 8, 6, 5, 4], True)],
+)  # fmt: skip
+def test_one_of_so_many_survives_a_rung(value, earlier, goes_on):
+    assert survives(value, earlier, reduction=2) == goes_on
+
+
+def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path):
+    def draws(output, kills):
+        found, ledger = [], Ledger(output)
+        study = Study(plan_of(14), ledger)
+        for number in range(14):
+            if number in kills:
+                study = Study(plan_of(14), ledger)
+            planned = study.next()
+            finish(ledger, study, planned, 10.0 + planned.trial.train.lr * 1e3)
+            found.append(planned.signature)
+        return found
+
+    assert draws(tmp_path / "whole", ()) == draws(tmp_path / "killed", (1, 5, 12))
+
+
+def test_other_seeds_are_tried_once_the_first_speaks_for_them(tmp_path):
+    ledger = Ledger(tmp_path)
+    plan = plan_of(2, seeds=3, scheduler={"min_steps": 10, "reduction": 2})
+    study = Study(plan, ledger)
+    first, second = study.next(), study.next()
+    assert {first.trial.seed, second.trial.seed} == {0}
+    assert study.next() is None
+    report(study, first, 10, 60.0)
+    report(study, second, 10, 40.0)
+    study.finish(second.signature)
+    finish(ledger, study, first, 60.0)
+    others = [study.next(), study.next()]
+    assert [p.trial.seed for p in others] == [1, 2]
+    assert all(p.trial.train.lr == first.trial.train.lr for p in others)
+    assert study.next() is None
+    finish(ledger, study, others[0], 50.0)
+    assert not study.over
+    again = Study(plan, ledger)
+    assert again.next().signature == others[1].signature
+    finish(ledger, again, others[1], 40.0)
+    assert again.over
+    assert again.value(again.best()) == pytest.approx(50.0)
+
+
+def test_each_point_of_the_axes_is_searched_by_itself(tmp_path):
+    plan = plan_of(2, axes={"bst.enabled": [True, False]})
+    assert points_of(plan) == [{"bst.enabled": True}, {"bst.enabled": False}]
+    idle = plan_of(2, axes={"score.kind": ["bridge"], "score.top_k": [5, 10]})
+    assert len(points_of(idle)) == 1  # a bridge score has no use for top_k
+    studies = [Study(plan, Ledger(tmp_path), point) for point in points_of(plan)]
+    trials = [study.next().trial for study in studies]
+    assert [trial.bst.enabled for trial in trials] == [True, False]
+    assert studies[0].identity != studies[1].identity
 
 
 def test_without_a_scheduler_nobody_is_stopped(tmp_path):
@@ -109,7 +199,7 @@ def test_without_a_scheduler_nobody_is_stopped(tmp_path):
     study = Study(plan_of(3), ledger)
     planned = [study.next() for _ in range(3)]
     for value, one in enumerate(planned):
-        study.report(one.signature, 10, metrics(50.0 - 10 * value))
+        report(study, one, 10, 50.0 - 10 * value)
     assert not any(ledger.trial(one.signature).stop for one in planned)
 
 

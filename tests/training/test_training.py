@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,9 +16,11 @@ from diffgap.errors import UserError
 from diffgap.ledger import Ledger
 from diffgap.spec import Train, Trial
 from diffgap.store import EmbeddingStore
-from diffgap.training import checkpoint
+from diffgap.training import loop
+from diffgap.training.checkpoint import Checkpoints, Progress, State, broken
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import Average, lr_factor, process_group
+from diffgap.training.host import Host
 from diffgap.training.local import LocalHost
 from diffgap.training.loop import StoppedError
 from diffgap.training.trial import run_trial
@@ -184,14 +185,73 @@ def test_a_bridge_can_be_evaluated_on_val(tmp_path, small_store):
     assert not any(name.startswith("test/") for name in metrics)
 
 
-def test_a_trial_that_is_told_to_stop_ends_after_its_epoch(tmp_path, small_store):
-    ledger = Ledger(tmp_path)
+def test_a_trial_that_pauses_goes_on_to_the_same_weights(tmp_path, small_store):
+    whole = run(trial(), small_store, tmp_path / "whole")
+    ledger = Ledger(tmp_path / "paused")
     record = ledger.trial("0123456789ab")
-    host = LocalHost(record, lambda progress: None)
-    host.told_to_stop = lambda: True
-    with pytest.raises(StoppedError, match="stopped after step 4"):
+    host = Host(record, torch.device("cpu"), until=8)
+    with pytest.raises(StoppedError, match="stopped after step 8"):
         run_trial(trial(), "0123456789ab", str(small_store), ledger, host)
     assert not record.finished
+    assert record.progress["step"] == 8
+    resumed = run(trial(), small_store, tmp_path / "paused")
+    assert all(weights(resumed)[name].equal(value) for name, value in weights(whole).items())
+
+
+def test_the_weights_that_were_best_on_val_are_evaluated(tmp_path, small_store, monkeypatch):
+    """Whatever the last epoch is worth, and across a restart."""
+    values = iter([40.0, 60.0, 50.0])
+    monkeypatch.setattr(loop, "choice", lambda metrics: next(values))
+    seen = {}
+
+    def keep(progress):
+        path = Checkpoints(Ledger(tmp_path).trial("0123456789ab").checkpoints).latest()
+        seen[progress.step] = load_file(path / "average.safetensors")
+        if progress.step == 8 and len(seen) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(trial(), small_store, tmp_path, keep)
+    record = run(trial(), small_store, tmp_path, keep)
+    assert {n: v for n, v in record.metrics().items() if n.startswith("best/")} == {
+        "best/step": 8, "best/val_R5": 60.0,
+    }  # fmt: skip
+    assert all(weights(record)[name].equal(value) for name, value in seen[8].items())
+    assert not all(weights(record)[name].equal(value) for name, value in seen[12].items())
+
+
+CHANGED = {
+    "changes": [
+        {"step": 4, "values": {"train.lr": 0.02, "loss.condition_noise": 0.1}},
+        {"step": 8, "values": {"train.lr": 0.001, "bst.fraction": 0.7}},
+    ]
+}
+
+
+def test_hyperparameters_may_change_on_the_way(tmp_path, small_store):
+    """Each change is in force from its step on, also after a restart, and before it nothing is."""
+    spec = trial(**CHANGED)
+    plain, changed = (
+        run(trial(), small_store, tmp_path / "a"),
+        run(spec, small_store, tmp_path / "b"),
+    )
+
+    def points(record, name):
+        return [p["metrics"][name] for p in record.history() if name in p["metrics"]]
+
+    assert points(plain, "train/loss")[:4] == points(changed, "train/loss")[:4]
+    assert points(plain, "train/loss")[4:] != points(changed, "train/loss")[4:]
+    rates = np.divide(points(changed, "train/lr"), points(plain, "train/lr"))
+    assert rates == pytest.approx([1] * 4 + [10] * 4 + [0.5] * 4)
+
+    def kill(progress):
+        if progress.step == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(spec, small_store, tmp_path / "c", kill)
+    resumed = run(spec, small_store, tmp_path / "c")
+    assert all(weights(resumed)[name].equal(value) for name, value in weights(changed).items())
 
 
 WORKER = """
@@ -201,7 +261,7 @@ import torch
 from diffgap.spec import Trial
 from diffgap.training import trial as module
 from diffgap.ledger import Ledger, TrialRecord
-from diffgap.training.local import LocalHost
+from diffgap.training.host import Host
 
 store, out, spec, rank, workers = sys.argv[1:6]
 rank, workers = int(rank), int(workers)
@@ -209,9 +269,7 @@ torch.distributed.init_process_group(
     "gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers
 )
 ledger = Ledger(Path(out))
-host = LocalHost(ledger.trial("0123456789ab"), lambda progress: None)
-host.rank, host.workers = rank, workers
-host.epoch = lambda progress, save: None
+host = Host(ledger.trial("0123456789ab"), torch.device("cpu"), rank, workers)
 module.run_trial(Trial.model_validate(json.loads(spec)), "0123456789ab", store, ledger, host)
 torch.distributed.barrier()  # a rank that leaves first would end the other's connections
 torch.distributed.destroy_process_group()
@@ -233,7 +291,12 @@ def test_two_workers_train_as_one_does(tmp_path, small_store, stage):
         for rank in range(2)
     ]  # fmt: skip
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    for name, value in weights(Ledger(together).trial("0123456789ab")).items():
+    record = Ledger(together).trial("0123456789ab")
+    assert [p.name for p in sorted(record.checkpoints.iterdir())] == [
+        "step-00000008", "step-00000012",
+    ]  # fmt: skip
+    assert broken(record.checkpoints / "step-00000012") is None
+    for name, value in weights(record).items():
         assert torch.allclose(value, alone[name], atol=2e-4), name
 
 
@@ -263,11 +326,12 @@ def test_the_average_follows_its_formula():
 
 
 def test_a_sharded_checkpoint_of_other_workers_is_refused(tmp_path):
-    (Path(tmp_path) / "progress.json").write_text('{"step": 4, "workers": 2, "history": []}')
+    progress = {"step": 4, "workers": 2, "seconds": 1.0, "history": [], "best": None}
+    (tmp_path / "progress.json").write_text(json.dumps(progress))
     with pytest.raises(
         UserError, match="1 cannot continue a ZeRO 2 checkpoint of 2 workers; use 2"
     ):
-        checkpoint.load(tmp_path, None, None, zero_stage=2, workers=1)
+        State(None, None, Progress()).load(tmp_path, zero_stage=2, workers=1)
 
 
 def test_a_process_group_of_one_is_closed_again():

@@ -1,0 +1,5 @@
+"""`python -m diffgap`: the command line."""
+
+from diffgap.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""Which errors of a trial are worth another try, and what a person is told of them."""
+
+from __future__ import annotations
+
+import errno
+
+import torch
+
+from diffgap.secrets import redact
+
+HOPELESS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    torch.OutOfMemoryError,
+)
+"""What the same trial would raise again: a diverged loss, bad data, too large a batch, a bug."""
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Whether trying again would end the same.
+
+    What remains (lost processes, connections, files that cannot be read for now) may get better.
+    """
+    return isinstance(error, HOPELESS)
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line, with what to do where that is known; secrets are blotted out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    if isinstance(error, torch.OutOfMemoryError):
+        text = f"out of GPU memory; lower train.batch_size or add resources.workers ({text})"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"{text}; free some space, then give the same command again"
+    elif not isinstance(error, ValueError | ArithmeticError):
+        text = f"{type(error).__name__}: {text}"
+    return redact(text)
