@@ -10,9 +10,9 @@ from diffgap.secrets import redact
     [
         ("postgresql://me:pa55@db:5432/mlflow", "postgresql://***@db:5432/mlflow"),
         ("https://host/api?token=abc&page=2", "https://host/api?token=***&page=2"),
-        ("s3://bucket/store?access_key=AK&secret_key=xyz", "s3://bucket/store?access_key=***&secret_key=***"),
+        ("s3://b/s?access_key=A&secret_key=xyz", "s3://b/s?access_key=***&secret_key=***"),
         ("Authorization: Bearer eyJhbGciOi", "Authorization: Bearer ***"),
-        ("user@host: 32 tokens of 512, train.lr: 0.1", "user@host: 32 tokens of 512, train.lr: 0.1"),
+        ("user@host: 32 tokens of 512", "user@host: 32 tokens of 512"),
         ("sqlite:////home/me/runs/mlflow.db", "sqlite:////home/me/runs/mlflow.db"),
     ],
 )  # fmt: skip

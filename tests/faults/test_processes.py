@@ -1,0 +1,82 @@
+"""Processes that die in the middle of a sweep, one kind after another."""
+
+import re
+import signal
+
+import pytest
+from conftest import assert_healed
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+MIDDLE = r"cdm on, bst on, seed 0: step 10/48"
+
+
+def test_a_killed_worker_restarts_within_its_trial(sweep, undisturbed):
+    sweep.start().wait_for(MIDDLE)
+    sweep.kill("ray::RayTrainWorker")
+    assert sweep.finish() == 0, sweep.said
+    assert_healed(sweep, undisturbed)
+    logs = sweep.log_of("cdm on, bst on, seed 0") + sweep.log_of("cdm off, bst on, seed 0")
+    starts = [int(step) for step in re.findall(r"Training from step (\d+)", logs)]
+    assert sorted(starts)[:2] == [0, 0]
+    assert len(starts) == 3
+    assert max(starts) > 0
+
+
+def test_a_killed_driver_of_a_trial_is_started_again(sweep, undisturbed):
+    """Its placement group, which Ray would keep, is given back: else its next attempt hangs."""
+    sweep.start().wait_for(MIDDLE)
+    sweep.kill("ray::ImplicitFunc")
+    assert sweep.finish() == 0, sweep.said
+    assert_healed(sweep, undisturbed)
+
+
+def test_a_killed_sweep_leaves_no_process_and_goes_on(sweep, undisturbed):
+    sweep.start().wait_for(MIDDLE)
+    sweep.process.kill()
+    sweep.finish()
+    sweep.wait_until_alone()
+    assert sweep.run() == 0, sweep.said
+    assert "step 2/48" not in sweep.said
+    assert_healed(sweep, undisturbed)
+
+
+def test_a_sweep_that_loses_its_raylet_starts_over_by_itself(sweep, undisturbed):
+    sweep.start().wait_for(MIDDLE)
+    sweep.kill("raylet/raylet")
+    assert sweep.finish() == 0, sweep.said
+    assert "Ray's raylet died. The sweep goes on with a new one." in sweep.said
+    assert_healed(sweep, undisturbed)
+
+
+def test_ray_dying_again_and_again_ends_in_a_plain_word(sweep):
+    sweep.start("--set", "retries=0").wait_for("Starting Ray")
+    sweep.kill("gcs_server")
+    assert sweep.finish() != 0
+    assert "Traceback" not in sweep.said
+    sweep.wait_until_alone()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_says_so_and_goes_on(sweep, undisturbed, number):
+    sweep.start().wait_for(MIDDLE)
+    sweep.process.send_signal(number)
+    assert sweep.finish() == 130, sweep.said
+    assert "2 trials: interrupted; the same command continues" in sweep.said
+    assert {run.info.status for run in sweep.runs()[1]} == {"KILLED"}
+    sweep.wait_until_alone()
+    assert sweep.run() == 0, sweep.said
+    assert_healed(sweep, undisturbed)
+
+
+def test_two_interrupts_end_it_at_once_and_in_order(sweep, undisturbed):
+    sweep.start().wait_for(MIDDLE)
+    sweep.process.send_signal(signal.SIGINT)
+    sweep.wait_for("Stopping")
+    sweep.process.send_signal(signal.SIGINT)
+    assert sweep.finish(60) == 130, sweep.said
+    assert "Traceback" not in sweep.said
+    assert {run.info.status for run in sweep.runs()[1]} == {"KILLED"}
+    sweep.wait_until_alone()
+    assert sweep.run() == 0, sweep.said
+    assert_healed(sweep, undisturbed)
