@@ -17,6 +17,7 @@ from diffgap import __version__
 from diffgap.cli_common import ADDRESS, OUTPUT, SETS, make_console, progress_bar
 from diffgap.cli_data import DATA_COMMANDS
 from diffgap.cli_use import USE_COMMANDS
+from diffgap.cli_watch import WATCH_COMMANDS
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def report(sweep: str, style: str, out: Path | None, against: str | None, output
 
 
 main.add_command(report, "summary")
-for command in (*DATA_COMMANDS, *USE_COMMANDS):
+for command in (*DATA_COMMANDS, *USE_COMMANDS, *WATCH_COMMANDS):
     main.add_command(command)
 
 

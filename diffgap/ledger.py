@@ -182,6 +182,10 @@ class Ledger:
         """Notes that a finished trial holds the weights of a training signature."""
         write_json(self._training(training), {"signature": signature})
 
+    def forget_training(self, training: str) -> None:
+        """Lets the next trial of a training signature train by itself."""
+        self._training(training).unlink(missing_ok=True)
+
     def _training(self, training: str) -> Path:
         return self.output / "trained" / f"{training}.json"
 

@@ -39,6 +39,7 @@ class Running:
         self._held = ExitStack()
         self._claimed: set[Path] = set()
         self._noted = 0.0
+        self._began = time.time()
 
     @property
     def was_cut_short(self) -> bool:
@@ -75,7 +76,8 @@ class Running:
         if not force and time.time() - self._noted < HEARTBEAT_S:
             return
         self._noted = time.time()
-        who = {"host": socket.gethostname(), "pid": os.getpid(), "time": self._noted}
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "began": self._began}
+        who["time"] = self._noted
         with suppress(OSError):  # a full disk must not end a sweep that could go on
             write_json(self._note_path, {**who, "counts": counts})
 
