@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
 from typing import Any
 
+from diffgap.errors import UserError
 from diffgap.ray_guard import RayGuard, end_marked
 
 WORKER_ENVIRONMENT = {
@@ -67,12 +68,12 @@ def cluster(
     with ExitStack() as stack:
         if address or os.environ.get("RAY_ADDRESS"):
             runtime = {"env_vars": WORKER_ENVIRONMENT}
-            with _standard_error_held():
+            with _explained(f"at {address or os.environ['RAY_ADDRESS']}"):
                 ray.init(address=address or "auto", runtime_env=runtime, **talk)
             stack.callback(ray.shutdown)
         else:
             guard = stack.enter_context(RayGuard())
-            with _standard_error_held():
+            with _explained("on this machine"):
                 ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
             stack.callback(ray.shutdown)
             if on_loss:
@@ -102,18 +103,27 @@ def _watched(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Makes one line of whatever keeps Ray from starting, or from being joined."""
+    try:
+        with _standard_error_held():
+            yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"Ray {where} cannot be used: {lines[0]}; look at free memory and at --address"
+        ) from None
+
+
+@contextmanager
 def _standard_error_held() -> Iterator[None]:
-    """Keeps what C++ libraries write to standard error; it is shown only if the block fails."""
+    """Keeps what C++ libraries write to standard error off people's screens."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
-            held.seek(0)
-            os.write(original, held.read())
-            raise
         finally:
             os.dup2(original, 2)
             os.close(original)

@@ -13,6 +13,9 @@ from diffgap import corpora
 from diffgap.errors import nearest
 from diffgap.store import EmbeddingStore
 
+LONGEST_PATH, SHOWN = 4096, 100
+"""Characters of a path, and of a name that an error repeats."""
+
 BUILTIN_ENCODER = "soundscape"
 """The frozen encoder of the built-in corpora."""
 
@@ -52,7 +55,8 @@ def store_problem(name: str) -> str | None:
     """Why no store can be had by this name; None where all is well."""
     if name in corpora.BUILTIN or "://" in name:
         return None
-    if not Path(name).exists():
+    if len(name) > LONGEST_PATH or not Path(name).exists():
+        name = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
         hint = nearest(name, corpora.BUILTIN)
         return f"unknown store {name!r}; {hint} (or give the path of an embedding store)"
     if not (Path(name) / "manifest.json").is_file():

@@ -7,6 +7,7 @@ still run: one misspelt key does not hide an impossible combination.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, get_args
@@ -30,6 +31,9 @@ TYPES = {
     "dict": "a block of keys",
     "model": "a block of keys",
 }
+
+MAX_TRIALS = 10_000
+"""Trials of one sweep."""
 
 STAND_IN = {"name": "unnamed", "store": "unnamed"}
 
@@ -59,10 +63,21 @@ def check(document: Document, known_stores: Stores | None) -> SweepSpec | None:
         return None
     if known_stores and ("store",) not in bad and (unknown := known_stores(spec.store)):
         document.problems.append((("store",), unknown))
+    if too_many := _too_many(spec):
+        document.problems.append((("axes",), too_many))
+        return spec
     for keys, problem in combinations(spec):
         if not bad.intersection(keys):
             document.problems.append((keys[0], problem))
     return spec
+
+
+def _too_many(spec: SweepSpec) -> str | None:
+    """Why a sweep is refused for its size, told without making its trials."""
+    count = len(spec.seed_list) * math.prod(len(values) for values in spec.axes.values())
+    if count <= MAX_TRIALS:
+        return None
+    return f"makes {count} trials with its seeds; a sweep has at most {MAX_TRIALS}, so split it"
 
 
 # Fields -----------------------------------------------------------------------------------------
@@ -96,6 +111,8 @@ def _existing(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
     """An error's path without the names that pydantic gives to the branches of a union."""
     if root is SweepSpec and loc[0] == "seeds":
         return ("seeds",)
+    if loc[:2] == ("search", "space") and loc[3:4] in (("low",), ("high",)):
+        return tuple(loc[:4])
     return tuple(loc)
 
 
@@ -107,11 +124,11 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
     if key == ("seeds",):
-        return f"{value!r} is no number in [1, 10000] and no list of whole numbers; use 3"
+        return f"{_short(value)} is no number in [1, 10000] and no list of whole numbers; use 3"
     remedy = _remedy(schema)
     if kind == "literal_error":
         allowed = _choices(model, key)
-        return f"{value!r} is not one of {', '.join(allowed)}; {nearest(str(value), allowed)}"
+        return f"{_short(value)} is not one of {', '.join(allowed)}; {nearest(str(value), allowed)}"
     if kind.endswith("_type"):
         wanted = TYPES.get(kind.removesuffix("_type"), kind)
         return f"{_short(value)} is not {wanted}; {remedy}"

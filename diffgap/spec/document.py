@@ -21,6 +21,9 @@ Key = tuple[str | int, ...]
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 20
+MAX_BRACKETS = 100
+SHOWN = 80
+"""Characters of an override that an error repeats."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -147,6 +150,8 @@ def _parse(text: str, document: Document) -> Any:
 
 def _refuse_tricks(text: str) -> None:
     """Refuses what no sweep needs and what would make a small file a huge tree."""
+    if line := _unclosed(text):
+        raise UserError(f"line {line}: nested too deeply; a sweep has a few levels")
     depth = 0
     for event in yaml.parse(text, _Loader):
         line = getattr(event.start_mark, "line", 0) + 1
@@ -156,6 +161,17 @@ def _refuse_tricks(text: str) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise UserError(f"line {line}: nested too deeply; a sweep has a few levels")
+
+
+def _unclosed(text: str) -> int | None:
+    """The line with more open brackets than any spec has, on which PyYAML would be slow."""
+    open_brackets, line = 0, 1
+    for character in re.findall(r"[\[\]{}\n]", text):
+        line += character == "\n"
+        open_brackets += (character in "[{") - (character in "]}")
+        if open_brackets > MAX_BRACKETS:
+            return line
+    return None
 
 
 def _build(loader: _Loader, node: yaml.Node, key: Key, document: Document) -> Any:
@@ -189,25 +205,26 @@ def _scalar(loader: _Loader, node: yaml.Node, key: Key, document: Document) -> A
 
 def _override(document: Document, text: str) -> None:
     """Sets one value of the tree; a wrong name is found with the file's own."""
+    said = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     name, equals, value_text = text.partition("=")
     if not equals or not name:
-        document.problems.append(((), f"--set {text}: no KEY=VALUE; as in --set seeds=5"))
+        document.problems.append(((), f"--set {said}: no KEY=VALUE; as in --set seeds=5"))
         return
     key: Key = tuple(name.split(".", 1)) if name.startswith("axes.") else tuple(name.split("."))
     scratch = Document()
     try:
         value = _parse(value_text, scratch)
     except (yaml.YAMLError, UserError):
-        document.problems.append(((), f"--set {text}: the value is not valid YAML; quote it"))
+        document.problems.append(((), f"--set {said}: the value is not valid YAML; quote it"))
         return
-    document.problems += [((), f"--set {text}: {problem}") for _, problem in scratch.problems]
+    document.problems += [((), f"--set {said}: {problem}") for _, problem in scratch.problems]
     block = document.tree
     for depth, part in enumerate(key[:-1], 1):
         inner = block.get(str(part))
         if not isinstance(inner, dict):
             inner = block[str(part)] = {}
-            document.places[key[:depth]] = f"--set {text}"
+            document.places[key[:depth]] = f"--set {said}"
         block = inner
     block[str(key[-1])] = value
     document.places = {k: v for k, v in document.places.items() if k[: len(key)] != key}
-    document.places[key] = f"--set {text}"
+    document.places[key] = f"--set {said}"

@@ -197,13 +197,23 @@ WRONG = {
         GOOD + "search: {space: {cdm.prediction: {choices: [x0, x1]}}}\n",
         "search.space.cdm.prediction.choices[1] (line 8): 'x1' is not one of x0, eps, v",
     ),
-    "a search crossed with axes": (
-        GOOD + "axes: {train.lr: [0.1]}\nsearch: {space: {bst.fraction: {low: 0.3, high: 0.7}}}\n",
-        "axes (line 8): would be crossed with a search; move them into search.space",
+    "an axis that is searched": (
+        GOOD + "axes: {train.lr: [0.1]}\nsearch: {space: {train.lr: {low: 0.3, high: 0.7}}}\n",
+        "axes.train.lr (line 8): is searched as well; keep it in axes or in search.space",
     ),
-    "a search of seeds": (
-        GOOD + "seeds: 3\nsearch: {space: {bst.fraction: {low: 0.3, high: 0.7}}}\n",
-        "seeds (line 8): 3 seeds in a search; use 1",
+    "a population that cannot change": (
+        GOOD + "search: {space: {denoiser.width: {choices: [8, 16]}}}\n"
+        "scheduler: {kind: pbt, interval: 2}\n",
+        "search.space.denoiser.width (line 8): cannot change while a trial trains",
+    ),
+    "generations between epochs": (
+        GOOD + "search: {space: {train.lr: {low: 0.001, high: 0.01}}}\n"
+        "scheduler: {kind: pbt, interval: 3}\n",
+        "scheduler.interval (line 9): 3 is not a multiple of train.epoch_steps",
+    ),
+    "more trials than a sweep may have": (
+        GOOD + "seeds: 10000\naxes: {train.lr: [0.1, 0.2]}\n",
+        "axes (line 9): makes 20000 trials with its seeds; a sweep has at most 10000",
     ),
     "a scheduler without a search": (
         GOOD + "scheduler: {min_steps: 5}\n",
