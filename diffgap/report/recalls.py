@@ -6,7 +6,7 @@ gap and the cost beside the figures) and `axes` (whatever the sweep crosses).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
 
 import numpy as np
@@ -108,6 +108,9 @@ def recall_table(ledger: Ledger, name: str, kind: str, against: str | None = Non
         UserError: where there is no such sweep or row.
     """
     sweep = ledger.sweep(name)
+    if sweep.spec["search"]:  # its winners; the others never saw this split
+        finals = [entry for entry in sweep.trials if entry.get("final")]
+        sweep = replace(sweep, trials=finals)
     cells = read_cells(ledger, sweep)
     done = [cell for cell in cells if cell.seeds]
     baseline = _baseline(done, {_name(cell, cells, kind): cell for cell in cells}, against)
@@ -160,7 +163,7 @@ def _figures(
 def _name(cell: Cell, cells: list[Cell], kind: str) -> str:
     """What the table calls a cell; its axes too where that alone does not tell it apart."""
     if kind == "axes":
-        return cell.name or "trial"
+        return cell.name or METHOD_NAMES[cell.trial.method]
 
     def short(of: Cell) -> str:
         if kind == "ablation" and of.trial.cell:

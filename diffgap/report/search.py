@@ -43,22 +43,28 @@ class SearchTable:
 def search_table(ledger: Ledger, name: str) -> SearchTable:
     """The table of a recorded search; UserError where there is none."""
     sweep = ledger.sweep(name)
-    metric, fields = sweep.spec["search"]["metric"], tuple(sweep.spec["search"]["space"])
-    rows = [_row(ledger, entry, metric, fields) for entry in sweep.trials]
+    metric = sweep.spec["search"]["metric"]
+    fields = (*sweep.spec["axes"], *sweep.spec["search"]["space"])
+    if sweep.spec["seeds"] != 1:
+        fields = (*fields, "seed")
+    entries = [entry for entry in sweep.trials if not entry.get("final")]
+    rows = [_row(ledger, entry, metric, fields) for entry in entries]
     rows.sort(key=lambda row: (row.state != "finished", -(row.value or 0.0)))
     return SearchTable(name, metric.replace("R", "R@").replace("mAP", "mAP@"), fields, tuple(rows))
 
 
 def _row(ledger: Ledger, entry: dict, metric: str, fields: tuple[str, ...]) -> SearchRow:
     record = ledger.trial(entry["signature"])
-    values = flatten(Trial.model_validate(entry["trial"]))
+    trial = Trial.model_validate(entry["trial"])
+    values = flatten(trial.at(trial.train.steps))
     value: float | None = None
     if record.finished:
         found = record.metrics().items()
         state = "finished"
         value = mean(v for n, v in found if n.startswith("val/") and n.endswith(f"/{metric}"))
     elif stop := record.stop:
-        state, value = f"stopped at step {stop['step']}", stop["value"]
+        value = stop["value"]
+        state = f"stopped at step {stop['step']}" if stop["step"] else f"stopped: {stop['reason']}"
     else:
         state = "failed" if record.failure else "not finished"
     return SearchRow(entry["signature"], {name: values[name] for name in fields}, state, value)
@@ -92,7 +98,8 @@ def search_notes(table: SearchTable) -> list[str]:
     """What to do with the best trial."""
     if table.best is None:
         return ["No trial is finished yet."]
-    settings = " ".join(f"--set trial.{name}={value}" for name, value in table.best.values.items())
+    values = {name: v for name, v in table.best.values.items() if name != "seed"}
+    settings = " ".join(f"--set trial.{name}={value}" for name, value in values.items())
     return [
         f"The best on val, {table.best.signature}, in any sweep: {settings}",
         "Stopped trials show the value of their curve, without the trial's own score.",

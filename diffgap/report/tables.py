@@ -27,9 +27,13 @@ def sweep_tables(
     ledger: Ledger, name: str, against: str | None = None
 ) -> list[RecallTable | SearchTable]:
     """The tables of a recorded sweep, finished or not; see `recall_table`."""
-    spec = ledger.sweep(name).spec
+    sweep = ledger.sweep(name)
+    spec = sweep.spec
     if spec["search"]:
-        return [search_table(ledger, name)]
+        found: list[RecallTable | SearchTable] = [search_table(ledger, name)]
+        if any(entry.get("final") for entry in sweep.trials):
+            found.append(recall_table(ledger, name, "axes", against))
+        return found
     return [recall_table(ledger, name, kind, against) for kind in spec["report"]["tables"]]
 
 

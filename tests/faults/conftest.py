@@ -38,7 +38,7 @@ class Sweep:
     """A place with a spec, and the command that runs it there."""
 
     def __init__(self, place: Path, store: Path, spec: str = SPEC):
-        self.place, self.mark = place, uuid.uuid4().hex
+        self.place, self.mark, self.store = place, uuid.uuid4().hex, store
         self.environment = {
             **{
                 name: v for name, v in os.environ.items() if not name.startswith(("RAY_", "MLFLOW"))
@@ -87,7 +87,7 @@ class Sweep:
             [COMMAND, "report", self.name, "--format", "md"], cwd=self.place, env=self.environment,
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-        return done.stdout
+        return done.stdout.replace(str(self.store), "STORE")
 
     def processes(self, title=""):
         """Processes of this test whose command line holds a word."""

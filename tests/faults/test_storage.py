@@ -1,0 +1,61 @@
+"""Disks that fill up, and files that change under a sweep."""
+
+import shutil
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+from conftest import Sweep, assert_healed
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+MIDDLE = r"cdm on, bst on, seed 0: step 10/48"
+
+
+@contextmanager
+def small_disk(path, megabytes):
+    """A file system of its own; skips where none can be mounted."""
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_full_disk_fails_trials_in_a_plain_word_and_nothing_else(sweep, undisturbed):
+    with small_disk(sweep.place / "runs", 32) as disk:
+        sweep.start("--set", "retries=0").wait_for(MIDDLE)
+        filler = disk / "filler"
+        with pytest.raises(OSError, match="No space"):
+            filler.write_bytes(b"0" * 64_000_000)
+        sweep.wait_for("FAILED")
+        filler.unlink()
+        assert sweep.finish() == 1, sweep.said
+        assert "No space left on device" in sweep.said
+        assert "free some space" in sweep.said
+        sweep.wait_until_alone()
+        assert sweep.run() == 0, sweep.said
+        assert_healed(sweep, undisturbed)
+
+
+def test_a_store_that_changes_fails_the_trials_that_come_later(tmp_path, small_store, undisturbed):
+    store = tmp_path / "store"
+    shutil.copytree(small_store, store)
+    sweep = Sweep(tmp_path, store)
+    sweep.start("--max-concurrent", "1").wait_for("step 10/48")
+    shard = next(store.glob("items-*.parquet"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    assert sweep.finish() == 1, sweep.said
+    assert "items shard cannot be read" in sweep.said
+    assert sorted(run.info.status for run in sweep.runs()[1]) == ["FAILED", "FAILED", "FINISHED"]
+    logs = "".join(log.read_text() for log in (tmp_path / "runs/trials").glob("*/log.txt"))
+    assert logs.count("items shard cannot be read") == 1  # bad data are not tried again
+
+    shard.write_bytes(whole)
+    assert sweep.run() == 0, sweep.said
+    assert_healed(sweep, undisturbed)
