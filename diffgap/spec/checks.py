@@ -54,7 +54,7 @@ def check(document: Document, known_stores: Stores | None) -> SweepSpec | None:
         bad.add(key)
         block = tree["axes"] if key[0] == "axes" else tree["search"]["space"]
         block.pop(str(key[1 if key[0] == "axes" else 2]), None)
-    if "search" in tree and not tree["search"].get("space"):
+    if tree.get("search") is not None and not tree["search"].get("space"):
         tree.pop("search")
     try:
         spec = SweepSpec.model_validate({**STAND_IN, **tree})

@@ -64,18 +64,6 @@ def test_a_ray_that_cannot_start_ends_in_a_plain_word(sweep):
     sweep.wait_until_alone()
 
 
-def test_a_terminated_sweep_says_so_and_goes_on(sweep, undisturbed):
-    """As batch systems do it; for one SIGINT see tests/sweep."""
-    sweep.start().wait_for(MIDDLE)
-    sweep.process.send_signal(signal.SIGTERM)
-    assert sweep.finish() == 130, sweep.said
-    assert "2 trials: interrupted; the same command continues" in sweep.said
-    assert {run.info.status for run in sweep.runs()[1]} == {"KILLED"}
-    sweep.wait_until_alone()
-    assert sweep.run() == 0, sweep.said
-    assert_healed(sweep, undisturbed)
-
-
 def test_two_interrupts_end_it_at_once_and_in_order(sweep, undisturbed):
     sweep.start().wait_for(MIDDLE)
     sweep.process.send_signal(signal.SIGINT)

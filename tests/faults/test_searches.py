@@ -16,7 +16,7 @@ trial:
   train: {{steps: 12, batch_size: 32, epoch_steps: 2}}
   score: {{kind: bridge}}
 search:
-  trials: 5
+  trials: 4
   space:
     train.lr: {{low: 1.0e-6, high: 1.0e-2, log: true}}
     loss.condition_noise: {{low: 0.1, high: 0.8}}
@@ -58,12 +58,13 @@ def whole_and_killed(tmp_path, store, spec, moment, *arguments):
     for place in places:
         place.mkdir()
     whole, killed = (Sweep(place, store, spec) for place in places)
-    assert whole.run(*arguments) == 0, whole.said
+    whole.start(*arguments)  # beside the other: both mostly wait for processes to start
     killed.start(*arguments).wait_for(moment)
     killed.process.kill()
     killed.finish()
     killed.wait_until_alone()
     assert killed.run(*arguments) == 0, killed.said
+    assert whole.finish() == 0, whole.said
     return whole, killed
 
 

@@ -153,7 +153,8 @@ def test_each_wrong_override_is_refused(tmp_path, override):
 
 
 def test_the_specs_are_right_but_for_that(tmp_path):
-    for tree in (AXES, SEARCH):
+    no_search = {**SEARCH, "search": None, "scheduler": None}
+    for tree in (AXES, SEARCH, no_search):
         (tmp_path / "spec.yaml").write_text(yaml.safe_dump(tree))
         done = CliRunner().invoke(main, ["sweep", str(tmp_path / "spec.yaml"), "--dry-run"])
         assert done.exit_code == 0, done.output

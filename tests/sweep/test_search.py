@@ -1,13 +1,10 @@
-"""Searches through the installed command: Optuna, ASHA, and what is left after a kill."""
+"""Searches through the installed command; for what is left of them after a kill see
+tests/faults."""
 
 import json
-import os
-import signal
-import subprocess
-from pathlib import Path
 
 import pytest
-from command import COMMAND, diffgap, environment, runs_of
+from command import diffgap, runs_of
 
 pytestmark = pytest.mark.slow
 
@@ -55,26 +52,3 @@ def test_a_search_tries_the_default_first_and_chooses_on_val(tmp_path, small_sto
     assert again.returncode == 0
     assert "Starting Ray" not in again.stdout
     assert again.stdout.split("Search found")[1] == done.stdout.split("Search found")[1]
-
-
-@pytest.mark.fault
-def test_a_killed_search_goes_on_with_the_trials_it_was_in(tmp_path, small_store):
-    (tmp_path / "found.yaml").write_text(SPEC.format(store=small_store))
-    command = [COMMAND, "sweep", "found.yaml", "--set", "search.trials=3",
-               "--set", "trial.train.steps=60"]  # fmt: skip
-    first = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    for line in first.stdout:
-        if "step 6/" in line:
-            break
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-
-    second = diffgap(*command[1:], cwd=tmp_path)
-    assert second.returncode == 0, second.stderr
-    assert "3 of 3 trials to run" in second.stdout
-    sweep = json.loads((tmp_path / "runs/sweeps/found.json").read_text())
-    assert len(sweep["trials"]) == 3
-    assert Path(tmp_path / "runs/search/found.journal").exists()

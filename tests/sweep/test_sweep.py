@@ -144,7 +144,8 @@ def test_trials_that_differ_in_their_score_share_one_training(tmp_path, small_st
 
 @pytest.mark.fault
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
-    """Ctrl-C in the middle of a trial; then the same command, and no point is logged twice."""
+    """SIGTERM, as batch systems send it, in the middle of a trial; then the same command, and no
+    point is logged twice. For Ctrl-C, once and twice, see tests/faults."""
     write_spec(tmp_path / "tiny.yaml", small_store, steps=80)
     command = [COMMAND, "sweep", "tiny.yaml", "--set", "axes={}"]
     first = subprocess.Popen(
@@ -159,7 +160,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
     for line in first.stdout:
         said += line
         if "step 12/" in line:
-            first.send_signal(signal.SIGINT)
+            first.send_signal(signal.SIGTERM)
             break
     rest = first.communicate(timeout=60)[0]
     assert first.returncode == 130, said + rest
