@@ -302,11 +302,12 @@ def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
 
 def _print_tables(ledger: Ledger, name: str, console: Console, against: str | None = None) -> None:
     from diffgap.report.tables import print_tables
+    from diffgap.secrets import redact
     from diffgap.tracking import tracking_uri
 
     print_tables(ledger, name, console, against)
     console.print(
-        f"MLflow: {tracking_uri(ledger.output)}\n"
+        f"MLflow: {redact(tracking_uri(ledger.output))}\n"
         f"Browse the runs: diffgap ui --output {ledger.output}",
         highlight=False,
         soft_wrap=True,

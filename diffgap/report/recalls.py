@@ -15,6 +15,7 @@ from diffgap.errors import UserError, nearest
 from diffgap.evaluation.statistics import Interval, holm, mean_interval, paired_test
 from diffgap.ledger import Ledger
 from diffgap.report.results import Cell, read_cells
+from diffgap.secrets import redact
 
 CUTOFFS = (1, 5, 10)
 SIGNIFICANT = 0.05
@@ -126,7 +127,7 @@ def recall_table(ledger: Ledger, name: str, kind: str, against: str | None = Non
     )
     spec = sweep.spec
     return RecallTable(
-        title=f"{TITLES[kind]} on {spec['store']}, {spec['task']}, {spec['split']}: "
+        title=f"{TITLES[kind]} on {redact(spec['store'])}, {spec['task']}, {spec['split']}: "
         f"R@K in % (sweep {name})",
         columns=columns,
         rows=rows,

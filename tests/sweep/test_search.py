@@ -40,9 +40,10 @@ def test_a_search_tries_the_default_first_and_chooses_on_val(tmp_path, small_sto
     assert "Search found: R@5 on val" in done.stdout
     assert "--set trial.train.lr=" in done.stdout
     assert records(tmp_path)
-    for record in records(tmp_path):
-        names = json.loads((record / "bridge/metrics.json").read_text())
-        assert not [name for name in names if name.startswith("test/")]
+    names = [json.loads((r / "bridge/metrics.json").read_text()) for r in records(tmp_path)]
+    on_test = [one for one in names if any(name.startswith("test/") for name in one)]
+    assert len(on_test) == 1  # the winner alone, when the search is over
+    assert "DiffGAP" in done.stdout.split("Search found")[1]
     runs = runs_of(tmp_path, "found")
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
     stopped = [run for run in runs if run.info.status == "KILLED"]
