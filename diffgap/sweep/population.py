@@ -88,8 +88,10 @@ class Population:
 
     def missing(self) -> list[PlannedTrial]:
         """The members of the youngest generation that have not come to its end."""
+        if self.is_last:  # whose end is the evaluation after the last step
+            return [p for p in self.youngest if not self.ledger.trial(p.signature).finished]
         end = self.ends[len(self.generations) - 1]
-        return [m.planned for m in self.generations[-1] if self._value(m.planned, end) is None]
+        return [planned for planned in self.youngest if self._value(planned, end) is None]
 
     @property
     def is_last(self) -> bool:
