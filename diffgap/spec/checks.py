@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from diffgap.errors import nearest
 from diffgap.spec.combinations import combinations
-from diffgap.spec.document import Document, Key, show
-from diffgap.spec.sweep import SweepSpec, leaf_fields, with_values
+from diffgap.spec.document import SHOWN, Document, Key, show
+from diffgap.spec.sweep import SweepSpec, leaf_fields
 from diffgap.spec.trial import TrialSpec
 
 TYPES = {
@@ -33,7 +33,10 @@ TYPES = {
 }
 
 MAX_TRIALS = 10_000
-"""Trials of one sweep."""
+"""Trials of one sweep, and seeds of a list."""
+
+FIELDS = leaf_fields(TrialSpec)
+"""What an axis may vary."""
 
 STAND_IN = {"name": "unnamed", "store": "unnamed"}
 
@@ -42,26 +45,30 @@ Stores = Callable[[str], str | None]
 
 def check(document: Document, known_stores: Stores | None) -> SweepSpec | None:
     """Adds all problems to the document; the spec is whole where there are none."""
-    before = len(document.problems)
     tree = copy.deepcopy(document.tree)
     bad = {key for key, _ in document.problems}
+    told = _around(bad)
     for key, problem in _field_problems(tree):
-        document.problems.append((key, problem))
+        if key not in told:
+            document.problems.append((key, problem))
         bad.add(key)
         _drop(tree, key)
+    told = _around(bad)
     for key, problem in [*_axis_problems(tree), *_space_problems(tree)]:
-        document.problems.append((key, problem))
+        if key not in told:
+            document.problems.append((key, problem))
         bad.add(key)
         block = tree["axes"] if key[0] == "axes" else tree["search"]["space"]
         block.pop(str(key[1 if key[0] == "axes" else 2]), None)
-    if tree.get("search") is not None and not tree["search"].get("space"):
-        tree.pop("search")
+    if document.tree.get("search") is not None and not (tree.get("search") or {}).get("space"):
+        for name in ("search", "scheduler"):
+            tree.pop(name, None)
     try:
         spec = SweepSpec.model_validate({**STAND_IN, **tree})
     except ValidationError:
-        assert len(document.problems) > before, "a spec that fails must have a problem"
+        assert document.problems, "a spec that fails must have a problem"
         return None
-    if known_stores and ("store",) not in bad and (unknown := known_stores(spec.store)):
+    if known_stores and ("store",) not in bad and (unknown := _unknown(spec.store, known_stores)):
         document.problems.append((("store",), unknown))
     if too_many := _too_many(spec):
         document.problems.append((("axes",), too_many))
@@ -70,6 +77,19 @@ def check(document: Document, known_stores: Stores | None) -> SweepSpec | None:
         if not bad.intersection(keys):
             document.problems.append((keys[0], problem))
     return spec
+
+
+def _around(keys: Iterable[Key]) -> set[Key]:
+    """The paths and all blocks around them: of a block that lost a value no more need be told."""
+    return {key[:end] for key in keys for end in range(1, len(key) + 1)}
+
+
+def _unknown(store: str, known_stores: Stores) -> str | None:
+    """Why a store's name is none; the file system may have a word of its own about it."""
+    try:
+        return known_stores(store)
+    except OSError as error:
+        return f"{_short(store)}: {error.strerror}; give the path of an embedding store"
 
 
 def _too_many(spec: SweepSpec) -> str | None:
@@ -93,6 +113,8 @@ def _field_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
         return
     if len(set(seeds)) < len(seeds):
         yield ("seeds",), f"{_short(seeds)} names a seed twice; keep each once"
+    if len(seeds) > MAX_TRIALS:
+        yield ("seeds",), f"{len(seeds)} seeds; a sweep has at most {MAX_TRIALS}, so split it"
     if any(not 0 <= seed < 2**31 for seed in seeds):
         yield ("seeds",), f"{_short(seeds)} leaves [0, 2147483647]; use small whole numbers"
 
@@ -102,14 +124,15 @@ def _explained(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[
     seen = set()
     for detail in error.errors(include_url=False):
         key = _existing(detail["loc"], root)
-        if key not in seen:
+        emptied = detail["type"] == "too_short" and detail["input"]  # of its wrong values
+        if key not in seen and not emptied:
             seen.add(key)
             yield key, _explain(detail, key, root)
 
 
 def _existing(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
     """An error's path without the names that pydantic gives to the branches of a union."""
-    if root is SweepSpec and loc[0] == "seeds":
+    if root is SweepSpec and loc[:1] == ("seeds",):
         return ("seeds",)
     if loc[:2] == ("search", "space") and loc[3:4] in (("low",), ("high",)):
         return tuple(loc[:4])
@@ -125,10 +148,13 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
         return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
     if key == ("seeds",):
         return f"{_short(value)} is no number in [1, 10000] and no list of whole numbers; use 3"
+    if key[0] == "search" and key[3:] in (("low",), ("high",)):
+        return f"{_short(value)} is not a number; as in {{low: 0.1, high: 0.9}}"
     remedy = _remedy(schema)
     if kind == "literal_error":
-        allowed = _choices(model, key)
-        return f"{_short(value)} is not one of {', '.join(allowed)}; {nearest(str(value), allowed)}"
+        allowed = [str(choice) for choice in schema.get("enum") or [schema["const"]]]
+        hint = nearest(str(value)[:SHOWN], allowed)
+        return f"{_short(value)} is not one of {', '.join(allowed)}; {hint}"
     if kind.endswith("_type"):
         wanted = TYPES.get(kind.removesuffix("_type"), kind)
         return f"{_short(value)} is not {wanted}; {remedy}"
@@ -143,30 +169,33 @@ def _schema(key: Key, root: type[BaseModel]) -> tuple[type[BaseModel], dict[str,
     """The innermost model on the way to a path, and the JSON schema of its field there."""
     model = root
     schema: dict[str, Any] = {}
+    names_any = False
     for part in key:
         if isinstance(part, int):
             schema = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-            continue
-        field = model.model_fields.get(part)
-        if field is None:
+        elif names_any:
+            names_any = False
+        elif part in model.model_fields:
+            schema = _properties(model).get(part, {})
+            annotation = model.model_fields[part].annotation
+            names_any = get_origin(annotation) is dict
+            model = _model_in(annotation) or model
+        else:
             break
-        schema = _properties(model).get(part, {})
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation if part != key[-1] or len(key) == 1 else model
     return model, schema
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation is, or has as an option or as a mapping's values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 @cache
 def _properties(model: type[BaseModel]) -> dict[str, Any]:
     properties: dict[str, Any] = model.model_json_schema()["properties"]
     return properties
-
-
-def _choices(model: type[BaseModel], key: Key) -> list[str]:
-    names = [part for part in key if isinstance(part, str)]
-    annotation = model.model_fields[names[-1]].annotation
-    inner = get_args(annotation)
-    return [str(v) for v in inner if isinstance(v, str)] or [str(v) for v in get_args(inner[0])]
 
 
 def _range(schema: dict[str, Any]) -> str:
@@ -212,6 +241,8 @@ def _axis_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
             yield key, problem
         elif not values:
             yield key, "is empty; list the values to try"
+        elif len(values) > MAX_TRIALS:
+            yield key, f"{len(values)} values; a sweep has at most {MAX_TRIALS} trials, so split it"
         elif len({repr(value) for value in values}) < len(values):
             yield key, f"{_short(values)} holds a value twice; keep each once"
         else:
@@ -224,41 +255,48 @@ def _space_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     space = search.get("space") if isinstance(search, dict) else None
     for name, dimension in list((space or {}).items()):
         key: Key = ("search", "space", name)
-        if problem := _no_field(name):
+        if problem := _no_field(name) or _no_dimension(dimension):
             yield key, problem
-            continue
-        given = {part for part in ("low", "high", "choices") if dimension.get(part) is not None}
-        if given == {"choices"}:
-            if not dimension["choices"]:
-                yield key, "choices is empty; list the values to choose from"
-            yield from _value_problems((*key, "choices"), name, list(dimension["choices"]))
-        elif given != {"low", "high"}:
-            yield (
-                key,
-                "needs low and high, or choices; as in {low: 0.1, high: 0.9}",
-            )
-        elif not dimension["low"] < dimension["high"]:
-            yield key, f"low {dimension['low']} is not below high {dimension['high']}; swap them"
-        elif dimension.get("log") and dimension["low"] <= 0:
-            yield key, f"low {dimension['low']} has no logarithm; use one above 0, or log: false"
+        elif dimension.get("choices") is not None:
+            yield from _value_problems((*key, "choices"), name, dimension["choices"])
         else:
             yield from _value_problems(key, name, [dimension["low"], dimension["high"]])
 
 
+def _no_dimension(dimension: dict[str, Any]) -> str | None:
+    """What is wrong with a range or a list of choices, whatever the field is."""
+    low, high, choices = (dimension.get(part) for part in ("low", "high", "choices"))
+    if choices is not None and low is None and high is None:
+        if not choices:
+            return "choices is empty; list the values to choose from"
+        if len({repr(value) for value in choices}) < len(choices):
+            return f"choices {_short(choices)} holds a value twice; keep each once"
+        return None
+    if choices is not None or low is None or high is None:
+        return "needs low and high, or choices; as in {low: 0.1, high: 0.9}"
+    if not low < high:
+        return f"low {low} is not below high {high}; swap them"
+    if dimension.get("log") and low <= 0:
+        return f"low {low} has no logarithm; use one above 0, or log: false"
+    return None
+
+
 def _no_field(name: str) -> str | None:
     """What is wrong with the path of a trial's field; None where it is one."""
-    fields = leaf_fields(TrialSpec)
-    if name in fields:
+    if name in FIELDS:
         return None
-    inside = [field for field in fields if field.startswith(f"{name}.")]
-    hint = f"it is a block; use {inside[0]}" if inside else nearest(name, fields)
+    inside = [field for field in FIELDS if field.startswith(f"{name}.")]
+    hint = f"it is a block; use {inside[0]}" if inside else nearest(name, FIELDS)
+    if hint.startswith("known"):
+        hint = f"fields begin with {', '.join(TrialSpec.model_fields)}"
     return f"no field of a trial; {hint}"
 
 
 def _value_problems(key: Key, field: str, values: list[Any]) -> Iterator[tuple[Key, str]]:
+    model, name = FIELDS[field]
     for i, value in enumerate(values):
         try:
-            TrialSpec.model_validate(with_values({}, {field: value}))
+            model.model_validate({name: value})
         except ValidationError as error:
-            for _, problem in _explained(error, TrialSpec):
+            for _, problem in _explained(error, model):
                 yield (*key, i), problem
