@@ -6,11 +6,12 @@ of what is not.
 
 from __future__ import annotations
 
-import shutil
+import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,10 @@ class Observer(tune.Callback):
         """The driver's own process is lost for good, or has an error of its own."""
         signature = self._planned(trial).signature
         record = self.stage.ledger.trial(signature)
-        record.fail(record.failure or _reason(trial))
-        self._failed(signature, record.failure or "")
+        reason = record.failure or _reason(trial)
+        with suppress(OSError):  # a full disk may be why; the reason is told all the same
+            record.fail(reason)
+        self._failed(signature, reason)
 
     def _failed(self, signature: str, reason: str) -> None:
         self.stage.failed[signature] = f"{reason} (log: {self.stage.ledger.trial(signature).log})"
@@ -188,31 +191,32 @@ def run_searcher(stage: Stage, observer: Observer, searcher: Searcher, most: int
 def run_tune(
     stage: Stage, observer: Observer, config: tune.TuneConfig, space: dict[str, Any]
 ) -> None:
-    """Lets Tune run one Train job a trial; what it prints is for debugging, and goes to a file."""
-    scratch = stage.ledger.output / "tune"
-    name = stage.plan.spec.name
-    shutil.rmtree(scratch / name, ignore_errors=True)
-    scratch.mkdir(parents=True, exist_ok=True)
+    """Lets Tune run one Train job a trial.
+
+    Its own state is never read again, and what it prints is for debugging: both are kept away from
+    the output, whose disk may fill up.
+    """
     config.reuse_actors = True
     config.trial_dirname_creator = config.trial_name_creator = _signature_of
-    tuner = tune.Tuner(
-        # Drivers only wait: a CPU each would starve the workers they wait for.
-        tune.with_resources(drive, {"node:__internal_head__": 0.001}),
-        param_space=space,
-        tune_config=config,
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(scratch),
-            callbacks=[observer],
-            verbose=1 if stage.verbose else 0,
-            failure_config=tune.FailureConfig(max_failures=stage.plan.spec.retries),
-        ),
-    )
     with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="diffgap-tune-"))
+        tuner = tune.Tuner(
+            # Drivers only wait: a CPU each would starve the workers they wait for.
+            tune.with_resources(drive, {"node:__internal_head__": 0.001}),
+            param_space=space,
+            tune_config=config,
+            run_config=tune.RunConfig(
+                name=stage.plan.spec.name,
+                storage_path=scratch,
+                callbacks=[observer],
+                verbose=1 if stage.verbose else 0,
+                failure_config=tune.FailureConfig(max_failures=stage.plan.spec.retries),
+            ),
+        )
         stack.enter_context(_interruptible(stage.show))
         if not stage.verbose:
-            log = stack.enter_context((scratch / f"{name}.log").open("a"))
-            stack.enter_context(redirect_stdout(log))
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
         tuner.fit()
 
 

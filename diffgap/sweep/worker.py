@@ -24,6 +24,10 @@ VERDICT_POLL_S = 0.05
 """Between two looks whether a trial may go on from a rung."""
 
 
+class TrialFailedError(RuntimeError):
+    """A trial that failed and could not note why."""
+
+
 class RayHost(Host):
     """A Ray Train worker as the host of a trial."""
 
@@ -152,7 +156,10 @@ def _note_failure(record: TrialRecord, error: Exception, retries: int) -> None:
         return
     causes = list(getattr(error, "worker_failures", {}).values())
     cause = next((c for c in causes if not isinstance(c, RayActorError)), None)
+    reason = f"{reason_of(cause or error)} (tried {retries + 1} times)"
     if cause is None and causes:
-        record.fail(f"lost its workers {retries + 1} times, the last time: {reason_of(causes[0])}")
-    else:
-        record.fail(f"{reason_of(cause or error)} (tried {retries + 1} times)")
+        reason = f"lost its workers {retries + 1} times, the last time: {reason_of(causes[0])}"
+    try:
+        record.fail(reason)
+    except OSError:  # a full disk, say
+        raise TrialFailedError(reason) from error

@@ -70,8 +70,8 @@ WRITTEN = [
 BREAKS = ["\x00", "\x07", "\x1b[31m", "\ud800", "\ufffe"]
 """Characters that no text file has, not even in a comment."""
 
-ENDS = ["---\n{a: 1}\n", "x: ]\n", "'", "\t- y\n", "name: again\n", "<<: {seeds: 1}\n", "seeds: *a\n",
-        "...\n---\n", "%a\n", "? [a]\n", "!!int seeds: 1\n", "- y\n", "x" * 101_000]  # fmt: skip
+ENDS = ["---\n{a: 1}\n", "x: ]\n", "'", "\t- y\n", "name: again\n", "<<: {seeds: 1}\n",
+        "seeds: *a\n", "...\n---\n", "%a\n", "? [a]\n", "!!int seeds: 1\n", "- y\n", "x" * 101_000]  # fmt: skip
 """Last lines that no spec may have."""
 
 TEXTS = [
@@ -105,7 +105,8 @@ TEXTS = [
     "name: tiny\nstore: soundscapes\nseeds: " + str(list(range(12_000))),
     "name: tiny\nstore: soundscapes\nseeds: [" + "1," * 40_000 + "]",
     "name: tiny\nstore: soundscapes\nseeds: 1000000",
-    "name: tiny\nstore: soundscapes\naxes: {train.lr: " + str([i / 1e5 for i in range(9_000)]) + "}",
+    "name: tiny\nstore: soundscapes\naxes: {train.lr: "
+    + str([i / 1e5 for i in range(9_000)]) + "}",
     "name: tiny\nstore: soundscapes\naxes: {train.steps: " + str(list(range(1, 11_000))) + "}",
     "name: tiny\nstore: soundscapes\naxes: {train.batch_size: " + str(list(range(2, 9_000)))
     + "}\nresources: {workers: 4096}", "name: tiny\nstore: soundscapes\n" + "seeds: 3\n" * 6_000,
