@@ -230,7 +230,7 @@ def _training(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
 
 def _spec(trial: Mapping[str, Any], store: str) -> Iterator[str]:
     """The sweep of one trial, in JSON that is YAML too."""
-    outside = ("task", "split", "seed")
+    outside = ("task", "split", "seed", "changes")
     spec = {
         "name": "again",
         "store": store,
@@ -238,6 +238,9 @@ def _spec(trial: Mapping[str, Any], store: str) -> Iterator[str]:
         "seeds": [trial.get("seed", 0)],
         "trial": {field: value for field, value in trial.items() if field not in outside},
     }
+    if changes := trial.get("changes"):
+        yield f"# population-based training changed on the way: {json.dumps(changes)}"
+        yield "# no sweep asks for that; repeat the trial with: diffgap rerun"
     yield "# store: a built-in corpus, or the path of a store with the fingerprint above"
     yield from json.dumps(spec, indent=2).splitlines()
 

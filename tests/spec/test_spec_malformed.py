@@ -71,7 +71,8 @@ BREAKS = ["\x00", "\x07", "\x1b[31m", "\ud800", "\ufffe"]
 """Characters that no text file has, not even in a comment."""
 
 ENDS = ["---\n{a: 1}\n", "x: ]\n", "'", "\t- y\n", "name: again\n", "<<: {seeds: 1}\n",
-        "seeds: *a\n", "...\n---\n", "%a\n", "? [a]\n", "!!int seeds: 1\n", "- y\n", "x" * 101_000]  # fmt: skip
+        "seeds: *a\n", "...\n---\n", "%a\n", "? [a]\n", "!!int seeds: 1\n", "- y\n",
+        "x" * 101_000]  # fmt: skip
 """Last lines that no spec may have."""
 
 TEXTS = [
