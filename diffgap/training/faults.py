@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import torch
 
@@ -23,6 +24,10 @@ HOPELESS = (
 """What the same trial would raise again: a diverged loss, bad data, too large a batch, a bug."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a full disk."""
+
+
 def is_hopeless(error: BaseException) -> bool:
     """Whether trying again would end the same.
 
@@ -37,7 +42,7 @@ def reason_of(error: BaseException) -> str:
     text = lines[0] if lines else type(error).__name__
     if isinstance(error, torch.OutOfMemoryError):
         text = f"out of GPU memory; lower train.batch_size or add resources.workers ({text})"
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    elif any(os.strerror(code) in str(error) for code in FULL):  # whoever passed it on
         text = f"{text}; free some space, then give the same command again"
     elif not isinstance(error, ValueError | ArithmeticError):
         text = f"{type(error).__name__}: {text}"
