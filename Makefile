@@ -13,10 +13,10 @@ sweep: $(STAMP)
 	$(VENV)/bin/diffgap sweep sweeps/ablation.yaml
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not fault"
+	$(VENV)/bin/python -m pytest -m "not fault and not unproven"
 
 faults: $(STAMP)
-	$(VENV)/bin/python -m pytest -m fault
+	$(VENV)/bin/python -m pytest -m "fault and not unproven"
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .

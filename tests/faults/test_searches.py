@@ -81,6 +81,7 @@ def test_asha_stops_the_same_trials_after_a_kill(tmp_path, small_store):
     assert {run.info.status for run in killed.runs()[1]} == {"FINISHED", "KILLED"}
 
 
+@pytest.mark.unproven
 def test_a_population_breeds_the_same_after_a_kill_and_its_winner_can_be_repeated(
     tmp_path, small_store
 ):

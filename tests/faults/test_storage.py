@@ -26,6 +26,7 @@ def small_disk(path, megabytes):
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+@pytest.mark.unproven
 def test_a_full_disk_fails_trials_in_a_plain_word_and_nothing_else(sweep, undisturbed):
     with small_disk(sweep.place / "runs", 32) as disk:
         sweep.start("--set", "retries=0").wait_for(MIDDLE)
@@ -42,6 +43,7 @@ def test_a_full_disk_fails_trials_in_a_plain_word_and_nothing_else(sweep, undist
         assert_healed(sweep, undisturbed)
 
 
+@pytest.mark.unproven
 def test_a_store_that_changes_fails_the_trials_that_come_later(tmp_path, small_store, undisturbed):
     store = tmp_path / "store"
     shutil.copytree(small_store, store)
