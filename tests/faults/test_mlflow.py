@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 MIDDLE = r"cdm on, bst on, seed 0: step 10/48"
 
 
+@pytest.mark.unproven
 def test_a_database_locked_for_twenty_seconds(sweep, undisturbed):
     sweep.start().wait_for(MIDDLE)
     database = sqlite3.connect(sweep.place / "runs/mlflow.db", timeout=30, isolation_level=None)

@@ -16,7 +16,7 @@ trial:
   train: {{steps: 12, batch_size: 32, epoch_steps: 2}}
   score: {{kind: bridge}}
 search:
-  trials: 4
+  trials: 5
   space:
     train.lr: {{low: 1.0e-6, high: 1.0e-2, log: true}}
     loss.condition_noise: {{low: 0.1, high: 0.8}}
