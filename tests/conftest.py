@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Hubs are not asked, not even for a newer file: tests make what they load.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+settings.register_profile("shared machine", deadline=None)  # others may be using it
+settings.load_profile("shared machine")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
