@@ -31,6 +31,7 @@ def test_a_killed_driver_of_a_trial_is_started_again(sweep, undisturbed):
     assert_healed(sweep, undisturbed)
 
 
+@pytest.mark.unproven
 def test_a_killed_sweep_leaves_no_process_and_goes_on(sweep, undisturbed):
     """Also from the checkpoint before the newest, where that one is broken."""
     sweep.start().wait_for(MIDDLE)
