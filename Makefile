@@ -13,10 +13,10 @@ sweep: $(STAMP)
 	$(VENV)/bin/diffgap sweep sweeps/ablation.yaml
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not fault and not unproven"
+	$(VENV)/bin/python -m pytest -m "not fault"
 
 faults: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "fault and not unproven"
+	$(VENV)/bin/python -m pytest -m fault
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ LOCAL_ENVIRONMENT = {
 WATCH_S = 1.0
 """Between two looks at a local Ray's own processes."""
 
+REACH_S = 10.0
+"""How long a cluster's head is waited for."""
+
 CORE = ("raylet", "gcs_server")
 """Processes without which a Ray is none."""
 
@@ -66,14 +70,15 @@ def cluster(
     talk: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     logging.getLogger("ray").setLevel(level)
     with ExitStack() as stack:
-        if address or os.environ.get("RAY_ADDRESS"):
+        if joined := address or os.environ.get("RAY_ADDRESS"):
             runtime = {"env_vars": WORKER_ENVIRONMENT}
-            with _explained(f"at {address or os.environ['RAY_ADDRESS']}"):
-                ray.init(address=address or "auto", runtime_env=runtime, **talk)
+            with _explained(f"at {joined}", "is its head up, and is --address right?"):
+                _reach(joined)
+                ray.init(address=joined, runtime_env=runtime, **talk)
             stack.callback(ray.shutdown)
         else:
             guard = stack.enter_context(RayGuard())
-            with _explained("on this machine"):
+            with _explained("on this machine", "look at free memory and disk"):
                 ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
             stack.callback(ray.shutdown)
             if on_loss:
@@ -102,17 +107,22 @@ def _watched(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
         over.set()
 
 
+def _reach(address: str) -> None:
+    """Raises an OSError where nothing listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+
+
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def _explained(where: str, remedy: str) -> Iterator[None]:
     """Makes one line of whatever keeps Ray from starting, or from being joined."""
     try:
         with _standard_error_held():
             yield
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"Ray {where} cannot be used: {lines[0]}; look at free memory and at --address"
-        ) from None
+        raise UserError(f"Ray {where} cannot be used: {lines[0]}; {remedy}") from None
 
 
 @contextmanager

@@ -24,6 +24,9 @@ from diffgap.ledger import TrialRecord
 HEARTBEAT_S = 2.0
 """Between two notes of how a sweep goes."""
 
+ASKING_S = 0.2
+"""Longer than anybody holds a lock only to ask whether it is free."""
+
 
 class Running:
     """One process's hold on a sweep; use it as a context.
@@ -95,7 +98,7 @@ class Running:
         if not path.exists():
             return False
         with path.open() as file:
-            return not _lock(file)
+            return not _lock(file, fcntl.LOCK_SH)  # shared: whoever else asks is no sweep
 
     def cancel(self) -> None:
         """Asks the sweep's process to end it."""
@@ -111,17 +114,20 @@ class Running:
 
     def _hold(self, path: Path) -> bool:
         file = path.open("a")
-        if not _lock(file):
-            file.close()
-            return False
+        until = time.monotonic() + ASKING_S
+        while not _lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                file.close()
+                return False
+            time.sleep(ASKING_S / 20)
         self._held.enter_context(file)
         return True
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(file: IO[str], kind: int) -> bool:
     """Locks an open file for this process; False where another has it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -12,7 +12,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from diffgap.secrets import redact
@@ -26,6 +28,7 @@ MAX_BATCH = 1000
 
 SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the links of every run, amid our own lines
     # A server that is away is asked again by us, who can say so; each request ends soon.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -51,6 +54,27 @@ def may_get_better(error: Exception) -> bool:
     if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
         return False
     return getattr(error, "error_code", None) not in HOPELESS
+
+
+def warm_up(output: Path) -> None:
+    """Begins, in a thread, what a `Tracker` needs: MLflow's import, and its database."""
+
+    def work() -> None:
+        with suppress(Exception):  # whoever opens a Tracker will be told
+            client_of(output).search_experiments(max_results=1)
+
+    Thread(target=work, name="MLflow warm-up", daemon=True).start()
+
+
+def client_of(output: Path) -> Any:
+    """MLflow's client, quiet and impatient."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    output.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri(output))
 
 
 def serve(output: Path, port: int) -> int:
@@ -80,14 +104,8 @@ class Tracker:
     """
 
     def __init__(self, output: Path, sweep: str, tags: Mapping[str, str]) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        from mlflow import MlflowClient
-
-        output.mkdir(parents=True, exist_ok=True)
         self.uri = tracking_uri(output)
-        self.client = MlflowClient(self.uri)
+        self.client = client_of(output)
         self.sweep = sweep
         self.tags = {name: redact(value) for name, value in {**tags, SWEEP: sweep}.items()}
         self.experiment = self._experiment(output)

@@ -1,5 +1,6 @@
 """What is seen of a sweep from elsewhere, and the ways to end it."""
 
+import fcntl
 import threading
 import time
 
@@ -81,6 +82,17 @@ def test_a_sweep_is_run_by_one_process_and_a_trial_by_one_sweep(ledger):
         assert not other.claim(record)
     with Running(ledger.output, "t") as other:
         assert other.claim(record)
+
+
+def test_who_only_asks_is_not_taken_for_the_sweep_and_does_not_stop_it(ledger):
+    with Running(ledger.output, "s"):
+        pass
+    asking = (ledger.output / "running/s.lock").open()
+    fcntl.flock(asking, fcntl.LOCK_SH)  # as another `diffgap status` does, for a moment
+    assert not Running(ledger.output, "s").is_alive()
+    threading.Timer(0.05, asking.close).start()
+    with Running(ledger.output, "s") as running:
+        assert running.is_alive()
 
 
 def test_status_tells_it_all(ledger):

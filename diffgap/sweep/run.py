@@ -128,9 +128,11 @@ class _Run:
             return
         from diffgap.ray_cluster import cluster
         from diffgap.sweep.placement import place
+        from diffgap.tracking import warm_up
 
         wishes, resources = self.wishes, self.plan.spec.resources
         self.console.print("Starting Ray ...", style="dim")
+        warm_up(self.ledger.output)  # meanwhile: both take seconds
         with cluster(wishes.address, verbose=wishes.verbose, on_loss=wishes.on_loss):
             placement = place(resources, wishes.max_concurrent)
             if resources.gpus_per_worker and not placement.gpus:

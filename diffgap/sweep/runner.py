@@ -28,6 +28,7 @@ from diffgap.sweep.placement import Placement, free_forsaken_groups
 from diffgap.sweep.plan import Plan, PlannedTrial
 from diffgap.sweep.telling import Telling
 from diffgap.sweep.worker import HISTORY_KEY, JOB, STEP_KEY, drive
+from diffgap.training.faults import with_remedy
 
 LEAKS_S = 2.0
 """Between two looks for resources that killed trials still hold."""
@@ -159,7 +160,7 @@ def _reason(trial: TuneTrial) -> str:
     if not trial.error_file:
         return "its driver was lost, without an error message"
     lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    return f"its driver: {redact(lines[-1].strip())}"
+    return with_remedy(f"its driver: {redact(lines[-1].strip())}")
 
 
 def run_trials(stage: Stage, trials: Iterable[PlannedTrial]) -> None:

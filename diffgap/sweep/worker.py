@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from diffgap.ledger import Ledger, TrialRecord
 from diffgap.spec import Trial
 from diffgap.training.faults import is_hopeless, reason_of
-from diffgap.training.host import Host
 from diffgap.training.trial_log import capture_output, trial_log
 
 JOB = "job"
@@ -20,62 +17,9 @@ JOB = "job"
 HISTORY_KEY, STEP_KEY = "history", "step"
 """What a worker reports: the points since its last report, and the steps done."""
 
-VERDICT_POLL_S = 0.05
-"""Between two looks whether a trial may go on from a rung."""
-
 
 class TrialFailedError(RuntimeError):
     """A trial that failed and could not note why."""
-
-
-class RayHost(Host):
-    """A Ray Train worker as the host of a trial."""
-
-    def __init__(self, record: TrialRecord, job: dict[str, Any]) -> None:
-        import ray.train
-        import ray.train.torch
-
-        context = ray.train.get_context()
-        super().__init__(
-            record,
-            ray.train.torch.get_device(),
-            context.get_world_rank(),
-            context.get_world_size(),
-            job["until"],
-        )
-        self._report = ray.train.report
-        self._study, self._rungs = job["study"], set(job["rungs"])
-        self._reported = 0
-
-    def begin(self, progress: Any, steps: int) -> None:
-        """Reports what earlier attempts found, for it may never have been heard of."""
-        super().begin(progress, steps)
-        if progress.step:
-            self.report(progress)
-
-    def report(self, progress: Any) -> None:
-        """Reports the points that this process has not reported: after a restart, all of them."""
-        fresh = [asdict(point) for point in progress.history[self._reported :]]
-        self._reported = len(progress.history)
-        self._report({STEP_KEY: progress.step, HISTORY_KEY: fresh})
-
-    def told_to_stop(self, step: int) -> bool:
-        """What the first worker finds in the ledger, so that none goes on alone."""
-        stop = [self.rank == 0 and self._stops(step)]
-        if self.workers > 1:
-            import torch
-
-            torch.distributed.broadcast_object_list(stop, src=0)
-        return stop[0]
-
-    def _stops(self, step: int) -> bool:
-        if super().told_to_stop(step):
-            return True
-        while step in self._rungs and step not in self.record.rungs(self._study):
-            if self.record.stop:
-                return True
-            time.sleep(VERDICT_POLL_S)
-        return self.record.stop is not None
 
 
 def train_worker(job: dict[str, Any]) -> None:
@@ -85,6 +29,7 @@ def train_worker(job: dict[str, Any]) -> None:
     once, with several by an error, on which Ray ends the others, and an attempt that reads the
     note. Other errors are Ray's to try again.
     """
+    from diffgap.sweep.host import RayHost
     from diffgap.training.loop import StoppedError
     from diffgap.training.trial import run_trial
 
@@ -117,8 +62,9 @@ def drive(config: dict[str, Any]) -> None:
     restarts it where its process is lost.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
+
+    from diffgap.sweep.lean import LeanTrainer
 
     job = config[JOB]
     record = Ledger(Path(job["output"])).trial(job["signature"])
@@ -126,7 +72,7 @@ def drive(config: dict[str, Any]) -> None:
         return
     scratch = record.path / "ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         train_worker,
         train_loop_config=job,
         scaling_config=ScalingConfig(**job["scaling"]),

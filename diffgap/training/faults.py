@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 
-import torch
-
 from diffgap.secrets import redact
 
 HOPELESS = (
@@ -19,7 +17,6 @@ HOPELESS = (
     NotImplementedError,
     TypeError,
     ValueError,
-    torch.OutOfMemoryError,
 )
 """What the same trial would raise again: a diverged loss, bad data, too large a batch, a bug."""
 
@@ -27,23 +24,36 @@ HOPELESS = (
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a full disk."""
 
+REMEDY = "free some space, then give the same command again"
+
 
 def is_hopeless(error: BaseException) -> bool:
     """Whether trying again would end the same.
 
     What remains (lost processes, connections, files that cannot be read for now) may get better.
     """
-    return isinstance(error, HOPELESS)
+    return isinstance(error, HOPELESS) or _gpu_is_full(error)
+
+
+def _gpu_is_full(error: BaseException) -> bool:
+    """Told by name: who asks (the command, say) need not have imported torch."""
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
 
 
 def reason_of(error: BaseException) -> str:
     """An error in one line, with what to do where that is known; secrets are blotted out."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError):
+    if _gpu_is_full(error):
         text = f"out of GPU memory; lower train.batch_size or add resources.workers ({text})"
     elif any(os.strerror(code) in str(error) for code in FULL):  # whoever passed it on
-        text = f"{text}; free some space, then give the same command again"
+        text = with_remedy(text)
     elif not isinstance(error, ValueError | ArithmeticError):
         text = f"{type(error).__name__}: {text}"
     return redact(text)
+
+
+def with_remedy(text: str) -> str:
+    """What was said of an error, with what to do where that follows from the words."""
+    full = any(os.strerror(code) in text for code in FULL) and REMEDY not in text
+    return f"{text}; {REMEDY}" if full else text

@@ -22,22 +22,29 @@ MARK = "DIFFGAP_TEST"
 STEPS, EPOCH = 48, 2
 
 SPEC = """\
-name: tiny
+name: {name}
 store: {store}
 trial:
   denoiser: {{width: 32, blocks: 2}}
   train: {{steps: 48, batch_size: 32, epoch_steps: 2}}
   score: {{top_k: 5}}
 axes:
-  cdm.enabled: [false, true]
+  cdm.enabled: {cdm}
   bst.enabled: [true]
 """
+
+TWO, ONE = "two", "one"
+CELLS = {TWO: "[false, true]", ONE: "[true]"}
+"""Sweeps of two trials, and of the second alone where one is enough: most of the time goes into
+starting processes."""
+
+MIDDLE = r"cdm on, bst on, seed 0: step 10/48"
 
 
 class Sweep:
     """A place with a spec, and the command that runs it there."""
 
-    def __init__(self, place: Path, store: Path, spec: str = SPEC):
+    def __init__(self, place: Path, store: Path, name: str, spec: str = SPEC):
         self.place, self.mark, self.store = place, uuid.uuid4().hex, store
         self.environment = {
             **{
@@ -46,8 +53,13 @@ class Sweep:
             "OMP_NUM_THREADS": "1",
             MARK: self.mark,
         }
-        (place / "spec.yaml").write_text(spec.format(store=store))
-        self.name = re.match(r"name: (\w+)", spec)[1]
+        self.ask_for(name, spec)
+
+    def ask_for(self, name, spec=SPEC):
+        """Writes the spec."""
+        self.name = name
+        text = spec.format(store=self.store, name=name, cdm=CELLS.get(name))
+        (self.place / "spec.yaml").write_text(text)
 
     def start(self, *arguments):
         """Starts the sweep; what it says comes in by `wait_for` and `finish`."""
@@ -128,27 +140,42 @@ class Sweep:
         return (self.place / "runs/trials" / signature / "log.txt").read_text()
 
 
-@pytest.fixture
-def sweep(tmp_path, small_store):
-    made = Sweep(tmp_path, small_store)
+def sweep_of(name, place, store):
+    """A sweep whose processes are ended with the test."""
+    made = Sweep(place, store, name)
     yield made
     for process in made.processes():
         with suppress(psutil.Error):
             process.send_signal(signal.SIGKILL)
 
 
+@pytest.fixture
+def sweep(tmp_path, small_store):
+    """A sweep of two trials."""
+    yield from sweep_of(TWO, tmp_path, small_store)
+
+
+@pytest.fixture
+def single(tmp_path, small_store):
+    """A sweep of one trial."""
+    yield from sweep_of(ONE, tmp_path, small_store)
+
+
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, small_store):
-    """The report of the sweep that nobody does harm to."""
-    made = Sweep(tmp_path_factory.mktemp("undisturbed"), small_store)
+    """The reports of both sweeps when nobody does harm to them, by name."""
+    made = Sweep(tmp_path_factory.mktemp("undisturbed"), small_store, TWO)
     assert made.run() == 0, made.said
     assert_whole(made)
-    return made.report()
+    reports = {TWO: made.report()}
+    made.ask_for(ONE)
+    assert made.run() == 0, made.said  # its trial is finished: nothing is trained
+    return {**reports, ONE: made.report()}
 
 
 def assert_healed(sweep, undisturbed, uri=None):
     """The sweep is finished, as if nothing had happened, and nothing is left of it."""
-    assert sweep.report() == undisturbed
+    assert sweep.report() == undisturbed[sweep.name]
     assert_whole(sweep, uri)
     sweep.wait_until_alone()
 

@@ -1,5 +1,7 @@
 """MLflow that does not answer for a while: trials go on, and all is told in the end."""
 
+import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -9,23 +11,20 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from conftest import MARK, assert_healed
+from conftest import MARK, MIDDLE, assert_healed
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-MIDDLE = r"cdm on, bst on, seed 0: step 10/48"
 
-
-@pytest.mark.unproven
-def test_a_database_locked_for_twenty_seconds(sweep, undisturbed):
-    sweep.start().wait_for(MIDDLE)
-    database = sqlite3.connect(sweep.place / "runs/mlflow.db", timeout=30, isolation_level=None)
+def test_a_database_locked_for_twenty_seconds(single, undisturbed):
+    single.start().wait_for(MIDDLE)
+    database = sqlite3.connect(single.place / "runs/mlflow.db", timeout=30, isolation_level=None)
     database.execute("BEGIN EXCLUSIVE")
     time.sleep(20)
     database.execute("ROLLBACK")
     database.close()
-    assert sweep.finish() == 0, sweep.said
-    assert_healed(sweep, undisturbed)
+    assert single.finish() == 0, single.said
+    assert_healed(single, undisturbed)
 
 
 @contextmanager
@@ -52,22 +51,21 @@ def server(place, port, environment):
                 time.sleep(0.3)
         yield
     finally:
-        subprocess.run(["kill", "-9", f"-{process.pid}"], check=False)
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers
         process.wait()
 
 
-@pytest.mark.unproven
-def test_a_tracking_server_that_goes_away_and_comes_back(sweep, undisturbed):
+def test_a_tracking_server_that_goes_away_and_comes_back(single, undisturbed):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     uri = f"http://127.0.0.1:{port}"
-    sweep.environment["MLFLOW_TRACKING_URI"] = uri
-    ours = {name: v for name, v in sweep.environment.items() if name != MARK}
-    with server(sweep.place, port, ours):
-        sweep.start().wait_for(MIDDLE)
-    sweep.wait_for("does not answer")
-    with server(sweep.place, port, ours):
-        assert sweep.finish() == 0, sweep.said
-        assert "answers again" in sweep.said
-        assert_healed(sweep, undisturbed, uri)
+    single.environment["MLFLOW_TRACKING_URI"] = uri
+    ours = {name: v for name, v in single.environment.items() if name != MARK}
+    with server(single.place, port, ours):
+        single.start().wait_for(MIDDLE)
+    single.wait_for("does not answer")
+    with server(single.place, port, ours):
+        assert single.finish() == 0, single.said
+        assert "answers again" in single.said
+        assert_healed(single, undisturbed, uri)

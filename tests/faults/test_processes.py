@@ -4,23 +4,19 @@ import re
 import signal
 
 import pytest
-from conftest import assert_healed
+from conftest import MIDDLE, assert_healed
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-MIDDLE = r"cdm on, bst on, seed 0: step 10/48"
 
-
-def test_a_killed_worker_restarts_within_its_trial(sweep, undisturbed):
-    sweep.start().wait_for(MIDDLE)
-    sweep.kill("ray::RayTrainWorker")
-    assert sweep.finish() == 0, sweep.said
-    assert_healed(sweep, undisturbed)
-    logs = sweep.log_of("cdm on, bst on, seed 0") + sweep.log_of("cdm off, bst on, seed 0")
-    starts = [int(step) for step in re.findall(r"Training from step (\d+)", logs)]
-    assert sorted(starts)[:2] == [0, 0]
-    assert len(starts) == 3
-    assert max(starts) > 0
+def test_a_killed_worker_restarts_within_its_trial(single, undisturbed):
+    single.start().wait_for(MIDDLE)
+    single.kill("ray::RayTrainWorker")
+    assert single.finish() == 0, single.said
+    assert_healed(single, undisturbed)
+    log = single.log_of("cdm on, bst on, seed 0")
+    first, second = (int(step) for step in re.findall(r"Training from step (\d+)", log))
+    assert (first, second >= 8) == (0, True)
 
 
 def test_a_killed_driver_of_a_trial_is_started_again(sweep, undisturbed):
@@ -31,7 +27,6 @@ def test_a_killed_driver_of_a_trial_is_started_again(sweep, undisturbed):
     assert_healed(sweep, undisturbed)
 
 
-@pytest.mark.unproven
 def test_a_killed_sweep_leaves_no_process_and_goes_on(sweep, undisturbed):
     """Also from the checkpoint before the newest, where that one is broken."""
     sweep.start().wait_for(MIDDLE)
@@ -55,16 +50,6 @@ def test_a_sweep_that_loses_its_raylet_starts_over_by_itself(sweep, undisturbed)
     assert sweep.finish() == 0, sweep.said
     assert "Ray's raylet died. The sweep goes on with a new one." in sweep.said
     assert_healed(sweep, undisturbed)
-
-
-@pytest.mark.unproven
-def test_a_ray_that_cannot_start_ends_in_a_plain_word(sweep):
-    sweep.start().wait_for("Starting Ray")
-    sweep.kill("gcs_server")
-    assert sweep.finish() == 2, sweep.said
-    assert "error: Ray on this machine cannot be used" in sweep.said
-    assert "Traceback" not in sweep.said
-    sweep.wait_until_alone()
 
 
 def test_two_interrupts_end_it_at_once_and_in_order(sweep, undisturbed):

@@ -5,11 +5,9 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from conftest import Sweep, assert_healed
+from conftest import MIDDLE, TWO, Sweep, assert_healed
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
-
-MIDDLE = r"cdm on, bst on, seed 0: step 10/48"
 
 
 @contextmanager
@@ -26,28 +24,26 @@ def small_disk(path, megabytes):
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-@pytest.mark.unproven
-def test_a_full_disk_fails_trials_in_a_plain_word_and_nothing_else(sweep, undisturbed):
-    with small_disk(sweep.place / "runs", 32) as disk:
-        sweep.start("--set", "retries=0").wait_for(MIDDLE)
+def test_a_full_disk_fails_trials_in_a_plain_word_and_nothing_else(single, undisturbed):
+    with small_disk(single.place / "runs", 32) as disk:
+        single.start("--set", "retries=0").wait_for(MIDDLE)
         filler = disk / "filler"
         with pytest.raises(OSError, match="No space"):
             filler.write_bytes(b"0" * 64_000_000)
-        sweep.wait_for("FAILED")
+        single.wait_for("FAILED")
         filler.unlink()
-        assert sweep.finish() == 1, sweep.said
-        assert "No space left on device" in sweep.said
-        assert "free some space" in sweep.said
-        sweep.wait_until_alone()
-        assert sweep.run() == 0, sweep.said
-        assert_healed(sweep, undisturbed)
+        assert single.finish() == 1, single.said
+        assert "No space left on device" in single.said
+        assert "free some space" in single.said
+        single.wait_until_alone()
+        assert single.run() == 0, single.said
+        assert_healed(single, undisturbed)
 
 
-@pytest.mark.unproven
 def test_a_store_that_changes_fails_the_trials_that_come_later(tmp_path, small_store, undisturbed):
     store = tmp_path / "store"
     shutil.copytree(small_store, store)
-    sweep = Sweep(tmp_path, store)
+    sweep = Sweep(tmp_path, store, TWO)
     sweep.start("--max-concurrent", "1").wait_for("step 10/48")
     shard = next(store.glob("items-*.parquet"))
     whole = shard.read_bytes()

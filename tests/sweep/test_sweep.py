@@ -142,6 +142,15 @@ def test_trials_that_differ_in_their_score_share_one_training(tmp_path, small_st
     assert len(weights) == 1
 
 
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, small_store):
+    write_spec(tmp_path / "tiny.yaml", small_store)
+    done = diffgap("sweep", "tiny.yaml", "--address", "127.0.0.1:1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: Ray at 127.0.0.1:1 cannot be used" in done.stderr
+    assert "is its head up, and is --address right?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.fault
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
     """SIGTERM, as batch systems send it, in the middle of a trial; then the same command, and no
@@ -164,7 +173,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, small_store):
             break
     rest = first.communicate(timeout=60)[0]
     assert first.returncode == 130, said + rest
-    assert "1 of 1 trials: interrupted; the same command continues" in rest
+    assert "1 trial: interrupted; the same command continues" in rest
     runs = {run.data.tags["diffgap.kind"]: run for run in runs_of(tmp_path)}
     assert {kind: run.info.status for kind, run in runs.items()} == {
         "sweep": "KILLED", "trial": "KILLED",
