@@ -16,6 +16,7 @@ import click
 from diffgap import __version__
 from diffgap.cli_common import ADDRESS, OUTPUT, SETS, make_console, progress_bar
 from diffgap.cli_data import DATA_COMMANDS
+from diffgap.cli_report import report
 from diffgap.cli_use import USE_COMMANDS
 from diffgap.cli_watch import WATCH_COMMANDS
 from diffgap.errors import UserError
@@ -124,7 +125,11 @@ def sweep(
         address, not resume, prune, max_concurrent, verbose, quiet, _starter_over(wanted.retries)
     )
     without = run_sweep(plan, ledger, console, wishes)
-    _print_tables(ledger, plan.spec.name, console)
+    try:
+        _print_tables(ledger, plan.spec.name, console)
+    except UserError as error:  # the trials are safe; MLflow may be away
+        click.echo(f"No table for now: {error}", err=True)
+        without = without or {"MLflow": "it could not be read"}
     _exit_with(without)
 
 
@@ -204,50 +209,7 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
     console.print(f"Bridge: {record.bridge}")
 
 
-@main.command(short_help="Print the tables of a sweep.")
-@click.argument("sweep")
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["terminal", "md", "svg"]),
-    default="terminal",
-    show_default=True,
-    help="md is Markdown; svg draws the table's figures as bars.",
-)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to a file.")
-@click.option(
-    "--against",
-    metavar="ROW",
-    help="Test against this row of the table, not the frozen embeddings.",
-)
-@OUTPUT
-def report(sweep: str, style: str, out: Path | None, against: str | None, output: Path) -> None:
-    """Print the tables of SWEEP, finished or not.
-
-    \b
-    Examples:
-      diffgap report ablation
-      diffgap report ablation --format md --out ablation.md
-      diffgap report ablation --format svg --out ablation.svg
-      diffgap report methods --against DiffGAP
-    """
-    from diffgap.ledger import Ledger
-
-    if style == "terminal" and out is None:
-        _print_tables(Ledger(output), sweep, make_console(), against)
-        return
-    from diffgap.files import write_text
-    from diffgap.report.tables import as_markdown, as_svg, as_text
-
-    text = {"terminal": as_text, "md": as_markdown, "svg": as_svg}[style](
-        Ledger(output), sweep, against
-    )
-    if out is None:
-        click.echo(text)
-    else:
-        write_text(out, text + "\n")
-
-
+main.add_command(report)
 main.add_command(report, "summary")
 for command in (*DATA_COMMANDS, *USE_COMMANDS, *WATCH_COMMANDS):
     main.add_command(command)
@@ -300,15 +262,17 @@ def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
     print_plan(make_plan(wanted, store_uri(wanted.store), store.fingerprint), ledger, console)
 
 
-def _print_tables(ledger: Ledger, name: str, console: Console, against: str | None = None) -> None:
-    from diffgap.report.tables import print_tables
+def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
+    from diffgap.report.tables import own_tables, print_tables
     from diffgap.secrets import redact
-    from diffgap.tracking import tracking_uri
+    from diffgap.tracking.reader import Reader
 
-    print_tables(ledger, name, console, against)
+    reader = Reader(ledger.output)
+    print_tables(own_tables(reader.sweep(name)), console)
     console.print(
-        f"MLflow: {redact(tracking_uri(ledger.output))}\n"
-        f"Browse the runs: diffgap ui --output {ledger.output}",
+        f"MLflow: {redact(reader.uri)}\n"
+        f"Browse the runs: diffgap ui --output {ledger.output}\n"
+        f"Write a report: diffgap report {name} --format html --out {name}.html",
         highlight=False,
         soft_wrap=True,
     )

@@ -27,6 +27,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader never sees half of it."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary file of the same suffix that becomes `path` if the block ends well."""

@@ -10,6 +10,8 @@ OUTPUT/trials/SIGNATURE/rungs/STUDY.json  its values at a search's rungs, and wh
 OUTPUT/trials/SIGNATURE/runs/SWEEP.json   its MLflow run in a sweep
 OUTPUT/trained/TRAINING.json           which trial trained this; others evaluate its weights
 OUTPUT/sweeps/NAME.json                a sweep: its spec and its trials
+OUTPUT/sweeps/NAME.told                the digest of what MLflow was told of these last
+OUTPUT/ledger.json                     what tells this ledger from others
 OUTPUT/running/NAME.*                  a sweep that is running: see `diffgap.running`
 OUTPUT/search/NAME.journal             what a search has tried
 OUTPUT/mlflow.db, OUTPUT/mlartifacts/  MLflow, unless MLFLOW_TRACKING_URI names another
@@ -17,18 +19,22 @@ OUTPUT/mlflow.db, OUTPUT/mlartifacts/  MLflow, unless MLFLOW_TRACKING_URI names 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diffgap.errors import UserError, nearest
 from diffgap.files import sweep_up, write_json
+from diffgap.secrets import redact
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
 TRIAL, PROGRESS, LOG = "trial.json", "progress.json", "log.txt"
 FAILURE, STOP = "failed.json", "stop.json"
+IDENTITY = "ledger.json"
 
 
 @dataclass(frozen=True)
@@ -160,12 +166,31 @@ class SweepRecord:
     dropped: list[dict[str, Any]] = field(default_factory=list)
     """The same of trials that an earlier spec asked for; ``pruned`` where MLflow says so."""
 
+    def asked(self) -> dict[str, Any]:
+        """What is asked for now, as others may read it: without secrets."""
+        facts = {"name": self.name, "spec": self.spec, "store": self.store, "trials": self.trials}
+        found: dict[str, Any] = json.loads(redact(json.dumps(facts)))
+        return found
+
+    @property
+    def digest(self) -> str:
+        """Of what is asked for."""
+        return hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()
+
 
 class Ledger:
     """All trials and sweeps below one output directory."""
 
     def __init__(self, output: Path) -> None:
         self.output = output.absolute()
+
+    def identity(self) -> str:
+        """What tells this ledger from others, wherever it is moved to; made when first asked."""
+        path = self.output / IDENTITY
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"id": uuid.uuid4().hex})
+        return str(json.loads(path.read_text())["id"])
 
     def trial(self, signature: str) -> TrialRecord:
         return TrialRecord(self.output / "trials" / signature)
@@ -198,6 +223,15 @@ class Ledger:
         dropped = [entry for signature, entry in earlier.items() if signature not in asked]
         write_json(self._sweep(record.name), {**asdict(record), "dropped": dropped})
 
+    def told(self, name: str) -> str | None:
+        """The digest of a sweep's record as MLflow was told of it last."""
+        note = _read(self._told(name))
+        return str(note["digest"]) if note else None
+
+    def record_told(self, name: str, digest: str) -> None:
+        """Notes that MLflow has the record of a sweep with this digest."""
+        write_json(self._told(name), {"digest": digest})
+
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the one asked for last first."""
         files = (self.output / "sweeps").glob("*.json")
@@ -229,6 +263,9 @@ class Ledger:
             hint = nearest(name, known) if known else "no sweep has been run there"
             raise UserError(f"sweep {name!r} is not in {self.output}; {hint}")
         return SweepRecord(**json.loads(path.read_text()))
+
+    def _told(self, name: str) -> Path:
+        return self.output / "sweeps" / f"{name}.told"
 
     def _sweep(self, name: str) -> Path:
         return self.output / "sweeps" / f"{name}.json"

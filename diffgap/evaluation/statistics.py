@@ -6,6 +6,7 @@ one clip - which are resampled and flipped together, for they are not independen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,10 @@ class PairedTest:
     p: float
 
 
-def mean_interval(values: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> Interval:
-    """The mean of all values with a 95 % bootstrap interval, percentile method.
+def mean_intervals(
+    values: Sequence[np.ndarray], groups: np.ndarray, *, seed: int = 0
+) -> list[Interval]:
+    """The mean of each array's values with a 95 % bootstrap interval, percentile method.
 
     Two sources of chance: which queries are asked, and the seed. Groups of queries are resampled
     with replacement (Efron & Tibshirani 1993, ch. 8), all seeds together, for they answer the same
@@ -45,47 +48,70 @@ def mean_interval(values: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> I
     interval too narrow: S is 3, and 3 values resampled vary by a third less than they should.
 
     Args:
-        values: (S, Q).
+        values: (S, Q) each; the number of seeds S may differ, the queries are the same.
         groups: (Q,) int64, the group of each query.
-        seed: of the resampling.
+        seed: of the resampling, which all arrays share.
     """
+    if not values:
+        return []
     rng = np.random.default_rng(seed)
-    sums, counts = _by_group(values.mean(axis=0), groups)
-    chances = np.full(len(sums), 1 / len(sums))
-    means = np.empty(RESAMPLES)
+    summed = [_by_group(array.mean(axis=0), groups) for array in values]
+    sums, counts = np.stack([sums for sums, _ in summed], axis=1), summed[0][1]
+    chances = np.full(len(counts), 1 / len(counts))
+    means = np.empty((RESAMPLES, len(values)))
     for rows in np.array_split(np.arange(RESAMPLES), BLOCKS):
-        drawn = rng.multinomial(len(sums), chances, size=len(rows))
-        means[rows] = (drawn @ sums) / (drawn @ counts)
+        drawn = rng.multinomial(len(counts), chances, size=len(rows)).astype(float)
+        means[rows] = (drawn @ sums) / (drawn @ counts)[:, None]
+    seeds = rng.normal(size=RESAMPLES)
+    return [_interval(array, column, seeds) for array, column in zip(values, means.T, strict=True)]
+
+
+def _interval(values: np.ndarray, means: np.ndarray, seeds: np.ndarray) -> Interval:
     if len(values) > 1:
         between = values.mean(axis=1).var(ddof=1) / len(values)
-        means = means + rng.normal(0.0, np.sqrt(between), size=RESAMPLES)
+        means = means + seeds * np.sqrt(between)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> PairedTest:
-    """Two-sided sign-flip permutation test of mean(a) = mean(b), paired by query.
+def mean_interval(values: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> Interval:
+    """`mean_intervals` of one array."""
+    return mean_intervals([values], groups, seed=seed)[0]
+
+
+def paired_tests(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, *, seed: int = 0
+) -> list[PairedTest]:
+    """Two-sided sign-flip permutation tests of mean(a) = mean(b), paired by query.
 
     Each query's value is its mean over seeds. Under the null hypothesis a group's difference is
     as likely to have the other sign (Fisher 1935). p counts the observed arrangement too, so that
     it is never 0 (Phipson & Smyth 2010).
 
     Args:
-        a: (S, Q).
-        b: (S', Q), the same queries.
+        pairs: (S, Q) and (S', Q) each, of the same queries.
         groups: (Q,) int64, the group of each query.
-        seed: of the permutations.
+        seed: of the permutations, which all pairs share.
     """
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    sums, _ = _by_group(difference, groups)
-    sums = sums[sums != 0]  # flipping a zero changes nothing
-    observed = abs(sums.sum())
+    if not pairs:
+        return []
+    differences = [a.mean(axis=0) - b.mean(axis=0) for a, b in pairs]
+    sums = np.stack([_by_group(d, groups)[0] for d in differences], axis=1)
+    observed = np.abs(sums.sum(axis=0))
     rng = np.random.default_rng(seed)
-    as_large = 0
+    as_large = np.zeros(len(pairs), np.int64)
     for rows in np.array_split(np.arange(FLIPS), BLOCKS):
         signs = rng.integers(0, 2, size=(len(rows), len(sums)), dtype=np.int8) * 2.0 - 1.0
-        as_large += int((np.abs(signs @ sums) >= observed * (1 - 1e-12) - 1e-12).sum())
-    return PairedTest(float(difference.mean()), (as_large + 1) / (FLIPS + 1))
+        as_large += (np.abs(signs @ sums) >= observed * (1 - 1e-12) - 1e-12).sum(axis=0)
+    return [
+        PairedTest(float(difference.mean()), (int(count) + 1) / (FLIPS + 1))
+        for difference, count in zip(differences, as_large, strict=True)
+    ]
+
+
+def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> PairedTest:
+    """`paired_tests` of one pair."""
+    return paired_tests([(a, b)], groups, seed=seed)[0]
 
 
 def holm(p_values: list[float]) -> list[float]:

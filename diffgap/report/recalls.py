@@ -1,26 +1,16 @@
-"""Recall of every cell of a sweep, and how surely it differs from the frozen embeddings.
-
-One table in three dresses: `ablation` (the cells of CDM x BST), `methods` (the siblings, with the
-gap and the cost beside the figures) and `axes` (whatever the sweep crosses).
-"""
+"""Tables of recall: the CDM x BST ablation, the methods, and whatever a sweep crosses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
-import numpy as np
-
 from diffgap.errors import UserError, nearest
-from diffgap.evaluation.statistics import Interval, holm, mean_interval, paired_test
-from diffgap.ledger import Ledger
-from diffgap.report.results import Cell, read_cells
-from diffgap.secrets import redact
-
-CUTOFFS = (1, 5, 10)
-SIGNIFICANT = 0.05
-
-TITLES = {"ablation": "CDM x BST", "methods": "Methods", "axes": "Sweep"}
+from diffgap.report.compare import Comparison, compare, heading
+from diffgap.report.references import Reference, references_for
+from diffgap.report.results import Cell, Setting, merged, read_cells, setting_of
+from diffgap.report.table import NOTHING, Row, Table, Value
+from diffgap.tracking.reader import LoggedSweep
 
 NAMES = {
     "frozen": "frozen embeddings",
@@ -40,6 +30,14 @@ METHOD_NAMES = {
     "diffgap": "DiffGAP",
 }
 
+TITLES = {
+    "ablation": "CDM x BST ablation",
+    "methods": "Methods",
+    "schedules": "Noise schedules",
+    "scores": "Scores",
+    "axes": "Sweep",
+}
+
 FACTS = {
     "gap before": "gap/before/mean_distance",
     "gap after": "gap/after/mean_distance",
@@ -50,160 +48,156 @@ FACTS = {
 """Further columns of the methods' table, means over seeds: distance of the modality means, mean
 cosine of pairs, and what training took."""
 
-
-Column = tuple[str, int]
-"""A direction such as ``text_to_audio``, and a cutoff."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of the table: R@K of a cell in one direction, in percent."""
-
-    interval: Interval
-    best: bool
-    difference: float | None
-    """Points above the frozen baseline; None for the baseline itself."""
-    p: float | None
-    """Of the paired test against it, Holm-corrected over the table."""
-
-    @property
-    def significant(self) -> bool:
-        return self.p is not None and self.p < SIGNIFICANT
+GAP_NOTE = (
+    "Gap: distance of the modality means; pairs' cosine: mean over pairs. After: x carried over "
+    "to the other side (Diffusion-Link: the other way), means over seeds."
+)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One cell of the ablation."""
-
-    name: str
-    cell: Cell
-    figures: dict[Column, Figure]
-    """By direction and cutoff; empty where nothing is finished."""
-    facts: dict[str, float | None] = field(default_factory=dict)
-    """Further columns, by heading; None where a method has no such thing."""
-
-
-@dataclass(frozen=True)
-class RecallTable:
-    """The whole table, with what a reader must know of it."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    baseline: str | None
-
-
-def recall_table(ledger: Ledger, name: str, kind: str, against: str | None = None) -> RecallTable:
-    """A table of a recorded sweep, finished or not.
-
-    Intervals are 95 % bootstraps over queries nested in seeds; tests compare each cell with the
-    baseline, paired by query, and are Holm-corrected over the table.
+def sweep_table(sweep: LoggedSweep, kind: str, against: str | None = None) -> Table:
+    """A table of one sweep, finished or not.
 
     Args:
-        ledger: where the sweep is.
-        name: the sweep's.
-        kind: a key of `TITLES`.
+        sweep: as MLflow has it.
+        kind: ablation, methods or axes.
         against: the row that others are tested against; default the frozen embeddings.
 
     Raises:
-        UserError: where there is no such sweep or row.
+        UserError: where there is no such row.
     """
-    sweep = ledger.sweep(name)
-    if sweep.spec["search"]:  # its winners; the others never saw this split
-        finals = [entry for entry in sweep.trials if entry.get("final")]
-        sweep = replace(sweep, trials=finals)
-    cells = read_cells(ledger, sweep)
-    done = [cell for cell in cells if cell.seeds]
-    baseline = _baseline(done, {_name(cell, cells, kind): cell for cell in cells}, against)
-    columns, figures = _figures(done, baseline)
-    rows = tuple(
-        Row(
-            _name(cell, cells, kind),
-            cell,
-            figures.get(cell.name, {}),
-            _facts(cell) if kind == "methods" else {},
-        )
-        for cell in cells
-    )
-    spec = sweep.spec
-    return RecallTable(
-        title=f"{TITLES[kind]} on {redact(spec['store'])}, {spec['task']}, {spec['split']}: "
-        f"R@K in % (sweep {name})",
-        columns=columns,
-        rows=rows,
-        baseline=_name(baseline, cells, kind) if baseline else None,
+    trials = [trial for trial in sweep.trials if trial.final] if sweep.spec["search"] else None
+    cells = read_cells(sweep, trials)
+    names = cell_names(cells, kind)
+    compared = compare(cells, _baseline(cells, names, against))
+    facts = FACTS if kind == "methods" else {}
+    key = _key(kind, sweep)
+    title = f"{TITLES[key]} on {setting_of(sweep)}: R@K in % (sweep {sweep.name})"
+    return Table(
+        f"{key}-{sweep.name}",
+        title,
+        (*compared.headings, *facts),
+        _rows(compared, names, facts),
+        (
+            *compared.notes,
+            *([GAP_NOTE] if facts else []),
+            *_verdicts(compared, names),
+            *sweep.notes,
+        ),
     )
 
 
-def _baseline(done: list[Cell], rows: dict[str, Cell], against: str | None) -> Cell | None:
-    """The finished cell that others are tested against, if there is one."""
+def retrieval_table(
+    sweeps: Sequence[LoggedSweep],
+    setting: Setting,
+    references: Sequence[Reference],
+) -> Table:
+    """Every method of some sweeps on one split of one corpus, and the published rows apart.
+
+    Args:
+        sweeps: of that setting, all of them.
+        setting: task, corpus and split.
+        references: published rows, of whatever.
+    """
+    cells = merged(sweeps)
+    names = cell_names(cells, "ablation")
+    compared = compare(cells, _baseline(cells, names, None))
+    wanted = references_for(references, setting.retrieval, setting.dataset)
+    columns = compared.headings
+    shown = [r for r in wanted if set(r.metrics) & set(columns)]
+    published = tuple(
+        Row(r.method, tuple(_published(r.metrics.get(name)) for name in columns), footnote=number)
+        for number, r in enumerate(shown, 1)
+    )
+    return Table(
+        f"retrieval-{setting.slug}",
+        f"{setting.task} retrieval on {setting}: R@K in %",
+        columns,
+        (*_rows(compared, names, {}), *published),
+        (*compared.notes, *_verdicts(compared, names)),
+        tuple(f"{r.source} ({r.seen})" for r in shown),
+    )
+
+
+def _key(kind: str, sweep: LoggedSweep) -> str:
+    """What a table of axes is about."""
+    if kind != "axes" or sweep.spec["search"]:
+        return kind
+    axes = tuple(sweep.spec["axes"])
+    if any(name.startswith("score.") for name in axes):
+        return "scores"
+    return "schedules" if "cdm.schedule" in axes else kind
+
+
+def _baseline(cells: Sequence[Cell], names: Sequence[str], against: str | None) -> int | None:
+    """The place of the cell that others are tested against, if there is one."""
     if against is None:
-        return next((cell for cell in done if cell.trial.method == "none"), None)
-    if against not in rows:
-        raise UserError(f"--against: no row {against!r}; {nearest(against, rows)}")
-    return rows[against] if rows[against] in done else None
+        methods = [cell.trial.method for cell in cells]
+        return methods.index("none") if "none" in methods else None
+    if against not in names:
+        raise UserError(f"--against: no row {against!r}; {nearest(against, names)}")
+    return names.index(against)
 
 
-def _figures(
-    done: list[Cell], baseline: Cell | None
-) -> tuple[tuple[Column, ...], dict[str, dict[Column, Figure]]]:
-    """Columns, and the figures of each finished cell by its name."""
-    columns = tuple((d, k) for d in (done[0].directions if done else ()) for k in CUTOFFS)
-    tested = _p_values(done, baseline, columns)
-    intervals = {
-        (c.name, column): mean_interval(*_hits(c, column)) for c in done for column in columns
-    }
-    best = {column: max(intervals[c.name, column].mean for c in done) for column in columns}
-    figures: dict[str, dict[Column, Figure]] = {cell.name: {} for cell in done}
-    for (name, column), interval in intervals.items():
-        difference, p = tested.get((name, column), (None, None))
-        figures[name][column] = Figure(interval, interval.mean == best[column], difference, p)
-    return columns, figures
-
-
-def _name(cell: Cell, cells: list[Cell], kind: str) -> str:
-    """What the table calls a cell; its axes too where that alone does not tell it apart."""
+def cell_names(cells: Sequence[Cell], kind: str) -> list[str]:
+    """What a table calls its cells; by their axes too where that alone does not tell them apart."""
     if kind == "axes":
-        return cell.name or METHOD_NAMES[cell.trial.method]
-
-    def short(of: Cell) -> str:
-        if kind == "ablation" and of.trial.cell:
-            return NAMES[of.trial.cell]
-        return METHOD_NAMES[of.trial.method]
-
-    alone = sum(short(other) == short(cell) for other in cells) == 1
-    return short(cell) if alone else f"{short(cell)} ({cell.name})"
-
-
-def _facts(cell: Cell) -> dict[str, float | None]:
-    return {
-        heading: mean(found[name] for found in cell.metrics)
-        if cell.metrics and all(name in found for found in cell.metrics)
-        else None
-        for heading, name in FACTS.items()
-    }
+        return [cell.name or METHOD_NAMES[cell.trial.method] for cell in cells]
+    short = [
+        NAMES[cell.trial.cell]
+        if kind == "ablation" and cell.trial.cell
+        else METHOD_NAMES[cell.trial.method]
+        for cell in cells
+    ]
+    return [
+        name if short.count(name) == 1 else f"{name} ({cell.name})"
+        for name, cell in zip(short, cells, strict=True)
+    ]
 
 
-def _hits(cell: Cell, column: Column) -> tuple[np.ndarray, np.ndarray]:
-    """100 where a query's rank is within the cutoff, else 0, (S, Q); and the queries' clips."""
-    direction, k = column
-    found = cell.directions[direction]
-    return np.where(found.ranks <= k, 100.0, 0.0), found.clips
+def _rows(compared: Comparison, names: Sequence[str], facts: dict[str, str]) -> tuple[Row, ...]:
+    rows = []
+    for place, (cell, name) in enumerate(zip(compared.cells, names, strict=True)):
+        found = tuple(_fact(cell.metric(metric)) for metric in facts.values())
+        values = (*compared.values(place), *found)
+        rows.append(Row(name, values, cell.signatures, cell.counted, cell.lacking))
+    return tuple(rows)
 
 
-def _p_values(
-    cells: list[Cell], baseline: Cell | None, columns: tuple[Column, ...]
-) -> dict[tuple[str, Column], tuple[float, float]]:
-    """Difference and corrected p of every figure but the baseline's own."""
-    if baseline is None:
-        return {}
-    keys = [(cell, column) for cell in cells if cell is not baseline for column in columns]
-    tests = []
-    for cell, column in keys:
-        hits, clips = _hits(cell, column)
-        tests.append(paired_test(hits, _hits(baseline, column)[0], groups=clips))
-    corrected = holm([test.p for test in tests])
-    return {
-        (cell.name, column): (test.difference, p)
-        for (cell, column), test, p in zip(keys, tests, corrected, strict=True)
-    }
+def _verdicts(compared: Comparison, names: Sequence[str]) -> Iterable[str]:
+    """Every row's verdict against the baseline."""
+    if compared.baseline is None:
+        return
+    base = names[compared.baseline]
+    yield (
+        f"* differs from {base}: p < 0.05, paired permutation test over queries, Holm-corrected "
+        "over the table."
+    )
+    for place, name in enumerate(names):
+        figures = {c: compared.figures.get((place, c)) for c in compared.columns}
+        parts = [
+            f"{heading(column)} {figure.difference:+.1f} points (p {_p(figure.p)})"
+            for column, figure in figures.items()
+            if figure and column[1] == 5 and figure.difference is not None and figure.p is not None
+        ]
+        if parts:
+            stars = sum(figure.significant for figure in figures.values() if figure)
+            yield (
+                f"{name} against {base}: {', '.join(parts)}; {stars} of {len(figures)} figures "
+                "differ."
+            )
+
+
+def _fact(found: list[float]) -> Value:
+    if not found:
+        return NOTHING
+    value = mean(found)
+    text = f"{value:.0f}" if abs(value) >= 10 else f"{value:.3f}".rstrip("0").rstrip(".")
+    return Value(text, value)
+
+
+def _published(value: float | None) -> Value:
+    return NOTHING if value is None else Value(f"{value:.1f}", value)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

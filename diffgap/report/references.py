@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -48,8 +49,11 @@ def read_references(path: Path = FILE) -> list[Reference]:
         ) from None
 
 
+def references_for(references: Iterable[Reference], task: str, dataset: str) -> list[Reference]:
+    """Published rows of one task, such as ``text-audio-retrieval``, on one corpus."""
+    return [r for r in references if r.task == task and r.dataset == dataset]
+
+
 def retrieval_references(corpus: str, task: str) -> list[Reference]:
     """Published retrieval on a corpus; none for corpora that nobody published on."""
-    wanted = f"{task}-retrieval"
-    dataset = DATASETS.get(corpus)
-    return [r for r in read_references() if r.task == wanted and r.dataset == dataset]
+    return references_for(read_references(), f"{task}-retrieval", DATASETS.get(corpus, ""))

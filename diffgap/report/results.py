@@ -1,15 +1,20 @@
-"""What a sweep's trials found, read back from their bridge checkpoints."""
+"""The cells of sweeps: trials that differ in nothing but the seed, with what they found."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from diffgap.ledger import RANKS, Ledger, SweepRecord
+from diffgap.report.references import DATASETS
 from diffgap.spec import Trial
+from diffgap.tracking.reader import RANKS, LoggedSweep, TrialRun
 
 
 @dataclass(frozen=True)
@@ -27,41 +32,126 @@ class Cell:
     """All trials of a sweep that differ in nothing but the seed."""
 
     name: str
-    trial: Trial
-    """The cell's first trial."""
-    planned: int
-    """How many seeds were asked for."""
-    runs: tuple[str | None, ...]
-    """MLflow runs of the finished ones."""
-    directions: dict[str, QueryRanks]
-    """Empty where no trial is finished yet."""
-    metrics: tuple[dict[str, float], ...]
+    sweep: str
+    trials: tuple[TrialRun, ...]
+
+    @cached_property
+    def trial(self) -> Trial:
+        """Of the first seed."""
+        return Trial.model_validate(self.trials[0].trial)
+
+    @cached_property
+    def finished(self) -> tuple[TrialRun, ...]:
+        """The trials that count."""
+        return tuple(trial for trial in self.trials if trial.counts)
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """Of the trials that count."""
+        return tuple(trial.signature for trial in self.finished)
 
     @property
     def seeds(self) -> int:
-        """How many seeds are finished."""
-        return len(self.metrics)
+        """How many trials count."""
+        return len(self.finished)
+
+    @property
+    def planned(self) -> int:
+        """How many were asked for."""
+        return len(self.trials)
+
+    @property
+    def counted(self) -> str:
+        """How many trials count, for people."""
+        return str(self.seeds) if self.seeds == self.planned else f"{self.seeds} of {self.planned}"
+
+    @cached_property
+    def lacking(self) -> str | None:
+        """What became of the trials that do not count; None where all do."""
+        states = Counter(
+            trial.problem or STATES.get(trial.status, trial.status.lower())
+            for trial in self.trials
+            if not trial.counts
+        )
+        return ", ".join(f"{count} {state}" for state, count in states.items()) or None
+
+    @cached_property
+    def directions(self) -> dict[str, QueryRanks]:
+        """The ranks by direction; empty where no trial counts."""
+        return _directions([pq.read_table(t.files / RANKS) for t in self.finished if t.files])
+
+    def with_trials_of(self, other: Cell) -> Cell:
+        """The same cell, with what another sweep knows of it."""
+        known = {trial.signature: trial for trial in self.trials}
+        for trial in other.trials:
+            if trial.counts or trial.signature not in known:
+                known[trial.signature] = trial
+        return replace(self, name=other.name, trials=tuple(known.values()))
+
+    def metric(self, name: str) -> list[float]:
+        """One metric of every trial that counts and has it."""
+        return [t.metrics[name] for t in self.finished if name in t.metrics]
 
 
-def read_cells(ledger: Ledger, sweep: SweepRecord) -> list[Cell]:
-    """The cells of a sweep, in the order of its axes."""
-    groups: dict[str, list[dict]] = {}
-    for entry in sweep.trials:
-        groups.setdefault(entry["label"].rpartition("seed ")[0].rstrip(", "), []).append(entry)
-    return [_cell(ledger, sweep.name, name, entries) for name, entries in groups.items()]
+@dataclass(frozen=True)
+class Setting:
+    """On what cells were compared."""
+
+    task: str
+    corpus: str
+    split: str
+
+    @property
+    def dataset(self) -> str:
+        """The corpus as papers write it."""
+        return DATASETS.get(self.corpus, self.corpus)
+
+    @property
+    def retrieval(self) -> str:
+        """The task as the references call it."""
+        return f"{self.task}-retrieval"
+
+    @property
+    def slug(self) -> str:
+        return f"{self.task}-{self.corpus}-{self.split}".replace("/", "-")
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.split}"
 
 
-def _cell(ledger: Ledger, sweep: str, name: str, entries: list[dict]) -> Cell:
-    records = [ledger.trial(entry["signature"]) for entry in entries]
-    finished = [record for record in records if record.finished]
-    return Cell(
-        name=name,
-        trial=Trial.model_validate(entries[0]["trial"]),
-        planned=len(entries),
-        runs=tuple(record.run_id(sweep) for record in finished),
-        directions=_directions([pq.read_table(record.bridge / RANKS) for record in finished]),
-        metrics=tuple(record.metrics() for record in finished),
-    )
+def setting_of(sweep: LoggedSweep) -> Setting:
+    """Of a sweep; the corpus is named by its store where no trial says what it is."""
+    said = [trial.config["store"]["name"] for trial in sweep.trials if trial.config]
+    corpus = said[0] if said else sweep.store.rstrip("/").rpartition("/")[2]
+    return Setting(sweep.spec["task"], corpus, sweep.spec["split"])
+
+
+STATES = {
+    "MISSING": "not in MLflow (not started, or deleted)",
+    "RUNNING": "still running",
+    "KILLED": "stopped or interrupted",
+}
+"""MLflow's states in our words."""
+
+
+def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> list[Cell]:
+    """The cells of a sweep, or of some of its trials, in the order of its axes."""
+    groups: dict[str, list[TrialRun]] = {}
+    for trial in sweep.trials if trials is None else trials:
+        groups.setdefault(trial.label.rpartition("seed ")[0].rstrip(", "), []).append(trial)
+    return [Cell(name, sweep.name, tuple(found)) for name, found in groups.items()]
+
+
+def merged(sweeps: Iterable[LoggedSweep]) -> list[Cell]:
+    """The cells of several sweeps on the same pairs; one that stands in two counts once."""
+    by_identity: dict[str, Cell] = {}
+    for sweep in sweeps:
+        for cell in read_cells(sweep):
+            trial = {**cell.trials[0].trial, "seed": None}
+            identity = json.dumps([sweep.store, trial], sort_keys=True)
+            earlier = by_identity.get(identity)
+            by_identity[identity] = cell.with_trials_of(earlier) if earlier else cell
+    return list(by_identity.values())
 
 
 def _directions(tables: list) -> dict[str, QueryRanks]:

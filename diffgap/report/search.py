@@ -1,116 +1,138 @@
-"""What a search has found: its trials, the best on val first."""
+"""What a search has found: its trials, the best on val first, and which settings mattered."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from statistics import mean
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from diffgap.ledger import Ledger
+from diffgap.errors import require
+from diffgap.report.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial, flatten
+from diffgap.spec.sweep import Dimension
+from diffgap.sweep.space import distribution
+from diffgap.tracking.reader import LoggedSweep, TrialRun
+
+FEW = 8
+"""Finished trials below which nothing is said of importance."""
 
 
-@dataclass(frozen=True)
-class SearchRow:
-    """One trial of a search."""
-
-    signature: str
-    values: dict[str, Any]
-    """Of the fields that were searched."""
-    state: str
-    value: float | None
-    """The metric on val, mean of both directions: of the trial's own score where it is finished,
-    of its curve at the step where it was stopped."""
-
-
-@dataclass(frozen=True)
-class SearchTable:
+def search_table(sweep: LoggedSweep) -> Table:
     """The trials of a search, finished ones first, the best of them on top."""
-
-    name: str
-    metric: str
-    fields: tuple[str, ...]
-    rows: tuple[SearchRow, ...]
-
-    @property
-    def best(self) -> SearchRow | None:
-        return next((row for row in self.rows if row.state == "finished"), None)
-
-
-def search_table(ledger: Ledger, name: str) -> SearchTable:
-    """The table of a recorded search; UserError where there is none."""
-    sweep = ledger.sweep(name)
     metric = sweep.spec["search"]["metric"]
-    fields = (*sweep.spec["axes"], *sweep.spec["search"]["space"])
-    if sweep.spec["seeds"] != 1:
-        fields = (*fields, "seed")
-    entries = [entry for entry in sweep.trials if not entry.get("final")]
-    rows = [_row(ledger, entry, metric, fields) for entry in entries]
-    rows.sort(key=lambda row: (row.state != "finished", -(row.value or 0.0)))
-    return SearchTable(name, metric.replace("R", "R@").replace("mAP", "mAP@"), fields, tuple(rows))
-
-
-def _row(ledger: Ledger, entry: dict, metric: str, fields: tuple[str, ...]) -> SearchRow:
-    record = ledger.trial(entry["signature"])
-    trial = Trial.model_validate(entry["trial"])
-    values = flatten(trial.at(trial.train.steps))
-    value: float | None = None
-    if record.finished:
-        found = record.metrics().items()
-        state = "finished"
-        value = mean(v for n, v in found if n.startswith("val/") and n.endswith(f"/{metric}"))
-    elif stop := record.stop:
-        value = stop["value"]
-        state = f"stopped at step {stop['step']}" if stop["step"] else f"stopped: {stop['reason']}"
-    else:
-        state = "failed" if record.failure else "not finished"
-    return SearchRow(entry["signature"], {name: values[name] for name in fields}, state, value)
-
-
-def search_terminal(table: SearchTable) -> Table:
-    """A rich table of a search."""
-    shown = Table(
-        title=f"Search {table.name}: {table.metric} on val, mean of both directions",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
+    shown = metric.replace("R", "R@").replace("mAP", "mAP@")
+    fields = searched(sweep)
+    trials = sorted(
+        (trial for trial in sweep.trials if not trial.final),
+        key=lambda trial: (not trial.counts, -(value_of(trial, metric) or 0.0)),
     )
-    for heading in _headings(table):
-        shown.add_column(heading.replace(".", ".\n"), justify="right")
-    for row in table.rows:
-        shown.add_row(*_cells(row), style="bold" if row is table.best else "")
-    return shown
+    best = next((trial for trial in trials if trial.counts), None)
+    rows = [_row(trial, metric, fields, trial is best) for trial in trials]
+    return Table(
+        f"search-{sweep.name}",
+        f"Search {sweep.name}: {shown} on val, mean of both directions",
+        (shown, *fields, "state"),
+        tuple(rows),
+        (*_notes(best, fields), *sweep.notes),
+    )
 
 
-def search_markdown(table: SearchTable) -> str:
-    """The same as Markdown, with the line that repeats the best trial."""
-    headings = _headings(table)
-    lines = [f"**Search {table.name}: {table.metric} on val, mean of both directions**", ""]
-    lines += ["| " + " | ".join(headings) + " |", "|" + "---:|" * len(headings)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in table.rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in search_notes(table))])
+def searched(sweep: LoggedSweep) -> tuple[str, ...]:
+    """The fields in which the trials of a search differ."""
+    seeds = ("seed",) if sweep.spec["seeds"] != 1 else ()
+    return (*sweep.spec["axes"], *sweep.spec["search"]["space"], *seeds)
 
 
-def search_notes(table: SearchTable) -> list[str]:
+def value_of(trial: TrialRun, metric: str) -> float | None:
+    """The metric on val, mean of both directions: of the trial's own score where it is finished,
+    else of the last point of its curve; None where it has none."""
+    source = trial.metrics if trial.counts else trial.logged
+    found = [v for n, v in source.items() if n.startswith("val/") and n.endswith(f"/{metric}")]
+    return mean(found) if found else None
+
+
+def importance_table(sweep: LoggedSweep) -> Table:
+    """How much of the differences on val each searched field explains.
+
+    PED-ANOVA (Watanabe, Bansal & Hutter, IJCAI 2023, as Optuna has it), over the trials that are
+    finished: how differently the better trials' values of a field are spread. It tells of the
+    ranges that were searched, and of nothing beyond.
+    """
+    metric, space = sweep.spec["search"]["metric"], sweep.spec["search"]["space"]
+    trials = [trial for trial in sweep.trials if trial.counts and not trial.final]
+    title = f"Hyper-parameter importance on {sweep.spec['task']} (sweep {sweep.name})"
+    key, headings = f"importance-{sweep.name}", ("importance %", "best trial's value")
+    if len(trials) < FEW:
+        said = f"{len(trials)} trials are finished; at least {FEW} are needed to say what mattered."
+        return Table(key, title, headings, (), (said,))
+    found = _importances(trials, metric, space)
+    best = max(trials, key=lambda trial: value_of(trial, metric) or -math.inf)
+    values = _values(best)
+    runs = tuple(trial.signature for trial in trials)
+    rows = tuple(
+        Row(name, (Value(f"{100 * share:.0f}", share), Value(_short(values[name]))), runs)
+        for name, share in found.items()
+    )
+    note = f"PED-ANOVA over the {len(trials)} finished trials; it says nothing beyond their ranges."
+    return Table(key, title, headings, rows, (note,))
+
+
+def _importances(trials: list[TrialRun], metric: str, space: dict[str, Any]) -> dict[str, float]:
+    optuna = require("optuna", "search", "the importance of hyper-parameters")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    kinds = {name: distribution(Dimension(**found)) for name, found in space.items()}
+    for trial in trials:
+        values = _values(trial)
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={name: values[name] for name in space},
+                distributions=kinds,
+                value=value_of(trial, metric),
+            )
+        )
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    found: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return found
+
+
+def _values(trial: TrialRun) -> dict[str, Any]:
+    """The fields of a trial as they were at its end."""
+    resolved = Trial.model_validate(trial.trial)
+    return flatten(resolved.at(resolved.train.steps))
+
+
+def _row(trial: TrialRun, metric: str, fields: tuple[str, ...], best: bool) -> Row:
+    value = value_of(trial, metric)
+    shown = NOTHING if value is None else Value(f"{value:.2f}", value, best)
+    values = _values(trial)
+    found = (Value(_short(values[name]), _number(values[name])) for name in fields)
+    return Row(trial.signature, (shown, *found, Value(_state(trial))), (trial.signature,))
+
+
+def _state(trial: TrialRun) -> str:
+    if trial.counts:
+        return "finished"
+    if trial.status == "KILLED" and trial.reason:
+        return trial.reason
+    return "failed" if trial.status == "FAILED" else "not finished"
+
+
+def _notes(best: TrialRun | None, fields: tuple[str, ...]) -> tuple[str, ...]:
     """What to do with the best trial."""
-    if table.best is None:
-        return ["No trial is finished yet."]
-    values = {name: v for name, v in table.best.values.items() if name != "seed"}
-    settings = " ".join(f"--set trial.{name}={value}" for name, value in values.items())
-    return [
-        f"The best on val, {table.best.signature}, in any sweep: {settings}",
+    if best is None:
+        return ("No trial is finished yet.",)
+    values = _values(best)
+    settings = " ".join(f"--set trial.{name}={values[name]}" for name in fields if name != "seed")
+    return (
+        f"The best on val, {best.signature}, in any sweep: {settings}",
         "Stopped trials show the value of their curve, without the trial's own score.",
-    ]
+    )
 
 
-def _headings(table: SearchTable) -> list[str]:
-    return ["trial", table.metric, *table.fields, "state"]
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _cells(row: SearchRow) -> list[str]:
-    value = "-" if row.value is None else f"{row.value:.2f}"
-    values = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values.values()]
-    return [row.signature, value, *values, row.state]
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,73 +1,85 @@
-"""The tables that a sweep asks for, in every format."""
+"""All tables of some sweeps, from MLflow alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 
 from rich.console import Console
 
-from diffgap.errors import UserError
-from diffgap.ledger import Ledger
-from diffgap.report.figures import recall_svg
-from diffgap.report.recalls import RecallTable, recall_table
-from diffgap.report.render import notes, to_markdown, to_terminal
-from diffgap.report.search import (
-    SearchTable,
-    search_markdown,
-    search_notes,
-    search_table,
-    search_terminal,
-)
+from diffgap.report.catalog import missing
+from diffgap.report.cost import cost_table
+from diffgap.report.recalls import retrieval_table, sweep_table
+from diffgap.report.references import Reference, references_for
+from diffgap.report.render import all_notes, to_markdown, to_terminal
+from diffgap.report.results import Setting, setting_of
+from diffgap.report.search import importance_table, search_table
+from diffgap.report.table import Table
+from diffgap.tracking.reader import LoggedSweep
 
 WIDTH = 240
 """Columns of a table in a text file."""
 
-
-def sweep_tables(
-    ledger: Ledger, name: str, against: str | None = None
-) -> list[RecallTable | SearchTable]:
-    """The tables of a recorded sweep, finished or not; see `recall_table`."""
-    sweep = ledger.sweep(name)
-    spec = sweep.spec
-    if spec["search"]:
-        found: list[RecallTable | SearchTable] = [search_table(ledger, name)]
-        if any(entry.get("final") for entry in sweep.trials):
-            found.append(recall_table(ledger, name, "axes", against))
-        return found
-    return [recall_table(ledger, name, kind, against) for kind in spec["report"]["tables"]]
+WHOLE = ("ablation", "methods")
+"""Tables of sweeps whose cells are methods, which may stand beside others' on the same corpus."""
 
 
-def print_tables(ledger: Ledger, name: str, console: Console, against: str | None = None) -> None:
-    """Prints a sweep's tables, each with its notes."""
-    for table in sweep_tables(ledger, name, against):
+def own_tables(sweep: LoggedSweep, against: str | None = None) -> list[Table]:
+    """The tables that one sweep asks for."""
+    if not sweep.spec["search"]:
+        return [sweep_table(sweep, kind, against) for kind in sweep.spec["report"]["tables"]]
+    found = [search_table(sweep), importance_table(sweep)]
+    if any(trial.final for trial in sweep.trials):
+        found.append(sweep_table(sweep, "axes", against))
+    return found
+
+
+def all_tables(
+    sweeps: Sequence[LoggedSweep], references: Sequence[Reference], against: str | None = None
+) -> list[Table]:
+    """Retrieval by corpus, every sweep's own tables, and cost; see `catalog` for what there is.
+
+    Args:
+        sweeps: finished or not.
+        references: published rows.
+        against: the row that others are tested against; default the frozen embeddings.
+
+    Raises:
+        UserError: where no table has such a row.
+    """
+    by_setting: dict[Setting, list[LoggedSweep]] = {}
+    for sweep in sweeps:
+        if not sweep.spec["search"] and set(sweep.spec["report"]["tables"]) & set(WHOLE):
+            by_setting.setdefault(setting_of(sweep), []).append(sweep)
+    found = [
+        retrieval_table(some, setting, references)
+        for setting, some in by_setting.items()
+        if len(some) > 1 or references_for(references, setting.retrieval, setting.dataset)
+    ]  # else it would say what the sweep's own table says
+    for sweep in sweeps:
+        found += own_tables(sweep, against)
+    return found + [cost_table(some, setting) for setting, some in by_setting.items()]
+
+
+def print_tables(tables: Sequence[Table], console: Console) -> None:
+    """Prints tables, each with its notes."""
+    for table in tables:
         console.print()
-        if isinstance(table, SearchTable):
-            console.print(search_terminal(table))
-            said = search_notes(table)
+        if table.rows:
+            for part in to_terminal(table):
+                console.print(part)
         else:
-            console.print(to_terminal(table))
-            said = notes(table)
-        for note in said:
+            console.print(table.title, style="bold")
+        for note in all_notes(table):
             console.print(note, highlight=False)
 
 
-def as_text(ledger: Ledger, name: str, against: str | None = None) -> str:
-    """The terminal's tables as plain text."""
-    print_tables(ledger, name, Console(file=(written := StringIO()), width=WIDTH), against)
-    return written.getvalue().strip("\n")
+def as_text(tables: Sequence[Table]) -> str:
+    """The terminal's tables as plain text, and what is missing."""
+    print_tables(tables, Console(file=(written := StringIO()), width=WIDTH))
+    return "\n".join([written.getvalue().strip("\n"), "", *missing(tables)])
 
 
-def as_markdown(ledger: Ledger, name: str, against: str | None = None) -> str:
-    """The tables as Markdown, each with its notes below."""
-    return "\n\n".join(
-        search_markdown(table) if isinstance(table, SearchTable) else to_markdown(table)
-        for table in sweep_tables(ledger, name, against)
-    )
-
-
-def as_svg(ledger: Ledger, name: str, against: str | None = None) -> str:
-    """Bars of the first table, as an SVG document."""
-    table = sweep_tables(ledger, name, against)[0]
-    if isinstance(table, SearchTable):
-        raise UserError("--format: svg draws recalls, and a search has none; use md")
-    return recall_svg(table)
+def as_markdown(tables: Sequence[Table]) -> str:
+    """The tables as Markdown, and what is missing."""
+    return "\n\n".join([*map(to_markdown, tables), "\n".join(f"- {m}" for m in missing(tables))])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from diffgap.ledger import Ledger
+from diffgap.ledger import Ledger, SweepRecord
 from diffgap.running import Running
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.kinds import Kind, kind_of
@@ -80,16 +80,16 @@ class _Run:
     def carry_out(self) -> dict[str, str]:
         kind = kind_of(self.plan, self.ledger)
         left = kind.total if self.wishes.fresh else len(kind.missing) + kind.new
-        untold = self._untold(kind)
-        if not (left or untold or self.wishes.prune or self.running.was_cut_short):
-            self._record(kind)
+        untold, record = self._untold(kind), self._record(kind)
+        told = not untold and self.ledger.told(record.name) == record.digest
+        if told and not (left or self.wishes.prune or self.running.was_cut_short):
             return {}
         failed: dict[str, str] = {}
         with self._placed(left) as placement, self._telling() as telling:
             self.running.beat({}, force=True)
             if self.wishes.fresh:
                 self._begin_anew(kind, telling)
-            self._record(kind)
+            telling.describe(self._record(kind))
             self._prune(telling)
             for planned in untold:
                 telling.finish(planned)
@@ -99,8 +99,8 @@ class _Run:
             without = dict.fromkeys((p.signature for p in kind.missing), INTERRUPTED) | failed
             for signature in without.keys() - failed.keys():
                 telling.kill(signature)
+            telling.describe(self._record(kind))
             telling.status = _status(failed, without)
-        self._record(kind)
         return self._by_label(kind, without, telling)
 
     def _go(self, kind: Kind, telling: Telling, placement: Placement, left: int) -> dict[str, str]:
@@ -117,7 +117,7 @@ class _Run:
                 show,
                 verbose=self.wishes.verbose,
             )
-            kind.go(stage, lambda: self._record(kind))
+            kind.go(stage, lambda: telling.describe(self._record(kind)))
         return stage.failed
 
     @contextmanager
@@ -166,11 +166,13 @@ class _Run:
         pruned = [{**entry, "pruned": True} for entry in record.dropped]
         self.ledger.record_sweep(replace(record, dropped=pruned))
 
-    def _record(self, kind: Kind) -> None:
+    def _record(self, kind: Kind) -> SweepRecord:
         """Keeps the sweep as it is now, with the trials that are known."""
-        record = replace(self.plan, trials=tuple(kind.trials)).record()
+        asked = replace(self.plan, trials=tuple(kind.trials)).record()
         finals = [{**planned.entry(), "final": True} for planned in kind.finals]
-        self.ledger.record_sweep(replace(record, trials=[*record.trials, *finals]))
+        record = replace(asked, trials=[*asked.trials, *finals])
+        self.ledger.record_sweep(record)
+        return record
 
     def _untold(self, kind: Kind) -> list[PlannedTrial]:
         """Finished trials of which this sweep has no whole MLflow run."""

@@ -25,8 +25,8 @@ from typing import Any
 from diffgap.errors import require
 from diffgap.ledger import Ledger, Rung
 from diffgap.spec import flatten
-from diffgap.spec.sweep import Dimension
 from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
+from diffgap.sweep.space import distribution
 
 STARTUP = 10
 """Random trials before the sampler models what it has seen."""
@@ -288,16 +288,7 @@ class Study:
             )
 
     def _distributions(self) -> dict[str, Any]:
-        return {name: self._distribution(d) for name, d in self.search.space.items()}
-
-    def _distribution(self, dimension: Dimension) -> Any:
-        distributions = self.optuna.distributions
-        if dimension.choices is not None:
-            return distributions.CategoricalDistribution(dimension.choices)
-        low, high = dimension.low, dimension.high
-        if isinstance(low, int) and isinstance(high, int):
-            return distributions.IntDistribution(low, high, log=dimension.log)
-        return distributions.FloatDistribution(low, high, log=dimension.log)
+        return {name: distribution(d) for name, d in self.search.space.items()}
 
     def _points(self) -> float:
         """How many points the space has."""

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from diffgap.errors import UserError
-from diffgap.ledger import Ledger
+from diffgap.ledger import Ledger, SweepRecord
 from diffgap.outbox import Outbox
 from diffgap.provenance import git_commit
 from diffgap.secrets import redact
 from diffgap.spec import flatten
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.tracking import FAILED, KILLED, Tracker, may_get_better, tracking_uri
+from diffgap.tracking import FAILED, KILLED, may_get_better, tracking_uri
+from diffgap.tracking.writer import Tracker
 from diffgap.training.faults import reason_of
 
 PATIENCE_S = 60.0
@@ -45,9 +46,20 @@ class Telling:
         self._where = f"MLflow at {redact(tracking_uri(ledger.output))}"
         tags = {"diffgap.git_commit": git_commit(), "diffgap.store": plan.store}
         self.tracker = _patiently(
-            lambda: Tracker(ledger.output, plan.spec.name, tags), self._where, console
+            lambda: Tracker(ledger.output, plan.spec.name, ledger.identity(), tags),
+            self._where,
+            console,
         )
         self._outbox = Outbox(may_get_better, self._trouble)
+
+    def describe(self, record: SweepRecord) -> None:
+        """The sweep asks for this, by now."""
+
+        def describe() -> None:
+            self.tracker.describe(record.asked())
+            self.ledger.record_told(record.name, record.digest)
+
+        self._outbox.put(describe)
 
     def start(self, planned: PlannedTrial) -> None:
         """A trial begins, or goes on; fields that it has no use for are no parameters."""

@@ -1,94 +1,39 @@
-"""Everything that knows MLflow.
+"""Telling MLflow how a sweep goes.
 
-One process writes: the one that runs the sweep. One experiment a sweep name, one parent run a
-sweep, one child run a trial, found again by its signature: a resumed trial goes on in its own run
-and no point is logged twice. Every call may be repeated: what has arrived is not sent again.
+One process writes: the one that runs the sweep. A resumed trial goes on in its own run and no point
+is logged twice. Every call may be repeated: what has arrived is not sent again.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from diffgap.secrets import redact
-
-SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
-REASON, PRUNED = "diffgap.reason", "diffgap.pruned"
-FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+from diffgap.tracking import (
+    BRIDGE,
+    FAILED,
+    FINISHED,
+    KILLED,
+    KIND,
+    LEDGER,
+    PARENT,
+    PRUNED,
+    REASON,
+    RUNNING,
+    SIGNATURE,
+    SWEEP,
+    SWEEP_FILE,
+    SWEEP_KIND,
+    TRIAL_KIND,
+    all_runs,
+    client_of,
+    tracking_uri,
+)
 
 MAX_BATCH = 1000
 """Metrics in one request: MLflow's limit."""
-
-SETTINGS = {
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the links of every run, amid our own lines
-    # A server that is away is asked again by us, who can say so; each request ends soon.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-"""Read when mlflow is imported; the user's own win."""
-
-HOPELESS = (
-    "INVALID_PARAMETER_VALUE",
-    "BAD_REQUEST",
-    "RESOURCE_DOES_NOT_EXIST",
-    "PERMISSION_DENIED",
-)
-"""MLflow's codes of errors that the same request would meet again."""
-
-
-def tracking_uri(output: Path) -> str:
-    """MLFLOW_TRACKING_URI, else SQLite in the output directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute()}/mlflow.db"
-
-
-def may_get_better(error: Exception) -> bool:
-    """Whether a request that met this error is worth another try: MLflow may be away or locked."""
-    if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
-        return False
-    return getattr(error, "error_code", None) not in HOPELESS
-
-
-def warm_up(output: Path) -> None:
-    """Begins, in a thread, what a `Tracker` needs: MLflow's import, and its database."""
-
-    def work() -> None:
-        with suppress(Exception):  # whoever opens a Tracker will be told
-            client_of(output).search_experiments(max_results=1)
-
-    Thread(target=work, name="MLflow warm-up", daemon=True).start()
-
-
-def client_of(output: Path) -> Any:
-    """MLflow's client, quiet and impatient."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    from mlflow import MlflowClient
-
-    output.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri(output))
-
-
-def serve(output: Path, port: int) -> int:
-    """Runs MLflow's UI on 127.0.0.1 until it is stopped; returns its exit status."""
-    output.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri(output),
-    }  # may hold secrets
-    try:
-        return subprocess.run(command, check=False, env=environment).returncode
-    except KeyboardInterrupt:
-        return 0
 
 
 class Tracker:
@@ -100,17 +45,18 @@ class Tracker:
     Args:
         output: the sweep's output directory, for the default backend and its artifacts.
         sweep: the sweep's name, which is the experiment's.
+        ledger: the identity of the ledger: sweeps of one name in two ledgers have two runs.
         tags: facts for every run, such as the store and the git commit.
     """
 
-    def __init__(self, output: Path, sweep: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, output: Path, sweep: str, ledger: str, tags: Mapping[str, str]) -> None:
         self.uri = tracking_uri(output)
         self.client = client_of(output)
-        self.sweep = sweep
+        self.sweep, self.ledger = sweep, ledger
         self.tags = {name: redact(value) for name, value in {**tags, SWEEP: sweep}.items()}
         self.experiment = self._experiment(output)
+        self.parent = self._sweep_run()
         self._end_forsaken()
-        self.parent = self._open({KIND: "sweep"}, name=sweep)
         self._runs: dict[str, str] = {}
         self._open_runs: set[str] = set()
         self._last_step: dict[str, dict[str, int]] = {}
@@ -119,8 +65,13 @@ class Tracker:
         """The trial's own run, created or gone on with; returns its id."""
         if signature in self._runs:
             return self._runs[signature]
-        tags = {KIND: "trial", SIGNATURE: signature, "mlflow.parentRunId": self.parent}
-        run_id = self._open(tags, name=label)
+        found = self._trials(signature)
+        if found:
+            run_id = self._reopen(found[0])
+        else:
+            run_id = self._create(
+                label, {KIND: TRIAL_KIND, SIGNATURE: signature, PARENT: self.parent}
+            )
         self._log_params(run_id, params)
         self._last_step[run_id] = self._logged_steps(run_id)
         self._open_runs.add(run_id)
@@ -150,9 +101,17 @@ class Tracker:
     ) -> None:
         """Logs the final metrics and the bridge checkpoint, and ends the run as FINISHED."""
         run_id = self._runs[signature]
-        self._send(run_id, self._fresh(run_id, metrics, 0, now))
-        self.client.log_artifacts(run_id, str(artifacts), "bridge")
+        self._send(run_id, self._fresh(run_id, self._final(run_id, metrics), 0, now))
+        self.client.log_artifacts(run_id, str(artifacts), BRIDGE)
         self._end(signature, FINISHED)
+
+    def describe(self, record: Mapping[str, Any]) -> None:
+        """Keeps what the sweep asks for with its own run, for whoever reads it from there."""
+        self.client.log_dict(self.parent, dict(record), SWEEP_FILE)
+
+    def attach(self, directory: Path) -> None:
+        """Logs a directory's files, such as tables and figures, with the sweep's own run."""
+        self.client.log_artifacts(self.parent, str(directory), directory.name)
 
     def fail(self, signature: str, reason: str) -> None:
         """Ends a trial's run as FAILED, and says why."""
@@ -165,12 +124,12 @@ class Tracker:
 
     def set_aside(self, signature: str) -> None:
         """Keeps a trial's earlier run, but goes on with it no more."""
-        for run in self._find({KIND: "trial", SIGNATURE: signature}):
+        for run in self._trials(signature):
             self.client.set_tag(run.info.run_id, KIND, "superseded trial")
 
     def prune(self, signature: str) -> None:
         """Marks the run of a trial that its sweep no longer asks for."""
-        for run in self._find({KIND: "trial", SIGNATURE: signature}):
+        for run in self._trials(signature):
             self.client.set_tag(run.info.run_id, PRUNED, "true")
 
     def close(self, status: str) -> None:
@@ -190,7 +149,10 @@ class Tracker:
         self._end(signature, status)
 
     def _end_forsaken(self) -> None:
-        for run in self._search("attributes.status = 'RUNNING'"):
+        found = all_runs(
+            self.client, [self.experiment], {PARENT: self.parent}, "attributes.status = 'RUNNING'"
+        )
+        for run in found:
             self.client.set_tag(run.info.run_id, REASON, "its process ended without a word")
             self.client.set_terminated(run.info.run_id, KILLED)
 
@@ -202,16 +164,31 @@ class Tracker:
         artifacts = (output.absolute() / "mlartifacts" / self.sweep).as_uri() if local else None
         return str(self.client.create_experiment(self.sweep, artifact_location=artifacts))
 
-    def _open(self, tags: Mapping[str, str], name: str) -> str:
-        """The run with these tags, set RUNNING, or a new one."""
-        found = self._find({key: tags[key] for key in (KIND, SIGNATURE) if key in tags})
-        if not found:
-            run = self.client.create_run(self.experiment, tags={**self.tags, **tags}, run_name=name)
-            return str(run.info.run_id)
-        run_id = str(found[0].info.run_id)
+    def _sweep_run(self) -> str:
+        """The sweep's own run: its ledger's, or one from before runs named their ledger."""
+        found = all_runs(self.client, [self.experiment], {KIND: SWEEP_KIND})
+        for wanted in (self.ledger, None):
+            for run in found:
+                if run.data.tags.get(LEDGER) == wanted:
+                    self.client.set_tag(run.info.run_id, LEDGER, self.ledger)
+                    return self._reopen(run)
+        return self._create(self.sweep, {KIND: SWEEP_KIND, LEDGER: self.ledger})
+
+    def _trials(self, signature: str) -> list[Any]:
+        """The runs of a trial in this sweep."""
+        tags = {KIND: TRIAL_KIND, SIGNATURE: signature, PARENT: self.parent}
+        return all_runs(self.client, [self.experiment], tags)
+
+    def _create(self, name: str, tags: Mapping[str, str]) -> str:
+        run = self.client.create_run(self.experiment, tags={**self.tags, **tags}, run_name=name)
+        return str(run.info.run_id)
+
+    def _reopen(self, run: Any) -> str:
+        """Sets a run RUNNING again."""
+        run_id = str(run.info.run_id)
         self.client.update_run(run_id, status=RUNNING)
         for tag in (REASON, PRUNED):
-            if tag in found[0].data.tags:
+            if tag in run.data.tags:
                 self.client.delete_tag(run_id, tag)
         return run_id
 
@@ -223,20 +200,12 @@ class Tracker:
         if fresh:
             self.client.log_batch(run_id, params=fresh)
 
-    def _find(self, tags: Mapping[str, str]) -> list[Any]:
-        return self._search(" and ".join(f"tags.`{key}` = '{v}'" for key, v in tags.items()))
-
-    def _search(self, query: str) -> list[Any]:
-        runs: list[Any] = []
-        token: str | None = None
-        while True:
-            page = self.client.search_runs([self.experiment], query, page_token=token)
-            runs += page
-            token = page.token
-            if not token:
-                return runs
-
     # Metrics --------------------------------------------------------------------------------------
+
+    def _final(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Final metrics by names that no curve has: a search scores its trials on val, too."""
+        curves = {name for name, step in self._last_step[run_id].items() if step > 0}
+        return {f"final/{n}" if n in curves else n: value for n, value in metrics.items()}
 
     def _fresh(self, run_id: str, metrics: Mapping[str, float], step: int, now: float) -> list[Any]:
         """What a run does not have yet of the metrics of one step."""
