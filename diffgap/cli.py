@@ -263,16 +263,20 @@ def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
 
 
 def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
+    """Prints a sweep's tables, as MLflow knows them, and leaves the whole report there."""
+    from diffgap.report.publish import publish
+    from diffgap.report.references import read_references
     from diffgap.report.tables import own_tables, print_tables
-    from diffgap.secrets import redact
     from diffgap.tracking.reader import Reader
 
     reader = Reader(ledger.output)
-    print_tables(own_tables(reader.sweep(name)), console)
+    sweep = reader.sweep(name)
+    print_tables(own_tables(sweep), console)
+    publish(reader, sweep, read_references())
     console.print(
-        f"MLflow: {redact(reader.uri)}\n"
-        f"Browse the runs: diffgap ui --output {ledger.output}\n"
-        f"Write a report: diffgap report {name} --format html --out {name}.html",
+        f"MLflow: {reader.where}\n"
+        f"Browse the runs and the report: diffgap ui --output {ledger.output}\n"
+        f"The report alone: diffgap report {name} --format html --out {name}.html",
         highlight=False,
         soft_wrap=True,
     )

@@ -39,6 +39,11 @@ STYLES = ("terminal", "md", "latex", "csv", "parquet", "html", "figures", "all")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Published numbers of your own, in the format of diffgap/report/references.yaml.",
 )
+@click.option(
+    "--audio",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the corpus's clips are, for html: the page plays its retrieval examples.",
+)
 @OUTPUT
 def report(
     sweeps: tuple[str, ...],
@@ -46,6 +51,7 @@ def report(
     out: Path | None,
     against: str | None,
     references: Path | None,
+    audio: Path | None,
     output: Path,
 ) -> None:
     """Tell what SWEEPs have found, finished or not; without a name, all that MLflow knows.
@@ -57,6 +63,7 @@ def report(
     Examples:
       diffgap report ablation
       diffgap report ablation methods --format html --out report.html
+      diffgap report mine --format html --out mine.html --audio my_sounds/
       diffgap report ablation --format latex --out ablation.tex
       diffgap report --format all --out report/
       diffgap report methods --against DiffGAP
@@ -72,7 +79,7 @@ def report(
         return
     from diffgap.report.whole import TEXTS, write_report
 
-    made = read_report(sweeps, output, against, references)
+    made = read_report(sweeps, output, against, references, audio)
     if out is None:
         click.echo(TEXTS[style][1](made))
         return
@@ -85,18 +92,18 @@ def read_report(
     output: Path,
     against: str | None = None,
     references: Path | None = None,
+    audio: Path | None = None,
 ) -> Report:
     """The report of some sweeps, or of all there are."""
     from diffgap.report.references import read_references
     from diffgap.report.whole import make_report
-    from diffgap.secrets import redact
     from diffgap.tracking.reader import Reader
 
     published = read_references() + (read_references(references) if references else [])
     reader = Reader(output)
     names = dict.fromkeys(sweeps or reader.sweeps())
     read = [reader.sweep(name) for name in names]
-    return make_report(read, published, redact(reader.uri), against)
+    return make_report(read, published, reader.where, against, audio)
 
 
 def print_report(made: Report, console: Console) -> None:

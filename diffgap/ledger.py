@@ -32,6 +32,7 @@ from diffgap.files import sweep_up, write_json
 from diffgap.secrets import redact
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
+CONFIG, EXAMPLES = "config.json", "examples.parquet"
 TRIAL, PROGRESS, LOG = "trial.json", "progress.json", "log.txt"
 FAILURE, STOP = "failed.json", "stop.json"
 IDENTITY = "ledger.json"

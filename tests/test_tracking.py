@@ -5,7 +5,7 @@ import math
 import pytest
 from mlflow import MlflowClient
 
-from diffgap.tracking import Tracker
+from diffgap.tracking.writer import Tracker
 
 POINTS = [{"step": step, "metrics": {"train/loss": 1 / step}} for step in range(1, 11)]
 
@@ -25,7 +25,7 @@ def output(tmp_path, monkeypatch):
 
 
 def open_tracker(output, sweep="s"):
-    return Tracker(output, sweep, {"diffgap.store": "somewhere"})
+    return Tracker(output, sweep, "this ledger", {"diffgap.store": "somewhere"})
 
 
 def statuses(output, sweep="s"):
@@ -127,7 +127,7 @@ def test_a_pruned_run_is_marked_until_it_is_asked_for_again(output):
 
 def test_secrets_reach_neither_tags_nor_parameters(output, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
-    tracker = Tracker(output, "s", {"diffgap.store": "s3://key:hidden@bucket/store"})
+    tracker = Tracker(output, "s", "this ledger", {"diffgap.store": "s3://key:hidden@bucket/store"})
     run = tracker.start("a" * 12, "seed 0", {"note": "token=hidden&a=1 hf_abcdefgh"})
     tracker.fail("a" * 12, "http://user:hidden@server refused hf_abcdefgh")
     found = tracker.client.get_run(run).data
@@ -142,3 +142,24 @@ def test_the_environment_names_the_tracking_server(output, monkeypatch, tmp_path
     assert open_tracker(output).uri == uri
     assert (tmp_path / "elsewhere.db").exists()
     assert not (output / "mlflow.db").exists()
+
+
+def test_sweeps_of_one_name_in_two_ledgers_have_runs_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
+    first = Tracker(tmp_path / "a", "s", "ledger a", {})
+    running = first.start("a" * 12, "seed 0", {})
+    other = Tracker(tmp_path / "b", "s", "ledger b", {})
+    assert other.parent != first.parent
+    assert first.client.get_run(running).info.status == "RUNNING"  # not forsaken: another's
+    assert other.start("a" * 12, "seed 0", {}) != running
+    assert Tracker(tmp_path / "moved", "s", "ledger a", {}).parent == first.parent
+
+
+def test_final_metrics_on_val_do_not_mix_with_the_curve_of_the_same_name(output, artifacts):
+    tracker = open_tracker(output)
+    run = tracker.start("a" * 12, "seed 0", {})
+    tracker.log("a" * 12, [{"step": 5, "metrics": {"val/text_to_audio/R5": 50.0}}], 1.0)
+    tracker.finish("a" * 12, {"val/text_to_audio/R5": 60.0, "best/step": 5.0}, artifacts, 2.0)
+    found = tracker.client.get_run(run).data.metrics
+    assert (found["val/text_to_audio/R5"], found["final/val/text_to_audio/R5"]) == (50.0, 60.0)
+    assert found["best/step"] == 5.0

@@ -29,6 +29,8 @@ class Evaluation:
     """Ranks of every query, by direction such as ``text_to_audio``; x->a comes first."""
 
     ranks: dict[str, QueryRanks]
+    scorer: Scorer
+    """What the ranks were made with."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -76,7 +78,8 @@ def evaluate(bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None) -> 
         {
             f"{x_name}_to_{a_name}": ranks_of_owner(to_a, owner, chunk),
             f"{a_name}_to_{x_name}": ranks_of_captions(to_x, owner, len(a), chunk),
-        }
+        },
+        scorer,
     )
 
 
@@ -89,14 +92,20 @@ def gap(bridge: Bridge, pairs: Pairs) -> dict[str, float]:
     """
     x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
     found = {f"before/{name}": value for name, value in gap_metrics(x, a).items()}
-    if not (bridge.directions or bridge.moves_space):
+    after = bridged(bridge, x, a)
+    if after is None:
         return found
-    return found | {f"after/{n}": v for n, v in gap_metrics(*_bridged(bridge, x, a)).items()}
+    return found | {f"after/{name}": value for name, value in gap_metrics(*after).items()}
 
 
 @torch.inference_mode()
-def _bridged(bridge: Bridge, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """The two clouds, paired row by row, as near to each other as the bridge brings them."""
+def bridged(bridge: Bridge, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The two clouds, paired row by row, as near to each other as the bridge brings them.
+
+    None where it neither carries embeddings over nor compares them elsewhere than they lie.
+    """
+    if not (bridge.directions or bridge.moves_space):
+        return None
     device, score = device_of(bridge), ScoreConfig("bridge")
     x, a = bridge.space(x.to(device), 0), bridge.space(a.to(device), 1)
     if bst.X_TO_A in bridge.directions:

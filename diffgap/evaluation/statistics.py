@@ -1,7 +1,8 @@
 """How sure a number is: intervals over queries and seeds, paired tests, and their correction.
 
 Values are (S, Q): one row a seed, one column a query. Queries come in groups - the captions of
-one clip - which are resampled and flipped together, for they are not independent.
+one clip - which are counted and flipped together, for they are not independent. The gallery that
+is searched is taken as it is: nothing here says what a larger one would do to recall.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
-RESAMPLES = 2000
 FLIPS = 10_000
 LEVEL = 0.95
 
 BLOCKS = 20
-"""Resamples are drawn in this many blocks, to bound memory."""
+"""Flips are drawn in this many blocks, to bound memory."""
 
 
 @dataclass(frozen=True)
@@ -36,47 +37,79 @@ class PairedTest:
     p: float
 
 
-def mean_intervals(
-    values: Sequence[np.ndarray], groups: np.ndarray, *, seed: int = 0
-) -> list[Interval]:
-    """The mean of each array's values with a 95 % bootstrap interval, percentile method.
+def mean_intervals(values: Sequence[np.ndarray], groups: np.ndarray) -> list[Interval]:
+    """The mean of each array's values with a 95 % interval for its expectation over queries and
+    seeds; with one seed, over queries given that seed.
 
-    Two sources of chance: which queries are asked, and the seed. Groups of queries are resampled
-    with replacement (Efron & Tibshirani 1993, ch. 8), all seeds together, for they answer the same
-    queries; to each resampled mean a normal draw is added with the variance of a mean over S
-    seeds, estimated between the seeds' own means. Resampling the seeds themselves would make the
-    interval too narrow: S is 3, and 3 values resampled vary by a third less than they should.
+    Queries and seeds are crossed: all seeds answer the same queries. Their parts of the mean's
+    variance come from the mean squares of that layout, as in reader studies, where readers stand
+    for seeds (Hillis 2007): queries MS_Q / SG, and seeds (MS_S - MS_QS) / SG if that is positive,
+    for MS_QS, the noise of a seed on a query, is in both. Each part has its own Student quantile,
+    of G - 1 and S - 1 degrees of freedom, and the half widths add in squares (Howe 1974).
+    Unequal groups are linearised as for a ratio (Cochran 1977, ch. 6). Last, the interval is
+    Wilson's (1927) for the number of independent queries that would have that half width (Korn &
+    Graubard 1998), so that it stays within 0 and 100 and few groups do not make it too short.
+
+    Simulated coverage is 92 to 98 % for 1, 3 and 5 seeds, 60 and 500 groups and recalls of 10, 50
+    and 90 %. With two seeds, one degree of freedom, it is very wide and still as low as 88 %
+    where seeds matter more than queries.
 
     Args:
-        values: (S, Q) each; the number of seeds S may differ, the queries are the same.
+        values: (S, Q) each, in percent; the number of seeds S may differ, the queries are the same.
         groups: (Q,) int64, the group of each query.
-        seed: of the resampling, which all arrays share.
+
+    Raises:
+        ValueError: where a value is not between 0 and 100.
     """
-    if not values:
-        return []
-    rng = np.random.default_rng(seed)
-    summed = [_by_group(array.mean(axis=0), groups) for array in values]
-    sums, counts = np.stack([sums for sums, _ in summed], axis=1), summed[0][1]
-    chances = np.full(len(counts), 1 / len(counts))
-    means = np.empty((RESAMPLES, len(values)))
-    for rows in np.array_split(np.arange(RESAMPLES), BLOCKS):
-        drawn = rng.multinomial(len(counts), chances, size=len(rows)).astype(float)
-        means[rows] = (drawn @ sums) / (drawn @ counts)[:, None]
-    seeds = rng.normal(size=RESAMPLES)
-    return [_interval(array, column, seeds) for array, column in zip(values, means.T, strict=True)]
+    numbers = np.unique(groups, return_inverse=True)[1]
+    return [_interval(array, numbers) for array in values]
 
 
-def _interval(values: np.ndarray, means: np.ndarray, seeds: np.ndarray) -> Interval:
-    if len(values) > 1:
-        between = values.mean(axis=1).var(ddof=1) / len(values)
-        means = means + seeds * np.sqrt(between)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
-
-
-def mean_interval(values: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> Interval:
+def mean_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
     """`mean_intervals` of one array."""
-    return mean_intervals([values], groups, seed=seed)[0]
+    return mean_intervals([values], groups)[0]
+
+
+def _interval(values: np.ndarray, numbers: np.ndarray) -> Interval:
+    if values.min() < -1e-6 or values.max() > 100 + 1e-6:
+        raise ValueError(f"values from {values.min()} to {values.max()} are not in percent")
+    mean, groups = float(values.mean()), int(numbers.max()) + 1
+    if groups < 2:
+        return Interval(mean, 0.0, 100.0)
+    share = min(max(mean / 100, 0.0), 1.0)
+    squared = _half_width_squared(values / 100, share, numbers)
+    rest = share * (1 - share)
+    excess = squared / rest if rest > 0 else _student(groups - 1) ** 2 / groups
+    middle = (share + excess / 2) / (1 + excess)
+    reach = np.sqrt(squared + excess**2 / 4) / (1 + excess)
+    return Interval(mean, 100 * float(middle - reach), 100 * float(middle + reach))
+
+
+def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) -> float:
+    """Of the symmetric interval around the mean; see `mean_intervals`.
+
+    Args:
+        values: (S, Q).
+        mean: of all of them.
+        numbers: (Q,), the group of each query, from 0 to G - 1.
+    """
+    counts = np.bincount(numbers)
+    sums = np.stack([np.bincount(numbers, weights=row) for row in values])
+    errors_SG = (sums - mean * counts) / counts.mean()
+    seeds, groups = errors_SG.shape
+    of_group, of_seed = errors_SG.mean(axis=0), errors_SG.mean(axis=1)
+    squared = _student(groups - 1) ** 2 * (of_group**2).sum() / (groups - 1) / groups
+    if seeds > 1:
+        rest = errors_SG - of_group - of_seed[:, None]
+        noise = (rest**2).sum() / (seeds - 1) / (groups - 1)
+        between = groups * (of_seed**2).sum() / (seeds - 1)
+        squared += _student(seeds - 1) ** 2 * max(between - noise, 0.0) / (seeds * groups)
+    return float(squared)
+
+
+def _student(freedom: int) -> float:
+    """The quantile of Student's t that `LEVEL` asks for."""
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def paired_tests(
@@ -84,9 +117,16 @@ def paired_tests(
 ) -> list[PairedTest]:
     """Two-sided sign-flip permutation tests of mean(a) = mean(b), paired by query.
 
-    Each query's value is its mean over seeds. Under the null hypothesis a group's difference is
-    as likely to have the other sign (Fisher 1935). p counts the observed arrangement too, so that
-    it is never 0 (Phipson & Smyth 2010).
+    Each query's value is its mean over seeds. The null hypothesis is about these trained bridges,
+    not about their methods: among the queries that could have been asked, a group's difference of
+    the two means over seeds is as likely to have the other sign (Fisher 1935). Then at most 5 % of
+    tests have p <= 0.05; simulated, 3 to 5 % do, also where only the expected difference is 0, and
+    2 to 3 % for one seed on 60 clips, whose sums take few values. p counts the observed
+    arrangement too, so that it is never 0 (Phipson & Smyth 2010).
+
+    Of seeds that were not trained it says nothing. Two methods that are equal over all seeds
+    differ in those that were trained, and this test finds it: 13 to 18 % of the tests of three
+    seeds on 200 clips have p < 0.05 where recalls of seeds scatter by 4 % of sqrt(p (1 - p)).
 
     Args:
         pairs: (S, Q) and (S', Q) each, of the same queries.
@@ -95,8 +135,9 @@ def paired_tests(
     """
     if not pairs:
         return []
+    numbers = np.unique(groups, return_inverse=True)[1]
     differences = [a.mean(axis=0) - b.mean(axis=0) for a, b in pairs]
-    sums = np.stack([_by_group(d, groups)[0] for d in differences], axis=1)
+    sums = np.stack([np.bincount(numbers, weights=d) for d in differences], axis=1)
     observed = np.abs(sums.sum(axis=0))
     rng = np.random.default_rng(seed)
     as_large = np.zeros(len(pairs), np.int64)
@@ -122,9 +163,3 @@ def holm(p_values: list[float]) -> list[float]:
     corrected = np.empty(len(p_values))
     corrected[order] = stepped
     return [float(p) for p in corrected]
-
-
-def _by_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and count of (Q,) values in each group."""
-    numbers = np.unique(groups, return_inverse=True)[1]
-    return np.bincount(numbers, weights=values), np.bincount(numbers).astype(float)

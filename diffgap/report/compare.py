@@ -62,8 +62,8 @@ class Comparison:
         if not self.figures:
             return ("No trial is finished yet.",)
         told = (
-            "Mean over seeds ± half of the 95 % interval (bootstrap over queries and seeds). Bold: "
-            "best of its column; underlined: not significantly different from the best.",
+            "Mean over seeds ± half of the 95 % interval over queries and seeds. Bold: best of its "
+            "column; underlined: not significantly different from it, of the trained seeds.",
         )
         if self.baseline is None:
             return (*told, "No frozen baseline here: nothing to test against.")
@@ -73,7 +73,7 @@ class Comparison:
 def compare(cells: Sequence[Cell], baseline: int | None) -> Comparison:
     """Compares cells on the queries that they have in common by construction: one split of a store.
 
-    Intervals are 95 % bootstraps over queries nested in seeds; tests are paired by query, and
+    Intervals are of 95 %, over queries and seeds (`mean_intervals`); tests are paired by query, and
     Holm-corrected over the table, those against the baseline and those against the best apart.
 
     Args:

@@ -169,8 +169,8 @@ def _verdicts(compared: Comparison, names: Sequence[str]) -> Iterable[str]:
         return
     base = names[compared.baseline]
     yield (
-        f"* differs from {base}: p < 0.05, paired permutation test over queries, Holm-corrected "
-        "over the table."
+        f"* differs from {base}: p < 0.05, paired permutation test over queries of the trained "
+        "seeds (it says nothing of other seeds), Holm-corrected over the table."
     )
     for place, name in enumerate(names):
         figures = {c: compared.figures.get((place, c)) for c in compared.columns}

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from diffgap.ledger import RANKS
 from diffgap.report.references import DATASETS
 from diffgap.spec import Trial
-from diffgap.tracking.reader import RANKS, LoggedSweep, TrialRun
+from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 
 @dataclass(frozen=True)

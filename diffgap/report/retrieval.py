@@ -133,7 +133,7 @@ def retrieval_notes(rows: list[Retrieval], store: EmbeddingStore, task: str) -> 
     told = [
         f"Encoder {encoder.name} ({encoder.checkpoint_hash[:12]}). Queries: {queries}; of several "
         "captions of a clip the best ranked counts.",
-        "± is half of the 95 % interval (bootstrap over queries).",
+        "± is half of the 95 % interval over queries.",
     ]
     for number, reference in enumerate(retrieval_references(store.manifest.corpus.name, task), 1):
         told.append(f"[{number}] {reference.source} ({reference.seen})")

@@ -114,7 +114,7 @@ def _state(trial: TrialRun) -> str:
     if trial.counts:
         return "finished"
     if trial.status == "KILLED" and trial.reason:
-        return trial.reason
+        return f"stopped: {trial.reason}"
     return "failed" if trial.status == "FAILED" else "not finished"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diffgap.files import write_bytes, write_text
 from diffgap.report.catalog import missing
+from diffgap.report.examples import Example, examples_of
 from diffgap.report.picture import Picture
 from diffgap.report.references import Reference
 from diffgap.report.table import Table
@@ -24,11 +25,13 @@ class Report:
         sweeps: as MLflow has them.
         tables: of all of them.
         where: the tracking store, without secrets.
+        audio: the directory of the corpus's clips, to be played; None where there is none.
     """
 
     sweeps: tuple[LoggedSweep, ...]
     tables: tuple[Table, ...]
     where: str
+    audio: Path | None = None
 
     @property
     def missing(self) -> list[str]:
@@ -41,6 +44,11 @@ class Report:
         from diffgap.report.figures import draw
 
         return draw(self.sweeps, self.tables)
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """What each cell retrieved for a few queries."""
+        return examples_of(self.sweeps)
 
     @property
     def trials(self) -> dict[str, TrialRun]:
@@ -57,13 +65,15 @@ def make_report(
     references: Sequence[Reference],
     where: str,
     against: str | None = None,
+    audio: Path | None = None,
 ) -> Report:
-    """The report of some sweeps.
+    """The report of some sweeps; see `Report` and `all_tables`.
 
     Raises:
         UserError: where no row is called `against`.
     """
-    return Report(tuple(sweeps), tuple(all_tables(sweeps, references, against)), where)
+    tables = all_tables(sweeps, references, against)
+    return Report(tuple(sweeps), tuple(tables), where, audio)
 
 
 def _latex(report: Report) -> str:

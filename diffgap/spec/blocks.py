@@ -103,7 +103,7 @@ class Train(Model):
     """auto is bf16 on a GPU and fp32 on a CPU."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed's ZeRO stage."""
-    epoch_steps: Annotated[int, Field(ge=1)] = 500
+    epoch_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     """Steps between validations and checkpoints."""
 
 

@@ -88,12 +88,12 @@ class Scheduler(Model):
 
     kind: Literal["asha", "pbt"] = "asha"
     """Asynchronous successive halving, or population-based training."""
-    min_steps: Annotated[int, Field(ge=1)] = 500
+    min_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     """Of `asha`: optimiser steps before a trial may be ended; later rungs are `reduction` times as
     far."""
     reduction: Annotated[int, Field(ge=2, le=16)] = 3
     """Of `asha`: one trial of so many goes on from each rung."""
-    interval: Annotated[int, Field(ge=1)] = 500
+    interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     """Of `pbt`: optimiser steps from one generation to the next; epochs must end there."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """Of `pbt`: share of the population that is replaced by changed copies of the best."""

@@ -19,7 +19,10 @@ from typing import Any
 SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
 REASON, PRUNED, LEDGER = "diffgap.reason", "diffgap.pruned", "diffgap.ledger"
 SWEEP_KIND, TRIAL_KIND = "sweep", "trial"
-PARENT = "mlflow.parentRunId"
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+REPORT = "diffgap.report"
+"""The digest of the tables that a sweep's own run carries."""
+
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
 DATABASE = "mlflow.db"

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from diffgap.errors import UserError, nearest
+from diffgap.ledger import CONFIG, HISTORY, METRICS, RANKS
 from diffgap.secrets import redact
 from diffgap.tracking import (
     BRIDGE,
@@ -32,8 +33,6 @@ from diffgap.tracking import (
     default_uri,
     tracking_uri,
 )
-
-METRICS, RANKS, HISTORY, CONFIG = "metrics.json", "ranks.parquet", "history.json", "config.json"
 
 MISSING = "MISSING"
 """The status of a trial of which MLflow has no run: it was not started yet, or its run deleted."""
@@ -131,6 +130,16 @@ class Reader:
         self.client = client_of(output)
         self._scratch = TemporaryDirectory(prefix="diffgap-report-")
 
+    @property
+    def where(self) -> str:
+        """The tracking store, without secrets."""
+        return redact(self.uri)
+
+    def tag(self, run_id: str, name: str) -> str | None:
+        """A tag of a run; None where it has no such tag."""
+        found = self._asked(lambda: self.client.get_run(run_id)).data.tags.get(name)
+        return None if found is None else str(found)
+
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the newest first."""
         found = self._asked(
@@ -153,7 +162,7 @@ class Reader:
         if not parents:
             known = self.sweeps()
             hint = nearest(name, known) if known else "no sweep has been run there"
-            raise UserError(f"SWEEP: {name!r} is not in {redact(self.uri)}; {hint}")
+            raise UserError(f"SWEEP: {name!r} is not in {self.where}; {hint}")
         parent = max(parents, key=lambda run: run.info.start_time)
         record = self._record(name, parent.info.run_id)
         found = self._runs(place, {KIND: TRIAL_KIND, PARENT: parent.info.run_id})
@@ -261,6 +270,6 @@ class Reader:
         except (MlflowException, RequestException, OSError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"MLflow at {redact(self.uri)} does not answer: {redact(lines[0])}; start it, or "
+                f"MLflow at {self.where} does not answer: {redact(lines[0])}; start it, or "
                 "change MLFLOW_TRACKING_URI or --output"
             ) from None

@@ -32,6 +32,8 @@ from diffgap.tracking import (
     tracking_uri,
 )
 
+HEADLINE = "R5"
+
 MAX_BATCH = 1000
 """Metrics in one request: MLflow's limit."""
 
@@ -101,17 +103,14 @@ class Tracker:
     ) -> None:
         """Logs the final metrics and the bridge checkpoint, and ends the run as FINISHED."""
         run_id = self._runs[signature]
-        self._send(run_id, self._fresh(run_id, self._final(run_id, metrics), 0, now))
+        final = {**self._final(run_id, metrics), **headline(metrics)}
+        self._send(run_id, self._fresh(run_id, final, 0, now))
         self.client.log_artifacts(run_id, str(artifacts), BRIDGE)
         self._end(signature, FINISHED)
 
     def describe(self, record: Mapping[str, Any]) -> None:
         """Keeps what the sweep asks for with its own run, for whoever reads it from there."""
         self.client.log_dict(self.parent, dict(record), SWEEP_FILE)
-
-    def attach(self, directory: Path) -> None:
-        """Logs a directory's files, such as tables and figures, with the sweep's own run."""
-        self.client.log_artifacts(self.parent, str(directory), directory.name)
 
     def fail(self, signature: str, reason: str) -> None:
         """Ends a trial's run as FAILED, and says why."""
@@ -232,3 +231,10 @@ class Tracker:
             name: max(metric.step for metric in self.client.get_metric_history(run_id, name))
             for name in names
         }
+
+
+def headline(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metric that people sort runs by, under a name that stands first among all: ``R5``, the
+    mean over both directions of the split that the trial was scored on."""
+    found = [value for name, value in metrics.items() if name.endswith("/R5")]
+    return {HEADLINE: sum(found) / len(found)} if found else {}

@@ -13,11 +13,14 @@ from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.evaluation.bridged import Evaluation, evaluate, gap
+from diffgap.evaluation.examples import examples
+from diffgap.evaluation.gap_sample import GAP_SAMPLE, gap_sample
 from diffgap.files import new_directory
-from diffgap.ledger import HISTORY, METRICS, RANKS, Ledger, TrialRecord
+from diffgap.ledger import EXAMPLES, HISTORY, METRICS, RANKS, Ledger, TrialRecord
 from diffgap.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.store import EmbeddingStore, Pairs, split_task
+from diffgap.store_content import TEXT
 from diffgap.training.checkpoint import Best, Point, Progress
 from diffgap.training.data import PairTable
 from diffgap.training.engine import process_group
@@ -162,6 +165,10 @@ def _write(
     )
     (path / CODE_DIFF).write_text(code_diff())
     pq.write_table(result.rank_table(pairs), path / RANKS)
+    pq.write_table(gap_sample(bridge, pairs), path / GAP_SAMPLE)
+    captions = store.caption_texts(pairs.ids) if split_task(trial.task)[0] == TEXT else []
+    texts = [text for _, text in captions]
+    pq.write_table(examples(result.scorer, pairs, texts, tuple(result.ranks)), path / EXAMPLES)
     (path / HISTORY).write_text(json.dumps([asdict(point) for point in progress.history]))
     metrics = {f"{trial.split}/{name}": value for name, value in result.metrics.items()}
     metrics |= {f"gap/{name}": value for name, value in gap(bridge, pairs).items()}

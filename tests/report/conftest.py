@@ -9,7 +9,7 @@ import torch
 from diffgap.ledger import Ledger
 from diffgap.spec import load_sweep
 from diffgap.store import EmbeddingStore
-from diffgap.sweep.plan import make_plan, planned_trial
+from diffgap.sweep.plan import make_plan
 from diffgap.sweep.study import Study
 from diffgap.tracking.reader import Reader
 from diffgap.tracking.writer import Tracker

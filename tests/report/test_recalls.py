@@ -1,4 +1,4 @@
-"""The table from trials' files: right means, honest gaps, and the same figures in every format."""
+"""Tables of recall: right means, honest marks, and the same figures in every format."""
 
 import json
 
@@ -8,15 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffgap.errors import UserError
-from diffgap.ledger import Ledger
-from diffgap.report.recalls import recall_table
-from diffgap.report.render import notes, to_markdown
-from diffgap.report.tables import as_markdown, as_svg, as_text
+from diffgap.report.compare import compare
+from diffgap.report.recalls import sweep_table
+from diffgap.report.render import all_notes, to_markdown
+from diffgap.report.results import read_cells
+from diffgap.report.tables import as_text
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import make_plan
+from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 CLIPS, CAPTIONS = 60, 2
-SKILL = {"frozen": 0.0, "bst": 0.05, "cdm": 0.05, "cdm+bst": 0.4}
+SKILL = {"frozen": 0.0, "bst": 0.05, "cdm": 0.07, "cdm+bst": 0.4}
 
 
 def ranks_of(cell, seed):
@@ -27,9 +29,10 @@ def ranks_of(cell, seed):
     return np.where(better, 1, base)
 
 
-def write_trial(ledger, planned, cell=None):
-    record = ledger.trial(planned.signature)
-    record.bridge.mkdir(parents=True)
+def write_files(place, planned, cell, metrics):
+    """The files of a finished trial that a table reads."""
+    path = place / planned.signature
+    path.mkdir(parents=True)
     clips = [f"clip {i}" for i in range(CLIPS)]
     ranks = ranks_of(cell or planned.trial.cell, planned.trial.seed)
     table = {
@@ -38,50 +41,81 @@ def write_trial(ledger, planned, cell=None):
         "rank": ranks,
         "ap10": 1.0 / ranks,
     }
-    pq.write_table(pa.table(table), record.bridge / "ranks.parquet")
-    (record.bridge / "metrics.json").write_text(json.dumps({"test/text_to_audio/R1": 0.0}))
+    pq.write_table(pa.table(table), path / "ranks.parquet")
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    (path / "config.json").write_text(json.dumps({"store": {"name": "audiocaps"}}))
+    return path
+
+
+def logged(place, spec, finished=lambda planned: True, cell=None, metrics=None):
+    """A sweep as it would be read from MLflow, with the trials finished that should be."""
+    plan = make_plan(spec, "somewhere", "0" * 64)
+    trials = []
+    for planned in plan.trials:
+        done = finished(planned)
+        files = (
+            write_files(place, planned, cell, (metrics or (lambda p: {}))(planned))
+            if done
+            else None
+        )
+        trials.append(
+            TrialRun(
+                planned.signature,
+                planned.label,
+                planned.trial.model_dump(mode="json"),
+                status="FINISHED" if done else "MISSING",
+                files=files,
+            )
+        )
+    record = plan.record()
+    return LoggedSweep(spec.name, record.spec, record.store, "run", "1", tuple(trials))
+
+
+ABLATION = SweepSpec(
+    name="s", store="somewhere", seeds=3,
+    axes={"cdm.enabled": [False, True], "bst.enabled": [False, True]},
+)  # fmt: skip
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    spec = SweepSpec(
-        name="s", store="somewhere", seeds=3,
-        axes={"cdm.enabled": [False, True], "bst.enabled": [False, True]},
-    )  # fmt: skip
-    plan = make_plan(spec, "somewhere", "0" * 64)
-    ledger = Ledger(tmp_path)
-    ledger.record_sweep(plan.record())
-    return ledger, plan
+    return logged(tmp_path, ABLATION)
+
+
+def figures(sweep, name, baseline=0):
+    """The figures of one cell of the ablation, by column."""
+    compared = compare(read_cells(sweep), baseline)
+    place = [cell.trial.cell for cell in compared.cells].index(name)
+    return {column: compared.figures[place, column] for column in compared.columns}
 
 
 def row(table, name):
     return next(row for row in table.rows if row.name == name)
 
 
+def value(table, name, heading):
+    return row(table, name).values[table.headings.index(heading)]
+
+
 def test_every_figure_is_the_mean_over_seeds_and_queries(sweep):
-    ledger, plan = sweep
-    for planned in plan.trials:
-        write_trial(ledger, planned)
-    table = recall_table(ledger, "s", "ablation")
+    table = sweep_table(sweep, "ablation")
     assert [row.name for row in table.rows] == [
         "frozen embeddings", "BST only", "CDM only", "CDM + BST",
     ]  # fmt: skip
-    found = row(table, "CDM + BST").figures["text_to_audio", 5]
+    found = figures(sweep, "cdm+bst")["text_to_audio", 5]
     hits = [ranks_of("cdm+bst", seed)[: CLIPS * CAPTIONS] <= 5 for seed in range(3)]
     assert found.interval.mean == pytest.approx(100 * np.mean(hits))
     assert found.interval.low < found.interval.mean < found.interval.high
     base = ranks_of("frozen", 0)[: CLIPS * CAPTIONS] <= 5
     assert found.difference == pytest.approx(100 * (np.mean(hits) - np.mean(base)))
+    shown = value(table, "CDM + BST", "text->audio R@5")
+    assert shown.number == found.interval.mean
+    assert shown.text.startswith(f"{found.interval.mean:.1f} ± ")
 
 
 def test_what_is_best_and_what_differs_is_marked(sweep):
-    ledger, plan = sweep
-    for planned in plan.trials:
-        write_trial(ledger, planned)
-    table = recall_table(ledger, "s", "ablation")
-    both, frozen, cdm = (
-        row(table, n).figures for n in ("CDM + BST", "frozen embeddings", "CDM only")
-    )
+    table = sweep_table(sweep, "ablation")
+    both, frozen, cdm = (figures(sweep, n) for n in ("cdm+bst", "frozen", "cdm"))
     assert all(figure.best and figure.significant for figure in both.values())
     assert not any(figure.best or figure.significant for figure in frozen.values())
     assert not cdm["audio_to_text", 5].significant
@@ -90,47 +124,55 @@ def test_what_is_best_and_what_differs_is_marked(sweep):
     half = (found.high - found.low) / 2
     assert f"**{found.mean:.1f} ± {half:.1f}*** |" in text
     assert "CDM + BST against frozen embeddings: text->audio R@5 +" in text
-    assert f"{found.mean:.1f} ± {half:.1f}*" in as_text(ledger, "s")
-    assert "CDM + BST" in as_svg(ledger, "s")
+    assert f"{found.mean:.1f} ± {half:.1f}*" in as_text([table])
 
 
-def test_a_half_finished_sweep_says_so(sweep):
-    ledger, plan = sweep
-    finished = [p for p in plan.trials if p.trial.seed < 2 and p.trial.cell != "cdm"]
-    for planned in finished:
-        write_trial(ledger, planned)
-    text = as_text(ledger, "s")
+def test_what_does_not_differ_from_the_best_is_underlined(sweep):
+    found = figures(sweep, "cdm")
+    assert not any(figure.near for figure in found.values())  # CDM + BST is far ahead
+    alike = logged_alike(sweep)
+    near = figures(alike, "bst")["text_to_audio", 5]
+    best = figures(alike, "cdm")["text_to_audio", 5]
+    assert {near.best, best.best} == {True, False}
+    assert {near.near, best.near} == {True, False}
+    assert "<u>" in to_markdown(sweep_table(alike, "ablation"))
+
+
+def logged_alike(sweep):
+    """The same without its best cell: the others are much alike."""
+    kept = [
+        t for t in sweep.trials if not (t.trial["cdm"]["enabled"] and t.trial["bst"]["enabled"])
+    ]
+    return LoggedSweep(sweep.name, sweep.spec, sweep.store, "run", "1", tuple(kept))
+
+
+def test_a_half_finished_sweep_says_so(tmp_path):
+    half = logged(tmp_path, ABLATION, lambda p: p.trial.seed < 2 and p.trial.cell != "cdm")
+    table = sweep_table(half, "ablation")
+    text = as_text([table])
     assert "2 of 3" in text
     assert "0 of 3" in text
-    assert len(row(recall_table(ledger, "s", "ablation"), "CDM only").figures) == 0
+    assert "CDM only: 3 not in MLflow (not started, or deleted)." in text
+    assert {value.text for value in row(table, "CDM only").values} == {"-"}
+    assert [len(row.runs) for row in table.rows] == [2, 2, 0, 2]
 
 
-def test_without_a_baseline_or_a_result_there_is_no_verdict(sweep):
-    ledger, plan = sweep
-    assert notes(recall_table(ledger, "s", "ablation")) == ["No trial is finished yet."]
-    for planned in plan.trials:
-        if planned.trial.cell == "bst":
-            write_trial(ledger, planned)
-    assert notes(recall_table(ledger, "s", "ablation"))[-1] == (
-        "No frozen baseline in this sweep: nothing to test against."
-    )
+def test_without_a_baseline_or_a_result_there_is_no_verdict(tmp_path):
+    nothing = sweep_table(logged(tmp_path / "a", ABLATION, lambda p: False), "ablation")
+    assert all_notes(nothing)[0] == "No trial is finished yet."
+    bst = logged(tmp_path / "b", ABLATION, lambda p: p.trial.cell == "bst")
+    said = all_notes(sweep_table(bst, "ablation"))
+    assert "No frozen baseline here: nothing to test against." in said
+    assert not any("against" in note and "points" in note for note in said)
 
 
 def test_any_row_can_be_what_others_are_tested_against(sweep):
-    ledger, plan = sweep
-    for planned in plan.trials:
-        write_trial(ledger, planned)
-    table = recall_table(ledger, "s", "ablation", against="CDM + BST")
-    assert row(table, "CDM + BST").figures["text_to_audio", 5].p is None
-    assert row(table, "frozen embeddings").figures["text_to_audio", 5].difference < 0
-    assert "frozen embeddings against CDM + BST" in as_text(ledger, "s", "CDM + BST")
+    table = sweep_table(sweep, "ablation", against="CDM + BST")
+    assert not value(table, "CDM + BST", "text->audio R@5").star
+    assert value(table, "frozen embeddings", "text->audio R@5").star
+    assert "frozen embeddings against CDM + BST: text->audio R@5 -" in as_text([table])
     with pytest.raises(UserError, match=r"--against: no row 'CDM onyl'; did you mean CDM only\?"):
-        recall_table(ledger, "s", "ablation", against="CDM onyl")
-
-
-def test_an_unknown_sweep_is_refused(sweep):
-    with pytest.raises(UserError, match=r"sweep 'x' is not in .*; known: s"):
-        recall_table(sweep[0], "x", "ablation")
+        sweep_table(sweep, "ablation", against="CDM onyl")
 
 
 def test_the_methods_table_has_gap_and_cost_beside_the_figures(tmp_path):
@@ -138,17 +180,17 @@ def test_the_methods_table_has_gap_and_cost_beside_the_figures(tmp_path):
         name="m", store="somewhere", axes={"method": ["none", "center", "diffgap"]},
         report={"tables": ["methods"]},
     )  # fmt: skip
-    plan, ledger = make_plan(spec, "somewhere", "0" * 64), Ledger(tmp_path)
-    ledger.record_sweep(plan.record())
-    facts = {"gap/before/mean_distance": 0.25, "gap/before/paired_cosine": 0.5}
+    facts = {
+        "gap/before/mean_distance": 0.25, "gap/before/paired_cosine": 0.5,
+        "cost/train_seconds": 34.0,
+    }  # fmt: skip
     after = {"gap/after/mean_distance": 0.125, "gap/after/paired_cosine": 0.75}
-    for planned in plan.trials:
-        write_trial(ledger, planned, cell="frozen")
-        own = {**facts, "cost/train_seconds": 34.0} | (
-            {} if planned.trial.method == "none" else after
-        )
-        (ledger.trial(planned.signature).bridge / "metrics.json").write_text(json.dumps(own))
-    lines = as_markdown(ledger, "m").splitlines()
+    read = logged(
+        tmp_path, spec, cell="frozen",
+        metrics=lambda p: facts if p.trial.method == "none" else {**facts, **after},
+    )  # fmt: skip
+    table = sweep_table(read, "methods")
+    lines = to_markdown(table).splitlines()
     assert lines[2].endswith(
         "| gap before | gap after | pairs' cosine before | pairs' cosine after | training s |"
     )
@@ -156,18 +198,14 @@ def test_the_methods_table_has_gap_and_cost_beside_the_figures(tmp_path):
     (ours,) = [line for line in lines if line.startswith("| DiffGAP")]
     assert frozen.endswith("| 0.25 | - | 0.5 | - | 34 |")
     assert ours.endswith("| 0.25 | 0.125 | 0.5 | 0.75 | 34 |")
-    assert "center" in as_text(ledger, "m")
+    assert "center" in as_text([table])
 
 
-def test_the_axes_table_names_cells_by_their_values(tmp_path):
+def test_the_axes_table_names_cells_by_their_values_and_itself_by_its_axes(tmp_path):
     spec = SweepSpec(
         name="a", store="somewhere", axes={"cdm.schedule": ["cosine", "flow"]},
         report={"tables": ["axes"]},
     )  # fmt: skip
-    plan, ledger = make_plan(spec, "somewhere", "0" * 64), Ledger(tmp_path)
-    ledger.record_sweep(plan.record())
-    for planned in plan.trials:
-        write_trial(ledger, planned)
-    table = recall_table(ledger, "a", "axes")
+    table = sweep_table(logged(tmp_path, spec), "axes")
     assert [row.name for row in table.rows] == ["cdm.schedule cosine", "cdm.schedule flow"]
-    assert "No frozen baseline in this sweep" in as_text(ledger, "a")
+    assert table.title.startswith("Noise schedules on AudioCaps, test")

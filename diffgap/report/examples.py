@@ -1,0 +1,110 @@
+"""Ten queries a corpus, and what each cell retrieved for them."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from diffgap.corpora.media import within
+from diffgap.errors import ClipError
+from diffgap.ledger import EXAMPLES
+from diffgap.report.recalls import cell_names
+from diffgap.report.results import Cell, merged, setting_of
+from diffgap.tracking.reader import LoggedSweep
+
+SMALL_BYTES = 300_000
+"""Files up to this size become part of the page; larger ones are linked."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One retrieved item: its clip, its caption where it has one, and whether it is right."""
+
+    clip: str
+    caption: str | None
+    right: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query, and the first answers of each cell.
+
+    Attributes:
+        setting: on what, for people.
+        direction: such as ``text->audio``.
+        clip: whose text, video or audio asks.
+        caption: what is asked, where it is a text.
+        answers: by the cell's name, the best first.
+    """
+
+    setting: str
+    direction: str
+    clip: str
+    caption: str | None
+    answers: dict[str, tuple[Answer, ...]]
+
+
+def examples_of(sweeps: Sequence[LoggedSweep]) -> list[Example]:
+    """The examples of all cells, of the first finished seed each; by corpus, direction, query."""
+    found: list[Example] = []
+    by_setting: dict[str, list[LoggedSweep]] = {}
+    for sweep in sweeps:
+        if not sweep.spec["search"]:
+            setting = setting_of(sweep)
+            by_setting.setdefault(f"{setting}, {setting.task}", []).append(sweep)
+    for name, some in by_setting.items():
+        cells = merged(some)
+        found += _examples(name, cells, cell_names(cells, "ablation"))
+    return found
+
+
+def _examples(setting: str, cells: Sequence[Cell], names: Sequence[str]) -> list[Example]:
+    queries: dict[tuple[str, str], Example] = {}
+    for cell, name in zip(cells, names, strict=True):
+        files = [t.files / EXAMPLES for t in cell.finished if t.files]
+        if not files or not files[0].is_file():  # from before there were examples
+            continue
+        for row in pq.read_table(files[0]).to_pylist():
+            key = (row["direction"], row["query"])
+            direction = row["direction"].replace("_to_", "->")
+            example = queries.setdefault(
+                key, Example(setting, direction, row["query"], row["query_caption"], {})
+            )
+            answer = Answer(row["clip"], row["caption"], row["right"])
+            example.answers[name] = (*example.answers.get(name, ()), answer)
+    return list(queries.values())
+
+
+class Clips:
+    """The files of a corpus's clips, to be played from a page.
+
+    Args:
+        root: the directory in which clips are files of their names; None where there are none.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root.resolve() if root else None
+
+    def source(self, clip: str) -> tuple[str, str] | None:
+        """Whether a clip is ``audio`` or ``video``, and its URL: its content where that is small.
+
+        None where it is no file of the directory.
+        """
+        if self.root is None:
+            return None
+        try:
+            path = within(self.root, clip)
+        except ClipError:
+            return None
+        kind = mimetypes.guess_type(path.name)[0] or ""
+        if not path.is_file() or not kind.startswith(("audio/", "video/")):
+            return None
+        if path.stat().st_size > SMALL_BYTES:
+            return kind.partition("/")[0], path.as_uri()
+        content = base64.b64encode(path.read_bytes()).decode()
+        return kind.partition("/")[0], f"data:{kind};base64,{content}"

@@ -1,0 +1,40 @@
+"""The figures of a report, drawn from what MLflow has, each as SVG and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from diffgap.report.figures.bars import recall_bars
+from diffgap.report.figures.cost import cost_figure
+from diffgap.report.figures.curves import curves_figure
+from diffgap.report.figures.gap import gap_figure
+from diffgap.report.figures.parallel import parallel_figure
+from diffgap.report.figures.recall import trials_of
+from diffgap.report.figures.schedules import schedule_figure
+from diffgap.report.figures.steps import steps_figure
+from diffgap.report.figures.style import Drawing
+from diffgap.report.picture import Picture
+from diffgap.report.table import Table
+from diffgap.tracking.reader import LoggedSweep
+
+OF_TABLE = (recall_bars, cost_figure)
+OF_SWEEP = (schedule_figure, steps_figure, gap_figure, curves_figure, parallel_figure)
+
+
+def draw(sweeps: Sequence[LoggedSweep], tables: Sequence[Table]) -> list[Picture]:
+    """All figures that there are runs for: those of the tables first.
+
+    Args:
+        sweeps: finished or not.
+        tables: of these sweeps.
+    """
+    return [drawing.picture() for drawing in drawings(sweeps, tables)]
+
+
+def drawings(sweeps: Sequence[LoggedSweep], tables: Sequence[Table]) -> Iterator[Drawing]:
+    """What `draw` draws, before it is drawn."""
+    trials = trials_of(sweeps)
+    for table in tables:
+        yield from (found for make in OF_TABLE if (found := make(table, trials)))
+    for sweep in sweeps:
+        yield from (found for make in OF_SWEEP if (found := make(sweep)))

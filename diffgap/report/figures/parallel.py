@@ -1,0 +1,180 @@
+"""Parallel coordinates of a search: every trial as a line through its settings to its value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffgap.report.figures.style import GREY, Drawing, new_figure
+from diffgap.report.results import setting_of
+from diffgap.report.search import searched, value_of
+from diffgap.spec import Trial, flatten
+from diffgap.spec.sweep import Dimension
+from diffgap.tracking.reader import LoggedSweep, TrialRun
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One vertical axis.
+
+    Attributes:
+        name: what is written below it.
+        low, high: its ends; of categories, the first and last place.
+        log: whether it is logarithmic.
+        choices: the categories, spaced evenly; empty for numbers.
+    """
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def place(self, value: Any) -> float:
+        """Where a value stands, 0 below and 1 above; the middle where all are the same."""
+        number = self.choices.index(value) if self.choices else value
+        ends = (self.low, number, self.high)
+        low, at, high = map(math.log, ends) if self.log else ends
+        return 0.5 if high == low else (at - low) / (high - low)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and what is written there."""
+        if self.choices:
+            return [(self.place(choice), str(choice)) for choice in self.choices]
+        if self.low == self.high:
+            return [(0.5, f"{self.low:.4g}")]
+        return [
+            (self.place(value), f"{value:.3g}") for value in (self.low, *self._inner, self.high)
+        ]
+
+    @property
+    def _inner(self) -> list[float]:
+        """Round values that are not too near the ends."""
+        from matplotlib.ticker import LogLocator, MaxNLocator
+
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        locator = LogLocator(subs=(1, 3), numticks=8) if self.log else MaxNLocator(4, integer=whole)
+        values = locator.tick_values(self.low, self.high)
+        return [float(v) for v in values if self.low < v < self.high and 0.1 < self.place(v) < 0.9]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One trial: its place on every axis, the last one only where it has a value."""
+
+    signature: str
+    places: tuple[float, ...]
+    value: float | None
+    finished: bool
+
+
+def parallel_figure(sweep: LoggedSweep) -> Drawing | None:
+    """A search's trials; None without a search, or without finished trials."""
+    if not sweep.spec["search"]:
+        return None
+    scales, lines = parallel_lines(sweep)
+    done = sum(line.finished for line in lines)
+    if not done:
+        return None
+    caption = (
+        f"{done} finished trials, the darker the better on val (last axis: mean of both "
+        "directions), the best one thick with dots"
+    )
+    if len(lines) > done:
+        caption += f"; thin and grey: {len(lines) - done} that were stopped or failed"
+    return Drawing(
+        f"parallel-{sweep.name}",
+        f"The search on {setting_of(sweep).dataset}, val (sweep {sweep.name})",
+        f"{caption}.",
+        tuple(line.signature for line in lines),
+        lambda: _figure(scales, lines),
+    )
+
+
+def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[Line]]:
+    """What is drawn: the axes, the value on val last, and the trials that have begun and ended."""
+    metric = sweep.spec["search"]["metric"]
+    fields = [field for field in searched(sweep) if field != "seed"]
+    trials = [
+        trial
+        for trial in sweep.trials
+        if not trial.final and (trial.counts or trial.status in ("KILLED", "FAILED"))
+    ]
+    values = [value_of(trial, metric) for trial in trials]
+    known = [value for value in values if value is not None] or [0.0]
+    shown = metric.replace("R", "R@").replace("mAP", "mAP@")
+    scales = [_scale(sweep, field) for field in fields]
+    objective = Scale(f"val {shown} (%)", min(known), max(known))
+    lines = []
+    for trial, value in zip(trials, values, strict=True):
+        settings = _settings(trial)
+        places = [scale.place(settings[scale.name]) for scale in scales]
+        ends = [] if value is None else [objective.place(value)]
+        lines.append(Line(trial.signature, (*places, *ends), value, trial.counts))
+    return [*scales, objective], lines
+
+
+def _scale(sweep: LoggedSweep, field: str) -> Scale:
+    """The axis of a field, as the search's space or the sweep's axes have it."""
+    space = sweep.spec["search"]["space"]
+    found = Dimension(**space[field]) if field in space else None
+    if found is None or found.choices is not None:
+        choices = tuple(sweep.spec["axes"][field]) if found is None else found.choices or ()
+        return Scale(field, 0, len(choices) - 1, choices=choices)
+    assert found.low is not None  # or it had choices
+    assert found.high is not None
+    return Scale(field, found.low, found.high, found.log)
+
+
+def _settings(trial: TrialRun) -> dict[str, Any]:
+    """The fields of a trial as they were at its end."""
+    resolved = Trial.model_validate(trial.trial)
+    return flatten(resolved.at(resolved.train.steps))
+
+
+def _figure(scales: Sequence[Scale], lines: Sequence[Line]) -> Any:
+    figure = new_figure(2.9)
+    axes = figure.subplots()
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for at, scale in enumerate(scales):
+        _axis(axes, at, scale)
+    _lines(axes, lines)
+    names = [scale.name.replace(".", ".\n") + "\n(log)" * scale.log for scale in scales]
+    axes.set_xticks(range(len(scales)), names)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=0, pad=6)
+    axes.set_xlim(-0.35, len(scales) - 0.9)
+    axes.set_ylim(-0.05, 1.05)
+    return figure
+
+
+def _axis(axes: Any, at: int, scale: Scale) -> None:
+    """A vertical axis with its ticks, readable over the lines."""
+    axes.axvline(at, color="black", linewidth=0.8, zorder=1)
+    paper = {"facecolor": "white", "alpha": 0.9, "linewidth": 0, "pad": 0.6}
+    for place, text in scale.ticks:
+        axes.plot([at - 0.02, at], [place, place], color="black", linewidth=0.8, zorder=1)
+        axes.text(
+            at - 0.035, place, text, ha="right", va="center", fontsize=7, zorder=4, bbox=paper
+        )
+
+
+def _lines(axes: Any, lines: Sequence[Line]) -> None:
+    """Stopped trials below, then finished ones, the better the later."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["viridis_r"]
+    done = sorted((line for line in lines if line.finished), key=lambda line: line.value or 0.0)
+    for line in lines:
+        if not line.finished:
+            axes.plot(line.places, color=GREY, linewidth=0.5, alpha=0.8, zorder=2)
+    for order, line in enumerate(done):
+        best = order == len(done) - 1
+        axes.plot(
+            line.places, color=colours(0.12 + 0.88 * line.places[-1]), zorder=3,
+            linewidth=2.4 if best else 1.1, marker="o" if best else None, clip_on=False,
+        )  # fmt: skip
