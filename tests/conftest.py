@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Small networks on few cores, beside others: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Hubs are not asked, not even for a newer file: tests make what they load.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

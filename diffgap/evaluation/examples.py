@@ -31,24 +31,25 @@ def examples(
 
     Returns:
         One row an answer: direction, query (a clip) and query_caption, place (from 1), clip,
-        caption, score and whether it is right. Captions are null where there are none.
+        caption, score and whether it is right. A caption is the text that asks or was found, else
+        its clip's first; null where there are none.
     """
     chosen = sorted(range(len(pairs.ids)), key=lambda i: share(pairs.ids[i]))[:QUERIES]
-    first = {clip: int(np.flatnonzero(pairs.owner == clip)[0]) for clip in chosen}
+    _, first = np.unique(pairs.owner, return_index=True)  # every clip has one
     rows = []
     for direction, from_x in zip(directions, (True, False), strict=True):
         for clip in chosen:
-            asked = first[clip] if from_x else clip
+            asked = int(first[clip]) if from_x else clip
             scores = scorer.scores(asked, asked + 1, from_x=from_x)[0].float().cpu()
             best = scores.argsort(descending=True, stable=True)[:SHOWN].tolist()
             for place, found in enumerate(best, 1):
-                text = found if not from_x else None
                 owner = found if from_x else int(pairs.owner[found])
+                text = int(first[found]) if from_x else found
                 rows.append(
                     {
                         "direction": direction,
                         "query": pairs.ids[clip],
-                        "query_caption": _text(captions, asked if from_x else None),
+                        "query_caption": _text(captions, int(first[clip])),
                         "place": place,
                         "clip": pairs.ids[owner],
                         "caption": _text(captions, text),
@@ -73,5 +74,5 @@ SCHEMA = pa.schema(
 )
 
 
-def _text(captions: Sequence[str], number: int | None) -> str | None:
-    return captions[number] if number is not None and captions else None
+def _text(captions: Sequence[str], number: int) -> str | None:
+    return captions[number] if captions else None

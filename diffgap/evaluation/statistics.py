@@ -82,7 +82,8 @@ def _interval(values: np.ndarray, numbers: np.ndarray) -> Interval:
     excess = squared / rest if rest > 0 else _student(groups - 1) ** 2 / groups
     middle = (share + excess / 2) / (1 + excess)
     reach = np.sqrt(squared + excess**2 / 4) / (1 + excess)
-    return Interval(mean, 100 * float(middle - reach), 100 * float(middle + reach))
+    low, high = 100 * float(middle - reach), 100 * float(middle + reach)
+    return Interval(mean, min(low, mean), max(high, mean))  # at 0 and 100 they are equal
 
 
 def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) -> float:

@@ -58,7 +58,7 @@ def examples_of(sweeps: Sequence[LoggedSweep]) -> list[Example]:
             setting = setting_of(sweep)
             by_setting.setdefault(f"{setting}, {setting.task}", []).append(sweep)
     for name, some in by_setting.items():
-        cells = merged(some)
+        cells = [cell for cell in merged(some) if cell.finished]
         found += _examples(name, cells, cell_names(cells, "ablation"))
     return found
 

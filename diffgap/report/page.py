@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from diffgap.report.examples import Clips, Example
+from diffgap.report.page_examples import examples_html
 from diffgap.report.page_trials import Told, command, page_data
 from diffgap.report.picture import Picture
 from diffgap.report.table import Row, Table, Value
@@ -37,6 +39,7 @@ def to_html(report: Report) -> str:
             for table in report.tables
         ),
         *(_Section("Figures", f"figure-{p.key}", p.title, _figure(p)) for p in report.pictures),
+        *_examples(report),
         *_closing(report, trials),
     ]
     name = ", ".join(sweep.name for sweep in report.sweeps) or "no sweep"
@@ -86,7 +89,7 @@ PANEL = (
 def _document(title: str, *parts: str) -> str:
     """A page of these parts, which may run our script alone and load nothing."""
     rules = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(STYLE)}'; "
+        f"default-src 'none'; img-src data:; media-src data: file:; style-src '{_hash(STYLE)}'; "
         f"script-src '{_hash(SCRIPT)}'; base-uri 'none'; form-action 'none'"
     )
     return "\n".join(
@@ -236,6 +239,23 @@ def _figure(picture: Picture) -> str:
             else ""
         )
     )
+
+
+def _examples(report: Report) -> list[_Section]:
+    """What was retrieved, a section a setting."""
+    clips = Clips(report.audio)
+    by_setting: dict[str, list[Example]] = {}
+    for example in report.examples:
+        by_setting.setdefault(example.setting, []).append(example)
+    return [
+        _Section(
+            "Examples",
+            f"examples-{number}",
+            f"Retrieval examples on {setting}",
+            examples_html(found, clips),
+        )
+        for number, (setting, found) in enumerate(by_setting.items(), 1)
+    ]
 
 
 def _run_link(signature: str) -> str:

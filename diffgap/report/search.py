@@ -67,7 +67,7 @@ def importance_table(sweep: LoggedSweep) -> Table:
         return Table(key, title, headings, (), (said,))
     found = _importances(trials, metric, space)
     best = max(trials, key=lambda trial: value_of(trial, metric) or -math.inf)
-    values = _values(best)
+    values = values_of(best)
     runs = tuple(trial.signature for trial in trials)
     rows = tuple(
         Row(name, (Value(f"{100 * share:.0f}", share), Value(_short(values[name]))), runs)
@@ -83,7 +83,7 @@ def _importances(trials: list[TrialRun], metric: str, space: dict[str, Any]) -> 
     study = optuna.create_study(direction="maximize")
     kinds = {name: distribution(Dimension(**found)) for name, found in space.items()}
     for trial in trials:
-        values = _values(trial)
+        values = values_of(trial)
         study.add_trial(
             optuna.trial.create_trial(
                 params={name: values[name] for name in space},
@@ -96,7 +96,7 @@ def _importances(trials: list[TrialRun], metric: str, space: dict[str, Any]) -> 
     return found
 
 
-def _values(trial: TrialRun) -> dict[str, Any]:
+def values_of(trial: TrialRun) -> dict[str, Any]:
     """The fields of a trial as they were at its end."""
     resolved = Trial.model_validate(trial.trial)
     return flatten(resolved.at(resolved.train.steps))
@@ -105,7 +105,7 @@ def _values(trial: TrialRun) -> dict[str, Any]:
 def _row(trial: TrialRun, metric: str, fields: tuple[str, ...], best: bool) -> Row:
     value = value_of(trial, metric)
     shown = NOTHING if value is None else Value(f"{value:.2f}", value, best)
-    values = _values(trial)
+    values = values_of(trial)
     found = (Value(_short(values[name]), _number(values[name])) for name in fields)
     return Row(trial.signature, (shown, *found, Value(_state(trial))), (trial.signature,))
 
@@ -122,7 +122,7 @@ def _notes(best: TrialRun | None, fields: tuple[str, ...]) -> tuple[str, ...]:
     """What to do with the best trial."""
     if best is None:
         return ("No trial is finished yet.",)
-    values = _values(best)
+    values = values_of(best)
     settings = " ".join(f"--set trial.{name}={values[name]}" for name in fields if name != "seed")
     return (
         f"The best on val, {best.signature}, in any sweep: {settings}",

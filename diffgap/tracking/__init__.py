@@ -110,8 +110,9 @@ def serve(output: Path, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     environment = {
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri(output),
-    }  # may hold secrets
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri(output),  # may hold secrets
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else it starts a queue of its own
+    }
     try:
         return subprocess.run(command, check=False, env=environment).returncode
     except KeyboardInterrupt:

@@ -45,7 +45,14 @@ class Reader(HTMLParser):
 
 
 def sweep_of(*trials, name="one"):
-    return LoggedSweep(name, {"search": None}, "store", "parent", "7", trials)
+    return LoggedSweep(
+        name,
+        {"search": None, "task": "text-audio", "split": "test"},
+        "store",
+        "parent",
+        "7",
+        trials,
+    )
 
 
 def made(sweeps=(), tables=(), where="sqlite:////data/my runs/mlflow.db", pictures=()):

@@ -97,6 +97,7 @@ def test_a_trial_leaves_a_whole_bridge_checkpoint(tmp_path, small_store):
     ranks = pq.read_table(record.bridge / "ranks.parquet")
     pairs = EmbeddingStore.open(small_store).pairs("text-audio", "test")
     assert len(ranks) == len(pairs.x) + len(pairs.a)
+    assert len(pq.read_table(record.bridge / "gap.parquet")) == len(pairs.x)  # few enough for all
     hits = ranks.filter(np.array(ranks["direction"].to_pylist()) == "text_to_audio")["rank"]
     assert record.metrics()["test/text_to_audio/R5"] == pytest.approx(
         100 * np.mean(hits.to_numpy() <= 5)

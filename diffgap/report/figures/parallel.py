@@ -9,10 +9,9 @@ from typing import Any
 
 from diffgap.report.figures.style import GREY, Drawing, new_figure
 from diffgap.report.results import setting_of
-from diffgap.report.search import searched, value_of
-from diffgap.spec import Trial, flatten
+from diffgap.report.search import searched, value_of, values_of
 from diffgap.spec.sweep import Dimension
-from diffgap.tracking.reader import LoggedSweep, TrialRun
+from diffgap.tracking.reader import LoggedSweep
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[Line]]:
     objective = Scale(f"val {shown} (%)", min(known), max(known))
     lines = []
     for trial, value in zip(trials, values, strict=True):
-        settings = _settings(trial)
+        settings = values_of(trial)
         places = [scale.place(settings[scale.name]) for scale in scales]
         ends = [] if value is None else [objective.place(value)]
         lines.append(Line(trial.signature, (*places, *ends), value, trial.counts))
@@ -127,12 +126,6 @@ def _scale(sweep: LoggedSweep, field: str) -> Scale:
     assert found.low is not None  # or it had choices
     assert found.high is not None
     return Scale(field, found.low, found.high, found.log)
-
-
-def _settings(trial: TrialRun) -> dict[str, Any]:
-    """The fields of a trial as they were at its end."""
-    resolved = Trial.model_validate(trial.trial)
-    return flatten(resolved.at(resolved.train.steps))
 
 
 def _figure(scales: Sequence[Scale], lines: Sequence[Line]) -> Any:
