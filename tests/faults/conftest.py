@@ -95,11 +95,14 @@ class Sweep:
         return self.start(*arguments).finish(timeout)
 
     def report(self):
+        """The sweep's tables, but for the seconds that its trials took."""
         done = subprocess.run(
             [COMMAND, "report", self.name, "--format", "md"], cwd=self.place, env=self.environment,
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-        return done.stdout.replace(str(self.store), "STORE")
+        tables, cost, _ = done.stdout.partition("**Cost on")
+        assert cost
+        return tables.replace(str(self.store), "STORE")
 
     def processes(self, title=""):
         """Processes of this test whose command line holds a word."""
