@@ -100,8 +100,7 @@ class Sweep:
             [COMMAND, "report", self.name, "--format", "md"], cwd=self.place, env=self.environment,
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-        tables, cost, _ = done.stdout.partition("**Cost on")
-        assert cost
+        tables = done.stdout.partition("**Cost on")[0]  # a search has none
         return tables.replace(str(self.store), "STORE")
 
     def processes(self, title=""):
