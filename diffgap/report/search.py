@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
@@ -20,7 +21,7 @@ FEW = 8
 def search_table(sweep: LoggedSweep) -> Table:
     """The trials of a search, finished ones first, the best of them on top."""
     metric = sweep.spec["search"]["metric"]
-    shown = metric.replace("R", "R@").replace("mAP", "mAP@")
+    shown = metric_name(metric)
     fields = searched(sweep)
     trials = sorted(
         (trial for trial in sweep.trials if not trial.final),
@@ -46,9 +47,18 @@ def searched(sweep: LoggedSweep) -> tuple[str, ...]:
 def value_of(trial: TrialRun, metric: str) -> float | None:
     """The metric on val, mean of both directions: of the trial's own score where it is finished,
     else of the last point of its curve; None where it has none."""
-    source = trial.metrics if trial.counts else trial.logged
-    found = [v for n, v in source.items() if n.startswith("val/") and n.endswith(f"/{metric}")]
+    return val_mean(trial.metrics if trial.counts else trial.logged, metric)
+
+
+def val_mean(metrics: Mapping[str, float], metric: str) -> float | None:
+    """A metric on val, mean of both directions; None where there is none."""
+    found = [v for n, v in metrics.items() if n.startswith("val/") and n.endswith(f"/{metric}")]
     return mean(found) if found else None
+
+
+def metric_name(metric: str) -> str:
+    """A metric as people write it: ``R@5``, which MLflow refuses."""
+    return metric.replace("R", "R@").replace("mAP", "mAP@")
 
 
 def importance_table(sweep: LoggedSweep) -> Table:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from diffgap.report.figures.style import (
 )
 from diffgap.report.recalls import NAMES, cell_names
 from diffgap.report.results import Cell, read_cells, setting_of
+from diffgap.report.search import val_mean
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 CUTOFF = 5
@@ -115,10 +115,9 @@ def validations(trial: TrialRun) -> dict[int, float]:
     """R@5 in percent by step, mean of both directions."""
     found = {}
     for point in trial.history:
-        named = point["metrics"].items()
-        own = [v for n, v in named if n.startswith("val/") and n.endswith(f"/R{CUTOFF}")]
-        if own:
-            found[int(point["step"])] = mean(own)
+        value = val_mean(point["metrics"], f"R{CUTOFF}")
+        if value is not None:
+            found[int(point["step"])] = value
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffgap.report.figures.style import GREY, Drawing, new_figure
 from diffgap.report.results import setting_of
-from diffgap.report.search import searched, value_of, values_of
+from diffgap.report.search import metric_name, searched, value_of, values_of
 from diffgap.spec.sweep import Dimension
 from diffgap.tracking.reader import LoggedSweep
 
@@ -104,9 +104,8 @@ def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[Line]]:
     ]
     values = [value_of(trial, metric) for trial in trials]
     known = [value for value in values if value is not None] or [0.0]
-    shown = metric.replace("R", "R@").replace("mAP", "mAP@")
     scales = [_scale(sweep, field) for field in fields]
-    objective = Scale(f"val {shown} (%)", min(known), max(known))
+    objective = Scale(f"val {metric_name(metric)} (%)", min(known), max(known))
     lines = []
     for trial, value in zip(trials, values, strict=True):
         settings = values_of(trial)
