@@ -17,9 +17,11 @@ from diffgap import __version__
 from diffgap.cli_common import ADDRESS, OUTPUT, SETS, make_console, progress_bar
 from diffgap.cli_data import DATA_COMMANDS
 from diffgap.cli_report import report
+from diffgap.cli_submit import submit
 from diffgap.cli_use import USE_COMMANDS
 from diffgap.cli_watch import WATCH_COMMANDS
 from diffgap.errors import UserError
+from diffgap.places import Place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +93,7 @@ def sweep(
     quiet: bool,
     verbose: bool,
     address: str | None,
-    output: Path,
+    output: Place,
 ) -> None:
     """Run what is missing of the sweep SPEC and print its table.
 
@@ -172,7 +174,7 @@ def _starter_over(retries: int) -> Callable[[str], None]:
 @click.argument("spec", type=click.Path(path_type=Path))
 @SETS
 @OUTPUT
-def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
+def train(spec: Path, sets: tuple[str, ...], output: Place) -> None:
     """Run the one trial of SPEC in this process, without Ray, and print its metrics.
 
     SPEC is a sweep's; an axis or more than one seed is refused, for it makes several trials.
@@ -211,6 +213,7 @@ def train(spec: Path, sets: tuple[str, ...], output: Path) -> None:
 
 main.add_command(report)
 main.add_command(report, "summary")
+main.add_command(submit)
 for command in (*DATA_COMMANDS, *USE_COMMANDS, *WATCH_COMMANDS):
     main.add_command(command)
 
@@ -218,7 +221,7 @@ for command in (*DATA_COMMANDS, *USE_COMMANDS, *WATCH_COMMANDS):
 @main.command(short_help="Browse the runs in MLflow, on 127.0.0.1.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @OUTPUT
-def ui(port: int, output: Path) -> None:
+def ui(port: int, output: Place) -> None:
     """Serve MLflow's dashboard of the runs in --output on 127.0.0.1 until Ctrl-C.
 
     \b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,18 +12,54 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffgap.errors import UserError
+from diffgap.places import Place, place_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from diffgap.store import EmbeddingStore
 
+
+def in_job() -> bool:
+    """Whether this process is a job of a Ray cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def default_output() -> str:
+    """DIFFGAP_OUTPUT, else a directory here; of a job, one that is there when it has ended."""
+    own = str(Path.home() / "diffgap" / "runs") if in_job() else "runs"
+    return os.environ.get("DIFFGAP_OUTPUT") or own
+
+
+class OutputType(click.ParamType):
+    """A directory, or the URI of one on a shared file system or an object store."""
+
+    name = "dir|uri"
+
+    def convert(self, value: Any, param: Any, context: Any) -> Place:
+        if not isinstance(value, str):
+            return value
+        try:
+            place = place_of(value)
+        except UserError as error:
+            self.fail(str(error), param, context)
+        if isinstance(place, Path) and in_job() and not place.is_absolute():
+            self.fail(
+                f"{value} would be in the job's copy of the working directory, which Ray removes; "
+                "give an absolute path, or a URI such as s3://BUCKET/DIR"
+            )
+        if isinstance(place, Path) and place.is_file():
+            self.fail(f"{value} is a file; give a directory", param, context)
+        return place
+
+
 OUTPUT = click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Directory of trials, sweeps and the MLflow database.",
+    type=OutputType(),
+    default=default_output,
+    show_default="DIFFGAP_OUTPUT, else runs; in a job ~/diffgap/runs",
+    help="Directory of trials, sweeps and the MLflow database; on a cluster file:///SHARED/DIR or "
+    "s3://BUCKET/DIR.",
 )
 SETS = click.option(
     "--set",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffgap.cli_common import OUTPUT, make_console
+from diffgap.places import Place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +53,7 @@ def report(
     against: str | None,
     references: Path | None,
     audio: Path | None,
-    output: Path,
+    output: Place,
 ) -> None:
     """Tell what SWEEPs have found, finished or not; without a name, all that MLflow knows.
 
@@ -89,7 +90,7 @@ def report(
 
 def read_report(
     sweeps: tuple[str, ...],
-    output: Path,
+    output: Place,
     against: str | None = None,
     references: Path | None = None,
     audio: Path | None = None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from diffgap.cli_common import OUTPUT, make_console
+from diffgap.places import Place
 
 if TYPE_CHECKING:
     from diffgap.watching import SweepState, TrialState
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Show what is running, done, waiting and failed.")
 @click.argument("sweep", required=False)
 @OUTPUT
-def status(sweep: str | None, output: Path) -> None:
+def status(sweep: str | None, output: Place) -> None:
     """Show every sweep of --output, or each trial of SWEEP.
 
     Works from another terminal, and from another machine that shares the directory.
@@ -47,7 +47,7 @@ def status(sweep: str | None, output: Path) -> None:
 @click.argument("signature")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the trial ends, or Ctrl-C.")
 @OUTPUT
-def logs(signature: str, follow: bool, output: Path) -> None:
+def logs(signature: str, follow: bool, output: Place) -> None:
     """Print the log of the trial SIGNATURE (its first digits do), over all of its attempts.
 
     \b
@@ -72,7 +72,7 @@ def logs(signature: str, follow: bool, output: Path) -> None:
 @click.command(short_help="End a running sweep, or one of its trials.")
 @click.argument("target", metavar="SIGNATURE|SWEEP")
 @OUTPUT
-def cancel(target: str, output: Path) -> None:
+def cancel(target: str, output: Place) -> None:
     """End a running sweep, or one of its trials, at the next validation.
 
     Nothing is lost: the same sweep command goes on from there. Works from another machine that
@@ -93,7 +93,7 @@ def cancel(target: str, output: Path) -> None:
 @click.argument("signature")
 @click.option("--store", help="Where the trial's store is now; default where it was.")
 @OUTPUT
-def rerun(signature: str, store: str | None, output: Path) -> None:
+def rerun(signature: str, store: str | None, output: Place) -> None:
     """Repeat the trial SIGNATURE in this process, without Ray, and compare it with its record.
 
     On a CPU with one worker the weights come out the same, bit for bit. The repeated trial is

@@ -1,7 +1,8 @@
 """Files that are whole or absent: written under a temporary name, synced, then renamed.
 
 A process that is killed leaves temporary names behind, which nothing reads; `sweep_up` removes
-those of a place that nobody is writing to.
+those of a place that nobody is writing to. On an object store a file comes whole by itself, and a
+directory's telling file last.
 """
 
 from __future__ import annotations
@@ -9,26 +10,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffgap.places import Place, RemotePath, remove, upload
 
-def write_json(path: Path, content: Any) -> None:
+
+def write_json(path: Place, content: Any) -> None:
     """Writes JSON so that a reader never sees half of it."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Writes a text file so that a reader never sees half of it."""
-    with new_file(path) as temporary:
-        temporary.write_text(text)
+    write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Place, content: bytes) -> None:
     """Writes a file so that a reader never sees half of it."""
+    if isinstance(path, RemotePath):
+        path.write_bytes(content)
+        return
     with new_file(path) as temporary:
         temporary.write_bytes(content)
 
@@ -48,11 +54,20 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def new_directory(path: Place, last: str = "") -> Iterator[Path]:
     """A temporary directory that becomes `path`, replacing what was there, if the block ends well.
 
-    If the block raises, the temporary directory is gone and `path` is as it was.
+    If the block raises, the temporary directory is gone and `path` is as it was. `last` is the file
+    that says that all is there: on an object store it is taken away first and put back last.
     """
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="diffgap-") as local:
+            yield Path(local)
+            if last:
+                (path / last).unlink(missing_ok=True)
+            remove(path)
+            upload(Path(local), path, last)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
@@ -75,8 +90,10 @@ def put_directory(temporary: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep_up(place: Path) -> None:
+def sweep_up(place: Place) -> None:
     """Removes the temporary names that killed processes left in a directory."""
+    if isinstance(place, RemotePath):
+        return  # where there are none
     for entry in place.glob(".*.????????*"):
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)

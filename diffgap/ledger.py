@@ -21,14 +21,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import uuid
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from diffgap.errors import UserError, nearest
 from diffgap.files import sweep_up, write_json
+from diffgap.places import Place, place_of, remove
 from diffgap.secrets import redact
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
@@ -42,20 +41,20 @@ IDENTITY = "ledger.json"
 class TrialRecord:
     """The directory of one trial."""
 
-    path: Path
+    path: Place
 
     @property
-    def bridge(self) -> Path:
+    def bridge(self) -> Place:
         """The bridge checkpoint; it exists, whole, when the trial is finished."""
         return self.path / "bridge"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> Place:
         """What an unfinished trial resumes from."""
         return self.path / "checkpoints"
 
     @property
-    def log(self) -> Path:
+    def log(self) -> Place:
         """What its processes said, over all attempts."""
         return self.path / LOG
 
@@ -120,7 +119,7 @@ class TrialRecord:
         rungs = {**self.rungs(study), step: rung}
         write_json(self._rungs(study), {str(at): asdict(rung) for at, rung in rungs.items()})
 
-    def _rungs(self, study: str) -> Path:
+    def _rungs(self, study: str) -> Place:
         return self.path / "rungs" / f"{study}.json"
 
     def metrics(self) -> dict[str, float]:
@@ -144,7 +143,7 @@ class TrialRecord:
 
     def forget(self) -> None:
         """Drops result and checkpoints, so that the trial is done anew."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,13 @@ class SweepRecord:
 class Ledger:
     """All trials and sweeps below one output directory."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output.absolute()
+    def __init__(self, output: Place) -> None:
+        self.output: Place = output.absolute()
+
+    @classmethod
+    def at(cls, output: str) -> Ledger:
+        """The ledger of an output as it is written: a path or a URI."""
+        return cls(place_of(output))
 
     def identity(self) -> str:
         """What tells this ledger from others, wherever it is moved to; made when first asked."""
@@ -212,7 +216,7 @@ class Ledger:
         """Lets the next trial of a training signature train by itself."""
         self._training(training).unlink(missing_ok=True)
 
-    def _training(self, training: str) -> Path:
+    def _training(self, training: str) -> Place:
         return self.output / "trained" / f"{training}.json"
 
     def record_sweep(self, record: SweepRecord) -> None:
@@ -235,7 +239,7 @@ class Ledger:
 
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the one asked for last first."""
-        files = (self.output / "sweeps").glob("*.json")
+        files: list[Place] = [*(self.output / "sweeps").glob("*.json")]
         return [file.stem for file in sorted(files, key=lambda f: -f.stat().st_mtime)]
 
     def find(self, start: str) -> TrialRecord:
@@ -265,14 +269,14 @@ class Ledger:
             raise UserError(f"sweep {name!r} is not in {self.output}; {hint}")
         return SweepRecord(**json.loads(path.read_text()))
 
-    def _told(self, name: str) -> Path:
+    def _told(self, name: str) -> Place:
         return self.output / "sweeps" / f"{name}.told"
 
-    def _sweep(self, name: str) -> Path:
+    def _sweep(self, name: str) -> Place:
         return self.output / "sweeps" / f"{name}.json"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Place) -> dict[str, Any] | None:
     """A note's content; None where there is none."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())

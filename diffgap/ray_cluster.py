@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -26,9 +27,13 @@ WORKER_ENVIRONMENT = {
 
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a local Ray listens on loopback only
+}
+
+QUIET_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ side writes over people's screens
     "RAY_DEDUP_LOGS": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # how many run is for the sweep to say, by its room
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the sweep has its own, and ends Tune by SIGUSR1
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -47,8 +52,8 @@ CORE = ("raylet", "gcs_server")
 @contextmanager
 def cluster(
     address: str | None, *, verbose: bool = False, on_loss: Callable[[str], None] | None = None
-) -> Iterator[None]:
-    """Ray, for as long as the block lasts.
+) -> Iterator[bool]:
+    """Ray, for as long as the block lasts; gives whether it is somebody's cluster that was joined.
 
     Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which listens on
     loopback only and ends with the block, or with this process. Within another such block it is
@@ -60,17 +65,21 @@ def cluster(
         on_loss: called from another thread, once nothing is left of a local Ray one of whose own
             processes died; this process cannot go on with it. Gets what died.
     """
+    joined = address or os.environ.get("RAY_ADDRESS")
+    if joined:
+        show_token()
     import ray
 
     if ray.is_initialized():
-        yield
+        yield bool(joined)
         return
-    os.environ.update({**LOCAL_ENVIRONMENT, **WORKER_ENVIRONMENT})
+    own = {} if joined else LOCAL_ENVIRONMENT
+    os.environ.update({**own, **QUIET_ENVIRONMENT, **WORKER_ENVIRONMENT})
     level = logging.INFO if verbose else logging.ERROR
     talk: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     logging.getLogger("ray").setLevel(level)
     with ExitStack() as stack:
-        if joined := address or os.environ.get("RAY_ADDRESS"):
+        if joined:
             runtime = {"env_vars": WORKER_ENVIRONMENT}
             with _explained(f"at {joined}", "is its head up, and is --address right?"):
                 _reach(joined)
@@ -83,7 +92,7 @@ def cluster(
             stack.callback(ray.shutdown)
             if on_loss:
                 stack.enter_context(_watched(guard, on_loss))
-        yield
+        yield bool(joined)
 
 
 @contextmanager
@@ -105,6 +114,14 @@ def _watched(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def show_token() -> None:
+    """Lets Ray send its token, where this user has one: by itself it does so for local Rays only,
+    and a cluster that asks for it would seem not to be there."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _reach(address: str) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from diffgap.encoders.builtin import open_store, store_problem, store_uri
 from diffgap.errors import UserError
 from diffgap.ledger import Ledger, TrialRecord
+from diffgap.places import local_copy
 from diffgap.provenance import git_commit, package_versions
 from diffgap.secrets import HIDDEN
 from diffgap.spec import Trial
@@ -122,11 +123,12 @@ def _changed_since(config: dict[str, Any]) -> list[str]:
 def _compare(record: TrialRecord, again: TrialRecord) -> Comparison:
     from safetensors.torch import load_file
 
-    first, second = (load_file(r.bridge / "bridge.safetensors") for r in (record, again))
+    with local_copy(record.bridge) as old, local_copy(again.bridge) as new:
+        first, second = (load_file(path / "bridge.safetensors") for path in (old, new))
     same = first.keys() == second.keys()
     differences = [float((first[n] - second[n]).abs().max()) for n in first] if same else [1.0]
-    old, new = record.metrics(), again.metrics()
-    names = sorted((old.keys() | new.keys()) - {COST})
+    was, now = record.metrics(), again.metrics()
+    names = sorted((was.keys() | now.keys()) - {COST})
     nan = float("nan")
-    metrics = {n: (old.get(n, nan), new.get(n, nan)) for n in names if old.get(n) != new.get(n)}
+    metrics = {n: (was.get(n, nan), now.get(n, nan)) for n in names if was.get(n) != now.get(n)}
     return Comparison(max(differences, default=0.0), metrics)

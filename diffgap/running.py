@@ -4,6 +4,8 @@ OUTPUT/running/NAME.lock      locked by the sweep's process, as long as it lives
 OUTPUT/running/NAME.json      who runs it, and how it goes; left behind by one that was killed
 OUTPUT/running/NAME.cancel    somebody wants it to end
 OUTPUT/trials/SIGNATURE/.lock locked by the sweep that runs this trial
+
+On an object store, which knows no locks, the note is a lease: see `diffgap.leases`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import IO, Any
 from diffgap.errors import UserError
 from diffgap.files import write_json
 from diffgap.ledger import TrialRecord
+from diffgap.places import Place, RemotePath
 
 HEARTBEAT_S = 2.0
 """Between two notes of how a sweep goes."""
@@ -35,8 +38,9 @@ class Running:
         UserError: on entering, where another process runs the sweep.
     """
 
-    def __init__(self, output: Path, name: str) -> None:
-        self.name, self.place = name, output.absolute() / "running"
+    def __init__(self, output: Place, name: str) -> None:
+        self.name = name
+        self.place: Place = output.absolute() / "running"
         self.clean = False
         """Whether nothing is left to be told or tidied up; else the next command looks after it."""
         self._held = ExitStack()
@@ -56,8 +60,8 @@ class Running:
 
     def __enter__(self) -> Running:
         self.place.mkdir(parents=True, exist_ok=True)
-        if not self._hold(self.place / f"{self.name}.lock"):
-            raise UserError(f"sweep {self.name!r} is being run already{_by(self.note())}")
+        if not self._hold(self._lock_path):
+            raise UserError(f"sweep {self.name!r} is being run already{by(self.note())}")
         self._cancel_path.unlink(missing_ok=True)
         return self
 
@@ -70,19 +74,23 @@ class Running:
     def claim(self, record: TrialRecord) -> bool:
         """Takes hold of a trial; False where another sweep runs it."""
         record.path.mkdir(parents=True, exist_ok=True)
-        if record.path not in self._claimed and self._hold(record.path / ".lock"):
-            self._claimed.add(record.path)
-        return record.path in self._claimed
+        path = Path(str(record.path))
+        if path not in self._claimed and self._hold(path / ".lock"):
+            self._claimed.add(path)
+        return path in self._claimed
 
     def beat(self, counts: dict[str, int], force: bool = False) -> None:
         """Notes how the sweep goes, every few seconds."""
         if not force and time.time() - self._noted < HEARTBEAT_S:
             return
         self._noted = time.time()
-        who = {"host": socket.gethostname(), "pid": os.getpid(), "began": self._began}
-        who["time"] = self._noted
         with suppress(OSError):  # a full disk must not end a sweep that could go on
-            write_json(self._note_path, {**who, "counts": counts})
+            write_json(self._note_path, {**self.who(), "counts": counts})
+
+    def who(self) -> dict[str, Any]:
+        """This process, and the time."""
+        facts = {"host": socket.gethostname(), "pid": os.getpid(), "began": self._began}
+        return {**facts, "time": time.time()}
 
     def note(self) -> dict[str, Any] | None:
         """The last note of how the sweep goes."""
@@ -94,7 +102,7 @@ class Running:
 
     def is_alive(self) -> bool:
         """Whether a process holds the sweep, on this machine or another that shares the place."""
-        path = self.place / f"{self.name}.lock"
+        path = self._lock_path
         if not path.exists():
             return False
         with path.open() as file:
@@ -105,11 +113,15 @@ class Running:
         self._cancel_path.touch()
 
     @property
-    def _note_path(self) -> Path:
+    def _lock_path(self) -> Path:
+        return Path(str(self.place)) / f"{self.name}.lock"
+
+    @property
+    def _note_path(self) -> Place:
         return self.place / f"{self.name}.json"
 
     @property
-    def _cancel_path(self) -> Path:
+    def _cancel_path(self) -> Place:
         return self.place / f"{self.name}.cancel"
 
     def _hold(self, path: Path) -> bool:
@@ -133,6 +145,16 @@ def _lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def _by(note: dict[str, Any] | None) -> str:
+def running_of(output: Place, name: str) -> Running:
+    """A sweep's hold, of the kind that its output allows."""
+    if isinstance(output, RemotePath):
+        from diffgap.leases import Lease
+
+        return Lease(output, name)
+    return Running(output, name)
+
+
+def by(note: dict[str, Any] | None) -> str:
+    """Who runs a sweep, for people."""
     who = f", by process {note['pid']} on {note['host']}" if note else ""
     return f"{who}; watch it with: diffgap status"

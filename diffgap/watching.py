@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from diffgap.errors import UserError
 from diffgap.ledger import Ledger, SweepRecord
-from diffgap.running import Running
+from diffgap.places import Place
+from diffgap.running import running_of
 from diffgap.secrets import redact
+from diffgap.training.trial_log import log_files, news
 
 DONE, RUNNING, WAITING, INTERRUPTED = "done", "running", "waiting", "interrupted"
 STOPPED, FAILED, NOT_STARTED = "stopped", "failed", "not started"
@@ -37,7 +38,7 @@ class TrialState:
     """When it last said how far it is, in seconds since the epoch."""
     reason: str | None
     """Why it failed or was stopped."""
-    log: Path
+    log: Place
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SweepState:
 def sweep_state(ledger: Ledger, name: str) -> SweepState:
     """A recorded sweep; UserError names the ones there are."""
     record = ledger.sweep(name)
-    running = Running(ledger.output, name)
+    running = running_of(ledger.output, name)
     alive = running.is_alive()
     note = running.note()
     began = note["began"] if alive and note else None
@@ -133,7 +134,7 @@ def cancel(ledger: Ledger, target: str) -> str:
 
 
 def _cancel_sweep(ledger: Ledger, name: str) -> str:
-    running = Running(ledger.output, name)
+    running = running_of(ledger.output, name)
     if not running.is_alive():
         raise UserError(f"sweep {name!r} is not running; see: diffgap status {name}")
     running.cancel()
@@ -148,14 +149,13 @@ def log_lines(
 ) -> Iterator[str]:
     """A trial's log, as text that a terminal may be shown; with `follow`, until the trial ends."""
     record = ledger.find(signature)
-    position = 0
+    read: dict[str, int] = {}
     while True:
         ended = record.finished or record.failure or record.stop  # before the last look
-        if record.log.is_file():
-            with record.log.open(errors="replace") as file:
-                file.seek(position)
-                yield from map(_shown, file)
-                position = file.tell()
+        for file in log_files(record.log):
+            said = news(file, read.get(file.name, 0))
+            read[file.name] = read.get(file.name, 0) + len(said)
+            yield from map(_shown, said.decode(errors="replace").splitlines())
         if not follow or ended:
             return
         wait(FOLLOW_S)

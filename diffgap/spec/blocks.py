@@ -88,7 +88,10 @@ class Train(Model):
     )
     """Optimiser steps."""
     batch_size: Annotated[int, Field(ge=2, le=1_048_576)] = 1024
-    """Pairs a step, over all workers."""
+    """Pairs a step, over all workers and micro-batches."""
+    accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Micro-batches that a worker's share of a step is cut into, to save memory; the result does
+    not depend on it."""
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: NonNegative = 0.05
@@ -102,7 +105,11 @@ class Train(Model):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto is bf16 on a GPU and fp32 on a CPU."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """DeepSpeed's ZeRO stage."""
+    """DeepSpeed's ZeRO stage: what workers share out instead of each holding all of it; 1 the
+    optimiser's state, 2 gradients too, 3 weights too."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What waits in the CPU's memory while a GPU computes: the optimiser's state (from zero_stage 1
+    on), or the weights as well (zero_stage 3). Without a GPU it has no effect, as the log says."""
     epoch_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     """Steps between validations and checkpoints."""
 

@@ -9,28 +9,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from diffgap.errors import nearest
 from diffgap.spec.combinations import combinations
-from diffgap.spec.document import SHOWN, Document, Key, show
+from diffgap.spec.document import Document, Key
+from diffgap.spec.explain import explained, short
 from diffgap.spec.sweep import SweepSpec, leaf_fields
 from diffgap.spec.trial import TrialSpec
-
-TYPES = {
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "string": "a text",
-    "list": "a list",
-    "tuple": "a list",
-    "dict": "a block of keys",
-    "model": "a block of keys",
-}
 
 MAX_TRIALS = 10_000
 """Trials of one sweep, and seeds of a list."""
@@ -89,7 +77,7 @@ def _unknown(store: str, known_stores: Stores) -> str | None:
     try:
         return known_stores(store)
     except OSError as error:
-        return f"{_short(store)}: {error.strerror}; give the path of an embedding store"
+        return f"{short(store)}: {error.strerror}; give the path of an embedding store"
 
 
 def _too_many(spec: SweepSpec) -> str | None:
@@ -107,118 +95,16 @@ def _field_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     try:
         SweepSpec.model_validate(tree)
     except ValidationError as error:
-        yield from _explained(error, SweepSpec)
+        yield from explained(error, SweepSpec)
     seeds = tree.get("seeds")
     if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
         return
     if len(set(seeds)) < len(seeds):
-        yield ("seeds",), f"{_short(seeds)} names a seed twice; keep each once"
+        yield ("seeds",), f"{short(seeds)} names a seed twice; keep each once"
     if len(seeds) > MAX_TRIALS:
         yield ("seeds",), f"{len(seeds)} seeds; a sweep has at most {MAX_TRIALS}, so split it"
     if any(not 0 <= seed < 2**31 for seed in seeds):
-        yield ("seeds",), f"{_short(seeds)} leaves [0, 2147483647]; use small whole numbers"
-
-
-def _explained(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Key, str]]:
-    """pydantic's errors in our words; the branches of a union are one problem."""
-    seen = set()
-    for detail in error.errors(include_url=False):
-        key = _existing(detail["loc"], root)
-        emptied = detail["type"] == "too_short" and detail["input"]  # of its wrong values
-        if key not in seen and not emptied:
-            seen.add(key)
-            yield key, _explain(detail, key, root)
-
-
-def _existing(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
-    """An error's path without the names that pydantic gives to the branches of a union."""
-    if root is SweepSpec and loc[:1] == ("seeds",):
-        return ("seeds",)
-    if loc[:2] == ("search", "space") and loc[3:4] in (("low",), ("high",)):
-        return tuple(loc[:4])
-    return tuple(loc)
-
-
-def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
-    model, schema = _schema(key, root)
-    kind, value = detail["type"], detail["input"]
-    if kind == "missing":
-        return f"is missing; add {show(key)}: to the file"
-    if kind == "extra_forbidden":
-        return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
-    if key == ("seeds",):
-        return f"{_short(value)} is no number in [1, 10000] and no list of whole numbers; use 3"
-    if key[0] == "search" and key[3:] in (("low",), ("high",)):
-        return f"{_short(value)} is not a number; as in {{low: 0.1, high: 0.9}}"
-    remedy = _remedy(schema)
-    if kind == "literal_error":
-        allowed = [str(choice) for choice in schema.get("enum") or [schema["const"]]]
-        hint = nearest(str(value)[:SHOWN], allowed)
-        return f"{_short(value)} is not one of {', '.join(allowed)}; {hint}"
-    if kind.endswith("_type"):
-        wanted = TYPES.get(kind.removesuffix("_type"), kind)
-        return f"{_short(value)} is not {wanted}; {remedy}"
-    if kind == "too_short":
-        return f"is empty; {remedy}"
-    if kind == "string_pattern_mismatch":
-        return f"{_short(value)} is not a name; {remedy}"
-    return f"{_short(value)} is not in {_range(schema)}; {remedy}"
-
-
-def _schema(key: Key, root: type[BaseModel]) -> tuple[type[BaseModel], dict[str, Any]]:
-    """The innermost model on the way to a path, and the JSON schema of its field there."""
-    model = root
-    schema: dict[str, Any] = {}
-    names_any = False
-    for part in key:
-        if isinstance(part, int):
-            schema = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        elif names_any:
-            names_any = False
-        elif part in model.model_fields:
-            schema = _properties(model).get(part, {})
-            annotation = model.model_fields[part].annotation
-            names_any = get_origin(annotation) is dict
-            model = _model_in(annotation) or model
-        else:
-            break
-    return model, schema
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation is, or has as an option or as a mapping's values."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
-
-
-@cache
-def _properties(model: type[BaseModel]) -> dict[str, Any]:
-    properties: dict[str, Any] = model.model_json_schema()["properties"]
-    return properties
-
-
-def _range(schema: dict[str, Any]) -> str:
-    """The interval that a number's schema allows, such as ``(0, 1)`` or ``[1, inf)``."""
-    low = f"({schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else None
-    low = low or (f"[{schema['minimum']:.10g}" if "minimum" in schema else "(-inf")
-    high = f"{schema['exclusiveMaximum']:.10g})" if "exclusiveMaximum" in schema else None
-    high = high or (f"{schema['maximum']:.10g}]" if "maximum" in schema else "inf)")
-    return f"{low}, {high}"
-
-
-def _remedy(schema: dict[str, Any]) -> str:
-    if remedy := schema.get("remedy"):
-        return str(remedy)
-    default = schema.get("default")
-    if default is None or isinstance(default, dict):
-        return "see the example specs in sweeps/"
-    return f"the default is {str(default).lower() if isinstance(default, bool) else default}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        yield ("seeds",), f"{short(seeds)} leaves [0, 2147483647]; use small whole numbers"
 
 
 def _drop(tree: dict[str, Any], key: Key) -> None:
@@ -244,7 +130,7 @@ def _axis_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
         elif len(values) > MAX_TRIALS:
             yield key, f"{len(values)} values; a sweep has at most {MAX_TRIALS} trials, so split it"
         elif len({repr(value) for value in values}) < len(values):
-            yield key, f"{_short(values)} holds a value twice; keep each once"
+            yield key, f"{short(values)} holds a value twice; keep each once"
         else:
             yield from _value_problems(key, axis, values)
 
@@ -270,7 +156,7 @@ def _no_dimension(dimension: dict[str, Any]) -> str | None:
         if not choices:
             return "choices is empty; list the values to choose from"
         if len({repr(value) for value in choices}) < len(choices):
-            return f"choices {_short(choices)} holds a value twice; keep each once"
+            return f"choices {short(choices)} holds a value twice; keep each once"
         return None
     if choices is not None or low is None or high is None:
         return "needs low and high, or choices; as in {low: 0.1, high: 0.9}"
@@ -298,5 +184,5 @@ def _value_problems(key: Key, field: str, values: list[Any]) -> Iterator[tuple[K
         try:
             model.model_validate({name: value})
         except ValidationError as error:
-            for _, problem in _explained(error, model):
+            for _, problem in explained(error, model):
                 yield (*key, i), problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from diffgap.spec.blocks import Train
 from diffgap.spec.document import Key
 from diffgap.spec.sweep import Scheduler, Search, SweepSpec
 from diffgap.spec.trial import TUNABLE, Trial
@@ -117,16 +118,40 @@ def _trial_combinations(trial: Trial, workers: int) -> Iterator[tuple[tuple[str,
             "0 with infonce_weight 0 leaves nothing to minimise; use 1",
         )
     batch = trial.train.batch_size
-    if batch % workers:
-        below = batch - batch % workers or workers
-        yield (
-            ("train.batch_size",),
-            f"{batch} cannot be shared evenly by {workers} workers; use {below}",
-        )
+    yield from _sharing(trial.train, workers)
+    yield from _offload(trial.train)
     forward = round(batch * trial.bst.fraction)
     if trial.bst.enabled and trial.bst.mode == "split" and forward in (0, batch):
         yield (
             ("bst.fraction", "train.batch_size", "bst.mode", "bst.enabled"),
             f"{trial.bst.fraction} of a batch of {batch} leaves one direction without a pair; "
             "use 0.5, or a larger train.batch_size",
+        )
+
+
+def _sharing(train: Train, workers: int) -> Iterator[tuple[tuple[str, ...], str]]:
+    """A batch is cut into equal parts, so that the mean of their gradients is its own."""
+    batch, parts = train.batch_size, workers * train.accumulation
+    if batch % parts == 0:
+        return
+    by = f"{workers} workers"
+    if train.accumulation > 1:
+        by = f"{workers} x {train.accumulation} micro-batches (workers x train.accumulation)"
+    yield (
+        ("train.batch_size", "train.accumulation"),
+        f"{batch} cannot be shared evenly by {by}; use {batch - batch % parts or parts}",
+    )
+
+
+NEEDED_STAGE = {"none": 0, "optimizer": 1, "parameters": 3}
+"""The ZeRO stage from which on DeepSpeed can keep something in the CPU's memory."""
+
+
+def _offload(train: Train) -> Iterator[tuple[tuple[str, ...], str]]:
+    needed = NEEDED_STAGE[train.offload]
+    if train.zero_stage < needed:
+        yield (
+            ("train.offload", "train.zero_stage"),
+            f"{train.offload!r} needs train.zero_stage {needed}{' or more' * (needed < 3)}, not "
+            f"{train.zero_stage}; use train.zero_stage {needed}, or offload none",
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from diffgap.spec.blocks import Model, NonNegative, Positive
+from diffgap.spec.environment import Environment
 from diffgap.spec.trial import Split, Task, Trial, TrialSpec
 from diffgap.spec.trial import with_values as with_values
 
@@ -20,6 +21,12 @@ class Resources(Model):
     gpus_per_worker: NonNegative = 1.0
     """GPUs of a worker: 1, a fraction (one worker only), or 0; ignored where there are none."""
     cpus_per_worker: Positive = 1.0
+    environment: Environment = Field(
+        default_factory=dict,
+        json_schema_extra={"remedy": "as in environment: {NCCL_SOCKET_IFNAME: eth0}"},
+    )
+    """Variables for the workers' processes that say how they talk to each other, such as
+    NCCL_SOCKET_IFNAME; no part of a trial, for they decide no result."""
 
 
 Table = Literal["ablation", "methods", "axes"]

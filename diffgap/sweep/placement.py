@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,28 +39,26 @@ class Placement:
         return f"{self.concurrent} trial{'s' if self.concurrent > 1 else ''} at once, each {each}"
 
 
-def place(resources: Resources, limit: int | None = None) -> Placement:
-    """Lays trials out on the cluster that Ray is connected to.
+def lay_out(
+    resources: Resources,
+    nodes: Iterable[Mapping[str, float]],
+    limit: int | None = None,
+    gpus_to_come: bool = False,
+) -> Placement:
+    """Lays trials out on a cluster: a worker lies on one node, a trial on any number.
 
     Args:
         resources: what a trial asks for.
+        nodes: what each node has.
         limit: the most trials at once, however many fit.
+        gpus_to_come: nodes with GPUs can be started, though there may be none now.
 
     Raises:
         UserError: where not even one trial fits.
     """
-    import ray
-
-    return lay_out(resources, [n["Resources"] for n in ray.nodes() if n["Alive"]], limit)
-
-
-def lay_out(
-    resources: Resources, nodes: Iterable[Mapping[str, float]], limit: int | None = None
-) -> Placement:
-    """The same for these nodes' resources. A worker lies on one node, a trial on any number."""
     nodes = list(nodes)
     cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-    wanted_gpus = resources.gpus_per_worker if gpus else 0.0
+    wanted_gpus = resources.gpus_per_worker if gpus or gpus_to_come else 0.0
     workers = sum(_workers_on(node, resources.cpus_per_worker, wanted_gpus) for node in nodes)
     fits = workers // resources.workers
     if fits == 0:
@@ -89,22 +87,35 @@ def free_forsaken_groups() -> int:
     would wait for it for ever (ray#54305). What tells them apart is in the group's record alone.
     """
     import ray
-    from ray._private.state import state
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    own_job = ray.get_runtime_context().get_job_id()
     freed = 0
-    for packed in state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(packed)
+    for group in _own_groups():
         by_actor = any(byte != 0xFF for byte in group.creator_actor_id)
         gone = group.state == PlacementGroupTableData.REMOVED
-        if (
-            group.creator_job_id.hex() == own_job
-            and by_actor
-            and group.creator_actor_dead
-            and not gone
-        ):
+        if by_actor and group.creator_actor_dead and not gone:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
             freed += 1
     return freed
+
+
+def pending_groups() -> list[str]:
+    """The ids of this sweep's placement groups that have no place in the cluster yet."""
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    waiting = (PlacementGroupTableData.PENDING, PlacementGroupTableData.RESCHEDULING)
+    return [group.placement_group_id.hex() for group in _own_groups() if group.state in waiting]
+
+
+def _own_groups() -> Iterator[Any]:
+    """The records of the placement groups of this process's job."""
+    import ray
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    own_job = ray.get_runtime_context().get_job_id()
+    for packed in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(packed)
+        if group.creator_job_id.hex() == own_job:
+            yield group

@@ -17,13 +17,13 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffgap.files import new_directory, write_json
 from diffgap.ledger import Ledger
+from diffgap.places import Place, local_copy
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
 from diffgap.spec.trial import Change
@@ -176,12 +176,13 @@ class Population:
 
     def _value(self, planned: PlannedTrial, step: int) -> float | None:
         """The objective of a member's validation at a step; None before it has come there."""
-        from diffgap.training.checkpoint import Checkpoints, read_progress
+        from diffgap.training.checkpoint import read_progress
+        from diffgap.training.remote import checkpoints_of
 
         record = self.ledger.trial(planned.signature)
         if record.finished:
             points = record.history()
-        elif latest := Checkpoints(record.checkpoints).latest():
+        elif latest := checkpoints_of(record.checkpoints).latest():
             points = [vars(point) for point in read_progress(latest).history]
         else:
             return None
@@ -199,13 +200,13 @@ class Population:
             source = self.ledger.trial(member.parent).checkpoints
             target = self.ledger.trial(member.planned.signature).checkpoints
             if not target.exists():
-                with new_directory(target) as temporary:
-                    shutil.copytree(source, temporary, dirs_exist_ok=True)
+                with local_copy(source) as whole, new_directory(target) as temporary:
+                    shutil.copytree(whole, temporary, dirs_exist_ok=True)
 
     # The file ------------------------------------------------------------------------------------
 
     @property
-    def _path(self) -> Path:
+    def _path(self) -> Place:
         point = label(self.point, self.plan.spec.trial_at(self.point, self.seed))
         name = "".join(c if c.isalnum() else "-" for c in point)
         return self.ledger.output / "search" / f"{self.plan.spec.name}.{name}.population.json"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from diffgap.ledger import Ledger, SweepRecord
-from diffgap.running import Running
+from diffgap.running import Running, running_of
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.kinds import Kind, kind_of
 from diffgap.sweep.plan import Plan, PlannedTrial
 
 if TYPE_CHECKING:
-    from diffgap.sweep.placement import Placement
+    from diffgap.sweep.room import Room
     from diffgap.sweep.telling import Telling
 
 INTERRUPTED = "interrupted; the same command continues"
@@ -63,7 +63,7 @@ def run_sweep(plan: Plan, ledger: Ledger, console: Console, wishes: Wishes) -> d
         UserError: where not one trial fits the cluster, MLflow cannot be had, or another process
             runs the sweep; then no trial has been started or forgotten.
     """
-    with Running(ledger.output, plan.spec.name) as running:
+    with running_of(ledger.output, plan.spec.name) as running:
         return _Run(plan, ledger, console, wishes, running).carry_out()
 
 
@@ -85,7 +85,7 @@ class _Run:
         if told and not (left or self.wishes.prune or self.running.was_cut_short):
             return {}
         failed: dict[str, str] = {}
-        with self._placed(left) as placement, self._telling() as telling:
+        with self._placed(left) as room, self._telling() as telling:
             self.running.beat({}, force=True)
             if self.wishes.fresh:
                 self._begin_anew(kind, telling)
@@ -93,9 +93,8 @@ class _Run:
             self._prune(telling)
             for planned in untold:
                 telling.finish(planned)
-            if placement:
-                self.console.print(f"{left} of {kind.total} trials to run, {placement}.")
-                failed = self._go(kind, telling, placement, left)
+            if room:
+                failed = self._go(kind, telling, room, left)
             without = dict.fromkeys((p.signature for p in kind.missing), INTERRUPTED) | failed
             for signature in without.keys() - failed.keys():
                 telling.kill(signature)
@@ -103,17 +102,22 @@ class _Run:
             telling.status = _status(failed, without)
         return self._by_label(kind, without, telling)
 
-    def _go(self, kind: Kind, telling: Telling, placement: Placement, left: int) -> dict[str, str]:
+    def _go(self, kind: Kind, telling: Telling, room: Room, left: int) -> dict[str, str]:
         """Runs what is missing; returns what failed, with the reasons, by signature."""
         from diffgap.sweep.runner import Stage
 
+        placement = room.placement
+        if self.plan.spec.resources.gpus_per_worker and not placement.gpus:
+            self._warn("No GPU in this cluster: trials run on CPUs.")
+        more = f"; {left - placement.concurrent} wait" if left > placement.concurrent else ""
+        self.console.print(f"{left} of {kind.total} trials to run, {placement}{more}.")
         with SweepDisplay(self.console, kind.total, left, quiet=self.wishes.quiet) as show:
             stage = Stage(
                 self.plan,
                 self.ledger,
                 telling,
                 self.running,
-                placement,
+                room,
                 show,
                 verbose=self.wishes.verbose,
             )
@@ -121,24 +125,41 @@ class _Run:
         return stage.failed
 
     @contextmanager
-    def _placed(self, left: int) -> Iterator[Placement | None]:
-        """Ray, and how trials lie on it; nothing where none is left."""
+    def _placed(self, left: int) -> Iterator[Room | None]:
+        """Ray, and the room that it has for trials; nothing where none is left.
+
+        Whatever keeps a node from taking part is found here, before anything is written.
+        """
         if not left:
             yield None
             return
         from diffgap.ray_cluster import cluster
-        from diffgap.sweep.placement import place
+        from diffgap.sweep.room import Room
         from diffgap.tracking import warm_up
 
-        wishes, resources = self.wishes, self.plan.spec.resources
+        wishes = self.wishes
         self.console.print("Starting Ray ...", style="dim")
         warm_up(self.ledger.output)  # meanwhile: both take seconds
-        with cluster(wishes.address, verbose=wishes.verbose, on_loss=wishes.on_loss):
-            placement = place(resources, wishes.max_concurrent)
-            if resources.gpus_per_worker and not placement.gpus:
-                said = "No GPU in this cluster: trials run on CPUs."
-                self.console.print(said, style="yellow")
-            yield placement
+        with cluster(wishes.address, verbose=wishes.verbose, on_loss=wishes.on_loss) as joined:
+            if joined:
+                self._check_nodes()
+            room = Room(self.plan.spec.resources, wishes.max_concurrent, joined, self._warn)
+            try:
+                room.enter()
+                yield room
+            finally:
+                room.close()
+
+    def _check_nodes(self) -> None:
+        from diffgap.sweep.nodes import check_nodes, several_nodes, shared_store
+
+        if several_nodes():
+            store = shared_store(self.plan.store, self.ledger)
+            self.plan = replace(self.plan, store=store)
+        check_nodes(self.ledger, self.plan.store)
+
+    def _warn(self, text: str) -> None:
+        self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
     def _telling(self) -> Telling:
         from diffgap.sweep.telling import Telling

@@ -10,6 +10,7 @@ import os
 import signal
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ from ray.tune.search import Searcher
 from diffgap.ledger import Ledger
 from diffgap.running import Running
 from diffgap.secrets import redact
-from diffgap.sweep.display import SweepDisplay
-from diffgap.sweep.placement import Placement, free_forsaken_groups
+from diffgap.sweep.display import RUNNING, WAITING, SweepDisplay
+from diffgap.sweep.placement import free_forsaken_groups
 from diffgap.sweep.plan import Plan, PlannedTrial
+from diffgap.sweep.room import Room
 from diffgap.sweep.telling import Telling
 from diffgap.sweep.worker import HISTORY_KEY, JOB, STEP_KEY, drive
 from diffgap.training.faults import with_remedy
@@ -56,7 +58,7 @@ class Stage:
     ledger: Ledger
     telling: Telling
     running: Running
-    placement: Placement
+    room: Room
     show: SweepDisplay
     verbose: bool = False
     failed: dict[str, str] = field(default_factory=dict)
@@ -106,6 +108,10 @@ class Observer(tune.Callback):
         if time.monotonic() - self._looked > LEAKS_S:
             self._looked = time.monotonic()
             free_forsaken_groups()
+            counts = self.stage.show.counts()
+            running = counts.get(RUNNING, 0)
+            self.stage.room.ask(running + counts.get(WAITING, 0))
+            self.stage.room.tell_waiting(running)
 
     def on_trial_start(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
         planned = self._planned(trial)
@@ -177,39 +183,87 @@ def run_wave(stage: Stage, trials: Iterable[PlannedTrial], extra: Extra | None =
     claimed = [planned for planned in trials if observer.expect(planned)]
     jobs = [job_of(stage, planned, extra or Extra()) for planned in claimed]
     if jobs:
-        config = tune.TuneConfig(max_concurrent_trials=stage.placement.concurrent)
-        run_tune(stage, observer, config, {JOB: tune.grid_search(jobs)})
+        run_searcher(Wave(stage, observer, jobs), len(jobs))
 
 
-def run_searcher(stage: Stage, observer: Observer, searcher: Searcher, most: int) -> None:
-    """Runs what a searcher suggests, `most` trials at the most."""
-    config = tune.TuneConfig(
-        max_concurrent_trials=stage.placement.concurrent, num_samples=most, search_alg=searcher
-    )
-    run_tune(stage, observer, config, {})
+class TrialSearcher(Searcher):
+    """Hands Tune one trial after another, as many at once as the cluster has room for."""
+
+    def __init__(self, stage: Stage, observer: Observer) -> None:
+        super().__init__()
+        self.stage, self.observer = stage, observer
+        self.running: dict[str, str] = {}
+        """Signatures of trials in flight, by Tune's ids."""
+
+    @abstractmethod
+    def next_job(self) -> dict[str, Any] | str | None:
+        """The next trial's job; None while others must end first; Searcher.FINISHED at the end."""
+
+    def ended(self, signature: str) -> None:
+        """Hears that a trial is in flight no more."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if len(self.running) >= self.stage.room.trials():
+            return None
+        job = self.next_job()
+        if not isinstance(job, dict):
+            return job
+        self.running[trial_id] = job["signature"]
+        return {JOB: job}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        if signature := self.running.pop(trial_id, None):
+            self.ended(signature)
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles searchers with its state, which is not used again."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
 
 
-def run_tune(
-    stage: Stage, observer: Observer, config: tune.TuneConfig, space: dict[str, Any]
-) -> None:
-    """Lets Tune run one Train job a trial.
+class Wave(TrialSearcher):
+    """Trials that are all known, in their order."""
 
-    Its own state is never read again, and what it prints is for debugging: both are kept away from
-    the output, whose disk may fill up.
+    def __init__(self, stage: Stage, observer: Observer, jobs: Sequence[dict[str, Any]]) -> None:
+        super().__init__(stage, observer)
+        self._jobs = iter(jobs)
+
+    def next_job(self) -> dict[str, Any] | str | None:
+        return next(self._jobs, str(Searcher.FINISHED))
+
+
+def run_searcher(searcher: TrialSearcher, most: int) -> None:
+    """Runs what a searcher suggests, `most` trials at the most.
+
+    Tune's own state is never read again, and what it prints is for debugging: both are kept away
+    from the output, whose disk may fill up.
     """
-    config.reuse_actors = True
-    config.trial_dirname_creator = config.trial_name_creator = _signature_of
+    stage = searcher.stage
+    config = tune.TuneConfig(
+        num_samples=most,
+        search_alg=searcher,
+        reuse_actors=True,
+        trial_dirname_creator=_signature_of,
+        trial_name_creator=_signature_of,
+    )
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="diffgap-tune-"))
         tuner = tune.Tuner(
             # Drivers only wait: a CPU each would starve the workers they wait for.
             tune.with_resources(drive, {"node:__internal_head__": 0.001}),
-            param_space=space,
             tune_config=config,
             run_config=tune.RunConfig(
                 name=stage.plan.spec.name,
                 storage_path=scratch,
-                callbacks=[observer],
+                callbacks=[searcher.observer],
                 verbose=1 if stage.verbose else 0,
                 failure_config=tune.FailureConfig(max_failures=stage.plan.spec.retries),
             ),
@@ -230,12 +284,13 @@ def job_of(
         "trial": planned.trial.model_dump(mode="json"),
         "store": stage.plan.store,
         "output": str(stage.ledger.output),
-        "scaling": stage.placement.scaling,
+        "scaling": stage.room.placement.scaling,
         "retries": stage.plan.spec.retries,
         "study": extra.study,
         "rungs": list(extra.rungs),
         "until": extra.until,
         "taken": taken,
+        "environment": stage.plan.spec.resources.environment,
     }
 
 

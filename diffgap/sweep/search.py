@@ -8,7 +8,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from diffgap.sweep.plan import PlannedTrial
-from diffgap.sweep.runner import Extra, Observer, Stage, job_of, run_searcher
+from diffgap.sweep.runner import (
+    Extra,
+    Observer,
+    Stage,
+    TrialSearcher,
+    job_of,
+    run_searcher,
+)
 from diffgap.sweep.study import Study
 
 
@@ -23,7 +30,7 @@ def run_studies(stage: Stage, studies: Sequence[Study], changed: Callable[[], No
     searcher = StudySearcher(stage, studies, changed)
     seeds = len(stage.plan.spec.seed_list)
     most = seeds * sum(len(study.open) + study.left for study in studies)
-    run_searcher(stage, searcher.observer, searcher, most)
+    run_searcher(searcher, most)
 
 
 class _Listener(Observer):
@@ -38,44 +45,26 @@ class _Listener(Observer):
             study.report(planned.signature, points)
 
 
-class StudySearcher(Searcher):
+class StudySearcher(TrialSearcher):
     """Tune's side of the studies: asks them for trials, tells them how these ended."""
 
     def __init__(self, stage: Stage, studies: Sequence[Study], changed: Callable[[], None]) -> None:
-        super().__init__()
-        self.observer = _Listener(stage, studies)
-        self._stage, self._studies, self._changed = stage, studies, changed
-        self._running: dict[str, str] = {}
+        super().__init__(stage, _Listener(stage, studies))
+        self._studies, self._changed = studies, changed
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles searchers with its state; the studies' journal is what counts."""
-        return {}
-
-    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
-        return True
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """A trial's job; None while others must end first."""
+    def next_job(self) -> dict[str, Any] | str | None:
         for study in self._studies:
             if planned := study.next():
-                self._running[trial_id] = planned.signature
-                return {"job": self._job(study, planned)}
-        waiting = any(study.open or study.left for study in self._studies) and self._running
+                return self._job(study, planned)
+        waiting = any(study.open or study.left for study in self._studies) and self.running
         return None if waiting else str(Searcher.FINISHED)
 
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        if signature := self._running.pop(trial_id, None):
-            for study in self._studies:
-                study.finish(signature)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
+    def ended(self, signature: str) -> None:
+        for study in self._studies:
+            study.finish(signature)
 
     def _job(self, study: Study, planned: PlannedTrial) -> dict[str, Any]:
         ours = self.observer.expect(planned)
         self._changed()
         extra = Extra(study=study.identity, rungs=study.rungs(planned))
-        return job_of(self._stage, planned, extra, taken=not ours)
+        return job_of(self.stage, planned, extra, taken=not ours)

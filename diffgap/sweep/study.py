@@ -18,13 +18,14 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from diffgap.errors import require
 from diffgap.ledger import Ledger, Rung
+from diffgap.places import Place
 from diffgap.spec import flatten
+from diffgap.sweep.journal import backend
 from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
 from diffgap.sweep.space import distribution
 
@@ -251,10 +252,8 @@ class Study:
     # Optuna --------------------------------------------------------------------------------------
 
     def _open(self) -> Any:
-        journal = journal_of(self.plan, self.ledger)
-        journal.parent.mkdir(parents=True, exist_ok=True)
         storages = self.optuna.storages
-        self.storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(journal)))
+        self.storage = storages.JournalStorage(backend(journal_of(self.plan, self.ledger)))
         return self.optuna.create_study(
             storage=self.storage,
             study_name=self.identity,
@@ -333,6 +332,6 @@ def objective(metrics: Mapping[str, float], metric: str) -> float:
     return mean(found)
 
 
-def journal_of(plan: Plan, ledger: Ledger) -> Path:
+def journal_of(plan: Plan, ledger: Ledger) -> Place:
     """Where the studies of a sweep are kept."""
     return ledger.output / "search" / f"{plan.spec.name}.journal"

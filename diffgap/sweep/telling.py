@@ -15,6 +15,7 @@ from rich.console import Console
 from diffgap.errors import UserError
 from diffgap.ledger import Ledger, SweepRecord
 from diffgap.outbox import Outbox
+from diffgap.places import local_copy
 from diffgap.provenance import git_commit
 from diffgap.secrets import redact
 from diffgap.spec import flatten
@@ -86,7 +87,8 @@ class Telling:
 
         def finish() -> None:
             self.tracker.log(signature, record.history(), now)
-            self.tracker.finish(signature, record.metrics(), record.bridge, now)
+            with local_copy(record.bridge) as bridge:
+                self.tracker.finish(signature, record.metrics(), bridge, now)
             record.record_run(sweep, self.tracker.start(signature, planned.label, {}))
 
         self._outbox.put(finish)

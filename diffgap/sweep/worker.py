@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from diffgap.ledger import Ledger, TrialRecord
+from diffgap.places import RemotePath, remove
 from diffgap.spec import Trial
 from diffgap.training.faults import is_hopeless, reason_of
-from diffgap.training.trial_log import capture_output, trial_log
+from diffgap.training.trial_log import capture_output, log_file, trial_log
 
 JOB = "job"
 """Tune's one parameter: everything a trial's worker needs, as plain data."""
@@ -33,11 +34,12 @@ def train_worker(job: dict[str, Any]) -> None:
     from diffgap.training.loop import StoppedError
     from diffgap.training.trial import run_trial
 
-    ledger = Ledger(Path(job["output"]))
+    ledger = Ledger.at(job["output"])
     record = ledger.trial(job["signature"])
     host = RayHost(record, job)
-    capture_output(record.log)
-    with trial_log(record.log, f"worker {host.rank}") as log:
+    speaker = f"worker {host.rank}"
+    with log_file(record.log, speaker) as said, trial_log(said, speaker) as log:
+        capture_output(said)
         if record.failure:
             return
         try:
@@ -67,36 +69,47 @@ def drive(config: dict[str, Any]) -> None:
     from diffgap.sweep.lean import LeanTrainer
 
     job = config[JOB]
-    record = Ledger(Path(job["output"])).trial(job["signature"])
+    record = Ledger.at(job["output"]).trial(job["signature"])
     if job["taken"] or record.finished or record.stop or record.failure:
         return
-    scratch = record.path / "ray"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer = LeanTrainer(
-        train_worker,
-        train_loop_config=job,
-        scaling_config=ScalingConfig(**job["scaling"]),
-        run_config=RunConfig(
-            name="run",
-            storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=job["retries"]),
-            callbacks=[TuneReportCallback()],
-        ),
-    )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        _note_failure(record, error, job["retries"])
-    shutil.rmtree(scratch, ignore_errors=True)
+    with _scratch(record) as storage:
+        trainer = LeanTrainer(
+            train_worker,
+            train_loop_config=job,
+            scaling_config=ScalingConfig(**job["scaling"]),
+            run_config=RunConfig(
+                name="run",
+                failure_config=FailureConfig(max_failures=job["retries"]),
+                callbacks=[TuneReportCallback()],
+                worker_runtime_env={"env_vars": job["environment"]},
+                **storage,
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            _note_failure(record, error, job["retries"])
     if record.finished:
-        shutil.rmtree(record.checkpoints, ignore_errors=True)
+        remove(record.checkpoints)
+
+
+@contextmanager
+def _scratch(record: TrialRecord) -> Iterator[dict[str, Any]]:
+    """A place for Ray Train's own notes, which every worker looks for and nobody reads."""
+    place = record.path / "ray"
+    remove(place)
+    if isinstance(place, RemotePath):
+        yield {"storage_path": place.key, "storage_filesystem": place.filesystem}
+    else:
+        yield {"storage_path": str(place)}
+    remove(place)
 
 
 def _note_failure(record: TrialRecord, error: Exception, retries: int) -> None:
     """Keeps why Ray Train gave a trial up, unless a worker has said so itself."""
     from ray.exceptions import RayActorError
 
-    with trial_log(record.log, "driver") as log:
+    with log_file(record.log, "driver") as said, trial_log(said, "driver") as log:
         log.error("Ray Train gives up: %s", error)
     if record.failure:
         return

@@ -12,9 +12,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from threading import Thread
 from typing import Any
+
+from diffgap.errors import UserError
+from diffgap.places import Place, RemotePath
+from diffgap.secrets import redact
 
 SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
 REASON, PRUNED, LEDGER = "diffgap.reason", "diffgap.pruned", "diffgap.ledger"
@@ -66,13 +69,22 @@ def all_runs(
             return runs
 
 
-def tracking_uri(output: Path) -> str:
+def tracking_uri(output: Place) -> str:
     """MLFLOW_TRACKING_URI, else SQLite in the output directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(output)
 
 
-def default_uri(output: Path) -> str:
-    """SQLite in an output directory."""
+def default_uri(output: Place) -> str:
+    """SQLite in an output directory.
+
+    Raises:
+        UserError: where that is on an object store, which holds no database.
+    """
+    if isinstance(output, RemotePath):
+        raise UserError(
+            f"--output {redact(str(output))} cannot hold MLflow's database; set "
+            "MLFLOW_TRACKING_URI to a tracking server, such as http://mlflow.example.org:5000"
+        )
     return f"sqlite:///{output.absolute()}/{DATABASE}"
 
 
@@ -83,7 +95,7 @@ def may_get_better(error: Exception) -> bool:
     return getattr(error, "error_code", None) not in HOPELESS
 
 
-def warm_up(output: Path) -> None:
+def warm_up(output: Place) -> None:
     """Begins, in a thread, what a `Tracker` needs: MLflow's import, and its database."""
 
     def work() -> None:
@@ -93,7 +105,7 @@ def warm_up(output: Path) -> None:
     Thread(target=work, name="MLflow warm-up", daemon=True).start()
 
 
-def client_of(output: Path) -> Any:
+def client_of(output: Place) -> Any:
     """MLflow's client, quiet and impatient."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -104,7 +116,7 @@ def client_of(output: Path) -> Any:
     return MlflowClient(tracking_uri(output))
 
 
-def serve(output: Path, port: int) -> int:
+def serve(output: Place, port: int) -> int:
     """Runs MLflow's UI on 127.0.0.1 until it is stopped; returns its exit status."""
     output.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]

@@ -16,6 +16,7 @@ from typing import Any
 
 from diffgap.errors import UserError, nearest
 from diffgap.ledger import CONFIG, HISTORY, METRICS, RANKS
+from diffgap.places import Place
 from diffgap.secrets import redact
 from diffgap.tracking import (
     BRIDGE,
@@ -120,9 +121,10 @@ class Reader:
         UserError: where it does not answer, from any of its methods.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Place) -> None:
         self.uri = tracking_uri(output)
-        if self.uri == default_uri(output) and not (output / DATABASE).is_file():
+        own = isinstance(output, Path) and self.uri == default_uri(output)
+        if own and not (output / DATABASE).is_file():
             raise UserError(
                 f"SWEEP: no sweep has been run in {output}; give the --output of one that has, or "
                 "set MLFLOW_TRACKING_URI"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffgap.places import Place
 from diffgap.secrets import redact
 from diffgap.tracking import (
     BRIDGE,
@@ -51,7 +52,7 @@ class Tracker:
         tags: facts for every run, such as the store and the git commit.
     """
 
-    def __init__(self, output: Path, sweep: str, ledger: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, output: Place, sweep: str, ledger: str, tags: Mapping[str, str]) -> None:
         self.uri = tracking_uri(output)
         self.client = client_of(output)
         self.sweep, self.ledger = sweep, ledger
@@ -155,12 +156,13 @@ class Tracker:
             self.client.set_tag(run.info.run_id, REASON, "its process ended without a word")
             self.client.set_terminated(run.info.run_id, KILLED)
 
-    def _experiment(self, output: Path) -> str:
+    def _experiment(self, output: Place) -> str:
         found = self.client.get_experiment_by_name(self.sweep)
         if found:
             return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        artifacts = (output.absolute() / "mlartifacts" / self.sweep).as_uri() if local else None
+        artifacts = None  # a server has a place for them
+        if self.uri.startswith("sqlite:") and isinstance(output, Path):
+            artifacts = (output.absolute() / "mlartifacts" / self.sweep).as_uri()
         return str(self.client.create_experiment(self.sweep, artifact_location=artifacts))
 
     def _sweep_run(self) -> str:

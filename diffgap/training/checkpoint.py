@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,24 +87,26 @@ class State:
             save_file(self.best, path / BEST)
             (path / PROGRESS).write_text(json.dumps(asdict(self.progress)))
 
-    def load(self, path: Path, zero_stage: int, workers: int) -> None:
+    def load(self, path: Path, shards: Path | None = None, weights_only: bool = False) -> None:
         """Goes on from a checkpoint; every worker must take part.
 
+        Args:
+            path: the checkpoint.
+            shards: where DeepSpeed's part of it is, if converted for another number of workers.
+            weights_only: leave the optimiser's state behind, which then starts anew.
+
         Raises:
-            UserError: where a sharded optimiser was saved by another number of workers.
+            UserError: where DeepSpeed's part is missing.
         """
-        progress = read_progress(path)
-        if zero_stage > 0 and progress.workers != workers:
-            raise UserError(
-                f"resources.workers: {workers} cannot continue a ZeRO {zero_stage} checkpoint of "
-                f"{progress.workers} workers; use {progress.workers}, or start over with --fresh"
-            )
-        loaded, _ = self.engine.load_checkpoint(str(path), tag=TAG)
+        loaded, _ = self.engine.load_checkpoint(
+            str(shards or path), tag=TAG, load_optimizer_states=not weights_only
+        )
         if loaded is None:
             raise UserError(f"checkpoint {path}: DeepSpeed's part is missing; use --fresh")
         self.average.twin.load_state_dict(load_file(path / AVERAGE))
         device = str(next(self.average.twin.parameters()).device)
-        self.progress, self.best = progress, load_file(path / BEST, device=device)
+        self.best = load_file(path / BEST, device=device)
+        self.progress = replace(read_progress(path), workers=self.progress.workers)
 
 
 def read_progress(path: Path) -> Progress:
@@ -122,6 +124,9 @@ class Checkpoints:
         rank, workers: this worker, and how many there are.
     """
 
+    private = False
+    """Whether each worker gets a copy of its own from `latest`."""
+
     def __init__(self, path: Path, rank: int = 0, workers: int = 1) -> None:
         self.path, self.rank, self.workers = path, rank, workers
 
@@ -135,7 +140,7 @@ class Checkpoints:
         save(temporary)
         self._meet()
         if self.rank == 0:
-            (temporary / FILES).write_text(json.dumps(_digests(temporary)))
+            (temporary / FILES).write_text(json.dumps(digests(temporary)))
             put_directory(temporary, whole)
             for old in self._newest_first()[KEPT:]:
                 shutil.rmtree(old)
@@ -149,11 +154,15 @@ class Checkpoints:
 
     def _newest_whole(self) -> Path | None:
         for path in self._newest_first():
-            problem = broken(path)
-            if problem is None:
+            if self._is_whole(path, path.name):
                 return path
-            log.warning("Checkpoint %s is passed over: %s", path.name, problem)
         return None
+
+    def _is_whole(self, path: Path, name: str) -> bool:
+        problem = broken(path)
+        if problem:
+            log.warning("Checkpoint %s is passed over: %s", name, problem)
+        return problem is None
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.path.glob("step-*"), reverse=True)
@@ -167,14 +176,14 @@ def broken(path: Path) -> str | None:
     """What is wrong with a checkpoint's files; None where all are as they were written."""
     try:
         wanted = json.loads((path / FILES).read_text())
-        found = _digests(path)
+        found = digests(path)
     except (OSError, ValueError) as error:
         return f"{FILES}: {error}"
     changed = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     return f"{', '.join(changed)} changed since" if changed else None
 
 
-def _digests(path: Path) -> dict[str, str]:
+def digests(path: Path) -> dict[str, str]:
     """The SHA-256 of every file below a directory, but for the list itself."""
     files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != FILES)
     return {str(file.relative_to(path)): _digest(file) for file in files}

@@ -5,6 +5,7 @@ The only module that imports DeepSpeed.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -16,6 +17,8 @@ import torch
 from torch import nn
 
 from diffgap.spec import Train
+
+log = logging.getLogger(__name__)
 
 
 def _import_deepspeed() -> Any:
@@ -70,15 +73,25 @@ def lr_factor(train: Train, step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, down)))
 
 
-def deepspeed_config(train: Train, workers: int, device: torch.device) -> dict[str, Any]:
-    """DeepSpeed's configuration of a trial; the global batch is split evenly among the workers."""
+def deepspeed_config(
+    train: Train, workers: int, device: torch.device, universal: bool = False
+) -> dict[str, Any]:
+    """DeepSpeed's configuration of a trial; the global batch is split evenly among the workers.
+
+    With `universal`, checkpoints are loaded in the form that any number of workers can read.
+    """
     on_gpu = device.type == "cuda"
     bf16 = train.precision == "bf16" or (train.precision == "auto" and on_gpu)
     return {
-        "train_micro_batch_size_per_gpu": train.batch_size // workers,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": train.batch_size // (workers * train.accumulation),
+        "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": train.gradient_clipping,
-        "zero_optimization": {"stage": train.zero_stage},
+        "zero_optimization": {
+            "stage": train.zero_stage,
+            **(_offloaded(train) if on_gpu else {}),
+        },
+        # Else offloading asks for DeepSpeed's own Adam, which takes a compiler 40 s to build.
+        "zero_force_ds_cpu_optimizer": False,
         # Autocast keeps fp32 weights in every ZeRO stage: EMA and checkpoints lose nothing.
         "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
         "optimizer": {
@@ -89,17 +102,33 @@ def deepspeed_config(train: Train, workers: int, device: torch.device) -> dict[s
                 "torch_adam": True,
             },
         },
+        "checkpoint": {"load_universal": universal},
         "steps_per_print": sys.maxsize,
     }
 
 
-def make_engine(model: nn.Module, train: Train, workers: int, device: torch.device) -> Any:
+def _offloaded(train: Train) -> dict[str, Any]:
+    """ZeRO's settings for what waits in the CPU's memory; weights go there with the optimiser."""
+    to_cpu = {"device": "cpu", "pin_memory": True}
+    parts = {
+        "none": [],
+        "optimizer": ["offload_optimizer"],
+        "parameters": ["offload_optimizer", "offload_param"],
+    }
+    return dict.fromkeys(parts[train.offload], to_cpu)
+
+
+def make_engine(
+    model: nn.Module, train: Train, workers: int, device: torch.device, universal: bool = False
+) -> Any:
     """Wraps a model into a DeepSpeed engine on `device`; needs a process group."""
     deepspeed = _import_deepspeed()
+    if train.offload != "none" and device.type != "cuda":
+        log.info("train.offload %s has no effect here: there is no GPU", train.offload)
     engine, *_ = deepspeed.initialize(
         model=model.to(device),
         model_parameters=list(model.parameters()),
-        config=deepspeed_config(train, workers, device),
+        config=deepspeed_config(train, workers, device, universal),
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(train, step)
         ),
@@ -141,9 +170,15 @@ class Average(Generic[Model]):
 
 @contextmanager
 def _whole(parameters: list[nn.Parameter], zero_stage: int) -> Iterator[None]:
-    """ZeRO 3 keeps a slice of each parameter per worker: gather them for as long as needed."""
+    """ZeRO 3 keeps a slice of each parameter per worker: gather them for as long as needed.
+
+    Small ones it keeps whole between steps. Those are left out, for they would be sliced up again
+    afterwards, and a forward pass that reads one outside of its own module would find it empty.
+    """
     if zero_stage < 3:
         yield
         return
-    with _import_deepspeed().zero.GatheredParameters(parameters):
+    zero = _import_deepspeed().zero
+    whole = zero.partition_parameters.ZeroParamStatus.AVAILABLE
+    with zero.GatheredParameters([p for p in parameters if p.ds_status != whole]):  # type: ignore[attr-defined]
         yield

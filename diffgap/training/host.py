@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from diffgap.ledger import TrialRecord
-from diffgap.training.checkpoint import Checkpoints, Progress
+from diffgap.training.checkpoint import Progress
+from diffgap.training.remote import checkpoints_of
 
 
 class Host:
@@ -34,7 +35,7 @@ class Host:
     ) -> None:
         self.record, self.device, self.rank, self.workers = record, device, rank, workers
         self.until = until
-        self.checkpoints = Checkpoints(record.checkpoints, rank, workers)
+        self.checkpoints = checkpoints_of(record.checkpoints, rank, workers)
 
     def resume(self, load: Callable[[Path], None]) -> None:
         """Calls `load` with the latest checkpoint that is whole, if there is one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from diffgap.ledger import Ledger, TrialRecord
+from diffgap.places import remove
 from diffgap.spec import Trial
 from diffgap.training.checkpoint import Progress
 from diffgap.training.host import Host, local_device
@@ -42,4 +42,4 @@ def train_here(
             bar.update(task, completed=progress.step)
 
         run_trial(trial, signature, store_uri, ledger, LocalHost(record, on_epoch))
-    shutil.rmtree(record.checkpoints, ignore_errors=True)
+    remove(record.checkpoints)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable
@@ -15,11 +14,13 @@ import torch
 
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig
+from diffgap.bridge.objective import Batch
 from diffgap.spec import Train
 from diffgap.training.checkpoint import Best, Point, Progress, State
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import check_losses
-from diffgap.training.engine import Average, make_engine, retune
+from diffgap.training.elastic import begin
+from diffgap.training.engine import Average, retune
 from diffgap.training.host import Host
 
 MAX_POINTS = 1000
@@ -64,10 +65,7 @@ def train(bridge: Bridge, table: PairTable, recipe: Recipe, host: Host) -> tuple
         StoppedError: where the host says so after an epoch.
     """
     settings = recipe.settings
-    average = Average(copy.deepcopy(bridge).to(host.device), settings.ema)
-    engine = make_engine(bridge, settings, host.workers, host.device)
-    state = State(engine, average, Progress(workers=host.workers))
-    host.resume(partial(state.load, zero_stage=settings.zero_stage, workers=host.workers))
+    state = begin(bridge, settings, host)
     log.info("Training from step %d to %d", state.progress.step, settings.steps)
     host.begin(state.progress, settings.steps)
     while state.progress.step < settings.steps:
@@ -78,10 +76,10 @@ def train(bridge: Bridge, table: PairTable, recipe: Recipe, host: Host) -> tuple
         if host.rank == 0:
             _validate(state, recipe)
         host.epoch(state.progress, settings.steps, partial(state.save, rank=host.rank))
-    engine.destroy()
+    state.engine.destroy()
     if state.best:
-        average.twin.load_state_dict(state.best)
-    return average.twin, state.progress
+        state.average.twin.load_state_dict(state.best)
+    return state.average.twin, state.progress
 
 
 def _change(state: State, recipe: Recipe) -> None:
@@ -145,16 +143,28 @@ def _steps(
     rates = []
     for row, step in zip(losses, steps, strict=True):
         batch = engine.module.batch(*table.batch(step), step, table.generator_at(step))
-        parts = engine(batch.shard(host.rank, host.workers))
         rates.append(engine.optimizer.param_groups[0]["lr"])
-        engine.backward(parts.total)
-        engine.step()
+        row.copy_(_step(engine, batch, settings.accumulation, host))
         average.update(engine.module, step, settings.zero_stage)
-        row.copy_(torch.stack(parts).detach())
     if host.workers > 1:
         torch.distributed.all_reduce(losses)
         losses /= host.workers
     return losses.cpu(), rates
+
+
+def _step(engine: Any, batch: Batch, accumulation: int, host: Host) -> torch.Tensor:
+    """One optimiser step, in micro-batches: this worker's mean of the (3,) losses.
+
+    Micro-batches share out the batch as further workers would, negatives and all; DeepSpeed means
+    their gradients, and moves the weights after the last of them.
+    """
+    losses = torch.zeros(3, device=host.device)
+    for i in range(accumulation):
+        parts = engine(batch.shard(host.rank * accumulation + i, host.workers * accumulation))
+        engine.backward(parts.total)
+        engine.step()
+        losses += torch.stack(parts).detach()
+    return losses / accumulation
 
 
 def _points(

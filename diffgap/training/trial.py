@@ -17,6 +17,7 @@ from diffgap.evaluation.examples import examples
 from diffgap.evaluation.gap_sample import GAP_SAMPLE, gap_sample
 from diffgap.files import new_directory
 from diffgap.ledger import EXAMPLES, HISTORY, METRICS, RANKS, Ledger, TrialRecord
+from diffgap.places import local_copy
 from diffgap.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.store import EmbeddingStore, Pairs, split_task
@@ -59,14 +60,15 @@ def run_trial(trial: Trial, signature: str, store_uri: str, ledger: Ledger, host
         return
     pairs = store.pairs(trial.task, trial.split)
     result = evaluate(bridge, pairs)
-    with new_directory(ledger.trial(signature).bridge) as path:
+    with new_directory(ledger.trial(signature).bridge, METRICS) as path:
         _write(path, trial, signature, store, bridge, progress, result, pairs)
     ledger.record_training(training, signature)
 
 
 def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[Bridge, Progress]:
     """The weights and history of another trial, to be scored in this trial's way."""
-    source = Bridge.from_pretrained(trained.bridge)
+    with local_copy(trained.bridge) as path:
+        source = Bridge.from_pretrained(path)
     bridge.load_state_dict(source.state_dict())
     history = [Point(**point) for point in trained.history()]
     metrics = trained.metrics()

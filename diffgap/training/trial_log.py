@@ -1,20 +1,80 @@
-"""A trial's log: one file for all that its processes say, over all of its attempts."""
+"""A trial's log: all that its processes say, over all of its attempts.
+
+One file that all append to; on an object store, where nothing can be appended, a file for each
+process, sent every few seconds.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from diffgap.places import Place, RemotePath
 from diffgap.secrets import redact
+
+SEND_S = 5.0
+"""Between two looks whether a log has grown that is sent to an object store."""
 
 
 class _Redacted(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
+
+
+@contextmanager
+def log_file(log: Place, speaker: str) -> Iterator[Path]:
+    """The local file that a process appends to: the log itself, or one that is sent there."""
+    if isinstance(log, Path):
+        yield log
+        return
+    with tempfile.TemporaryDirectory(prefix="diffgap-log-") as place:
+        local = Path(place) / f"{time.time():.3f}-{speaker.replace(' ', '-')}.txt"
+        local.touch()
+        over = threading.Event()
+        sender = threading.Thread(target=_send, args=(local, log / local.name, over), daemon=True)
+        sender.start()
+        try:
+            yield local
+        finally:
+            over.set()
+            sender.join()
+
+
+def _send(local: Path, target: RemotePath, over: threading.Event) -> None:
+    """Sends a file whenever it has grown, and once more at the end."""
+    sent = 0
+    while True:
+        last = over.wait(SEND_S)
+        content = local.read_bytes()
+        if len(content) > sent:
+            with suppress(OSError):  # the next look tries again; a log must not end a trial
+                target.write_bytes(content)
+                sent = len(content)
+        if last:
+            return
+
+
+def log_files(log: Place) -> list[Place]:
+    """The files of a trial's log, in the order in which they were begun."""
+    if isinstance(log, RemotePath):
+        return sorted(log.iterdir())
+    return [log] if log.is_file() else []
+
+
+def news(file: Place, position: int) -> bytes:
+    """What has been said from a position on."""
+    if isinstance(file, RemotePath):
+        return file.read_bytes()[position:]
+    with file.open("rb") as stream:
+        stream.seek(position)
+        return stream.read()
 
 
 @contextmanager

@@ -1,0 +1,136 @@
+"""pydantic's errors as people read them: what is wrong, what is allowed, the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from diffgap.errors import nearest
+from diffgap.spec.document import SHOWN, Key, show
+from diffgap.spec.environment import no_name, no_value
+from diffgap.spec.sweep import SweepSpec
+
+TYPES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a block of keys",
+    "model": "a block of keys",
+}
+
+KEY = "[key]"
+"""What pydantic adds to the path of a key that is wrong itself."""
+
+
+def explained(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Key, str]]:
+    """pydantic's errors in our words; the branches of a union are one problem."""
+    seen = set()
+    for detail in error.errors(include_url=False):
+        key = _existing(detail["loc"], root)
+        emptied = detail["type"] == "too_short" and detail["input"]  # of its wrong values
+        if key not in seen and not emptied:
+            seen.add(key)
+            yield key, _explain(detail, key, root)
+
+
+def _existing(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
+    """An error's path without what pydantic adds: names of a union's branches, and of a key."""
+    if root is SweepSpec and loc[:1] == ("seeds",):
+        return ("seeds",)
+    if loc[:2] == ("search", "space") and loc[3:4] in (("low",), ("high",)):
+        return tuple(loc[:4])
+    if loc[:2] == ("resources", "environment"):
+        return tuple(loc[:3])
+    return tuple(loc)
+
+
+def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
+    model, schema = _schema(key, root)
+    kind, value = detail["type"], detail["input"]
+    if key[:2] == ("resources", "environment") and len(key) > 2:
+        wrong_name = detail["loc"][-1:] == (KEY,)
+        return no_name(str(key[2])) if wrong_name else no_value(short(value))
+    if kind == "missing":
+        return f"is missing; add {show(key)}: to the file"
+    if kind == "extra_forbidden":
+        return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
+    if key == ("seeds",):
+        return f"{short(value)} is no number in [1, 10000] and no list of whole numbers; use 3"
+    if key[0] == "search" and key[3:] in (("low",), ("high",)):
+        return f"{short(value)} is not a number; as in {{low: 0.1, high: 0.9}}"
+    remedy = _remedy(schema)
+    if kind == "literal_error":
+        allowed = [str(choice) for choice in schema.get("enum") or [schema["const"]]]
+        hint = nearest(str(value)[:SHOWN], allowed)
+        return f"{short(value)} is not one of {', '.join(allowed)}; {hint}"
+    if kind.endswith("_type"):
+        wanted = TYPES.get(kind.removesuffix("_type"), kind)
+        return f"{short(value)} is not {wanted}; {remedy}"
+    if kind == "too_short":
+        return f"is empty; {remedy}"
+    if kind == "string_pattern_mismatch":
+        return f"{short(value)} is not a name; {remedy}"
+    return f"{short(value)} is not in {_range(schema)}; {remedy}"
+
+
+def _schema(key: Key, root: type[BaseModel]) -> tuple[type[BaseModel], dict[str, Any]]:
+    """The innermost model on the way to a path, and the JSON schema of its field there."""
+    model = root
+    schema: dict[str, Any] = {}
+    names_any = False
+    for part in key:
+        if isinstance(part, int):
+            schema = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+        elif names_any:
+            names_any = False
+        elif part in model.model_fields:
+            schema = _properties(model).get(part, {})
+            annotation = model.model_fields[part].annotation
+            names_any = get_origin(annotation) is dict
+            model = _model_in(annotation) or model
+        else:
+            break
+    return model, schema
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation is, or has as an option or as a mapping's values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties
+
+
+def _range(schema: dict[str, Any]) -> str:
+    """The interval that a number's schema allows, such as ``(0, 1)`` or ``[1, inf)``."""
+    low = f"({schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else None
+    low = low or (f"[{schema['minimum']:.10g}" if "minimum" in schema else "(-inf")
+    high = f"{schema['exclusiveMaximum']:.10g})" if "exclusiveMaximum" in schema else None
+    high = high or (f"{schema['maximum']:.10g}]" if "maximum" in schema else "inf)")
+    return f"{low}, {high}"
+
+
+def _remedy(schema: dict[str, Any]) -> str:
+    if remedy := schema.get("remedy"):
+        return str(remedy)
+    default = schema.get("default")
+    if default is None or isinstance(default, dict):
+        return "see the example specs in sweeps/"
+    return f"the default is {str(default).lower() if isinstance(default, bool) else default}"
+
+
+def short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

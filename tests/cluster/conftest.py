@@ -1,0 +1,193 @@
+"""Real Ray clusters: each node a `ray start` of its own, with ports and a token of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+MARK = "DIFFGAP_TEST_CLUSTER"
+
+SPEC = """\
+name: {name}
+store: file://{store}
+trial:
+  denoiser: {{width: 32, blocks: 2}}
+  train: {{steps: {steps}, batch_size: 32, epoch_steps: 4}}
+  score: {{top_k: 5}}
+axes:
+  cdm.enabled: {cdm}
+  bst.enabled: [true]
+{more}
+"""
+
+
+def free_port():
+    with closing(socket.socket()) as made:
+        made.bind(("127.0.0.1", 0))
+        return made.getsockname()[1]
+
+
+class Cluster:
+    """A cluster of nodes on this machine.
+
+    Args:
+        place: where its output and logs go.
+        spaces: a network namespace for each node, with the node's address in it; None for all of
+            them on loopback.
+    """
+
+    def __init__(self, place, spaces=()):
+        self.spaces = list(spaces)
+        self.place, self.token, self.mark = place, uuid.uuid4().hex * 2, uuid.uuid4().hex
+        clean = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "MLFLOW"))}
+        self.environment = {
+            **clean,
+            "OMP_NUM_THREADS": "1",
+            "RAY_AUTH_TOKEN": self.token,
+            "DIFFGAP_OUTPUT": f"file://{place}/runs",
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            MARK: self.mark,
+        }
+        self.port, self.dashboard_port = free_port(), free_port()
+        self.dashboard = f"http://127.0.0.1:{self.dashboard_port}"
+        host = self.spaces[0][1] if self.spaces else "127.0.0.1"
+        self.address = f"{host}:{self.port}"
+        self.nodes, self.own = [], ExitStack()
+        head = ["--head", f"--port={self.port}", "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={self.dashboard_port}", "--include-dashboard=true",
+                f"--ray-client-server-port={free_port()}"]  # fmt: skip
+        self.add(*head)
+
+    def add(self, *arguments):
+        """Starts a node, and waits until the cluster knows it."""
+        log = self.place / f"node-{len(self.nodes)}.log"
+        own = self.own.enter_context(tempfile.TemporaryDirectory(prefix="dg-", dir="/tmp"))
+        where = arguments or (f"--address={self.address}",)
+        within, address = self._inside(len(self.nodes))
+        command = [*within, BIN / "ray", "start", *address, *where, "--block", "--num-cpus=1", "--num-gpus=0",
+                   "--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0",
+                   f"--dashboard-agent-listen-port={free_port()}",
+                   "--disable-usage-stats", f"--temp-dir={own}"]  # fmt: skip
+        environment = {**self.environment, "RAY_AUTH_MODE": "token"}
+        with log.open("w") as said:
+            process = subprocess.Popen(
+                list(map(str, command)), env=environment, stdin=subprocess.DEVNULL, stdout=said,
+                stderr=said, start_new_session=True, cwd=self.place,
+            )  # fmt: skip
+        self.nodes.append(process)
+        until = time.monotonic() + 60
+        while "Ray runtime started" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        return process
+
+    def _inside(self, number):
+        """What comes before a command to run it in a node's network, and its address there."""
+        if not self.spaces:
+            return [], []
+        name, address = self.spaces[number]
+        return ["ip", "netns", "exec", name], [f"--node-ip-address={address}"]
+
+    def kill_node(self, process):
+        """Ends a node and all that runs on it, without a word."""
+        family = [
+            psutil.Process(process.pid),
+            *psutil.Process(process.pid).children(recursive=True),
+        ]
+        for member in family:
+            member.kill()
+
+    def diffgap(self, *arguments, timeout=240, **more):
+        return subprocess.run(
+            [*self._inside(0)[0], str(BIN / "diffgap"), *map(str, arguments)], env={**self.environment, **more},
+            cwd=self.place, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+
+    def popen(self, *arguments):
+        return subprocess.Popen(
+            [*self._inside(0)[0], str(BIN / "diffgap"), *map(str, arguments)], env=self.environment, cwd=self.place,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def trials(self):
+        """The finished trials of the output: their specs and losses, by label."""
+        found = {}
+        for path in (self.place / "runs/trials").glob("*/bridge/history.json"):
+            facts = json.loads((path.parents[1] / "trial.json").read_text())
+            points = [point["metrics"] for point in json.loads(path.read_text())]
+            losses = [metrics["train/loss"] for metrics in points if "train/loss" in metrics]
+            found[facts["label"]] = facts["trial"], losses
+        return found
+
+    def ask_for(self, name, store, steps=8, cdm="[false, true]", more=""):
+        """Writes a spec; returns its name."""
+        path = self.place / f"{name}.yaml"
+        path.write_text(SPEC.format(name=name, store=store, steps=steps, cdm=cdm, more=more))
+        return path.name
+
+    def close(self):
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark:
+                    process.kill()
+            except (psutil.Error, OSError):
+                continue
+        self.own.close()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A cluster of three nodes with a CPU each."""
+    with ExitStack() as stack:
+        made = Cluster(tmp_path_factory.mktemp("three"))
+        stack.callback(made.close)
+        made.add()
+        made.add()
+        yield made
+
+
+@pytest.fixture
+def hosts(tmp_path, spaces):
+    """A cluster of one node, with a second host that may become another."""
+    with ExitStack() as stack:
+        made = Cluster(tmp_path, spaces)
+        stack.callback(made.close)
+        yield made
+
+
+@pytest.fixture
+def spaces():
+    """Two network namespaces that reach each other, with addresses of their own."""
+    tag = uuid.uuid4().hex[:6]
+    made = [(f"dg{tag}{i}", f"10.213.7.{i + 1}") for i in range(2)]
+    ends = [f"v{tag}{i}" for i in range(2)]
+    try:
+        for name, _ in made:
+            ip("netns", "add", name)
+        ip("link", "add", ends[0], "netns", made[0][0], "type", "veth",
+           "peer", "name", ends[1], "netns", made[1][0])  # fmt: skip
+        for (name, address), end in zip(made, ends, strict=True):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", end)
+            ip("-n", name, "link", "set", end, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"network namespaces cannot be made here ({error}); be root, with iproute2")
+    yield made
+    for name, _ in made:
+        ip("netns", "del", name)
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True)
