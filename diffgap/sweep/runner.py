@@ -10,7 +10,6 @@ import os
 import signal
 import tempfile
 import time
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.search import Searcher
 
 from diffgap.ledger import Ledger
 from diffgap.running import Running
 from diffgap.secrets import redact
 from diffgap.sweep.display import RUNNING, WAITING, SweepDisplay
+from diffgap.sweep.feed import TrialSearcher, Wave
 from diffgap.sweep.placement import free_forsaken_groups
 from diffgap.sweep.plan import Plan, PlannedTrial
 from diffgap.sweep.room import Room
@@ -184,60 +183,6 @@ def run_wave(stage: Stage, trials: Iterable[PlannedTrial], extra: Extra | None =
     jobs = [job_of(stage, planned, extra or Extra()) for planned in claimed]
     if jobs:
         run_searcher(Wave(stage, observer, jobs), len(jobs))
-
-
-class TrialSearcher(Searcher):
-    """Hands Tune one trial after another, as many at once as the cluster has room for."""
-
-    def __init__(self, stage: Stage, observer: Observer) -> None:
-        super().__init__()
-        self.stage, self.observer = stage, observer
-        self.running: dict[str, str] = {}
-        """Signatures of trials in flight, by Tune's ids."""
-
-    @abstractmethod
-    def next_job(self) -> dict[str, Any] | str | None:
-        """The next trial's job; None while others must end first; Searcher.FINISHED at the end."""
-
-    def ended(self, signature: str) -> None:
-        """Hears that a trial is in flight no more."""
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if len(self.running) >= self.stage.room.trials():
-            return None
-        job = self.next_job()
-        if not isinstance(job, dict):
-            return job
-        self.running[trial_id] = job["signature"]
-        return {JOB: job}
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        if signature := self.running.pop(trial_id, None):
-            self.ended(signature)
-
-    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
-        return True
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles searchers with its state, which is not used again."""
-        return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
-
-
-class Wave(TrialSearcher):
-    """Trials that are all known, in their order."""
-
-    def __init__(self, stage: Stage, observer: Observer, jobs: Sequence[dict[str, Any]]) -> None:
-        super().__init__(stage, observer)
-        self._jobs = iter(jobs)
-
-    def next_job(self) -> dict[str, Any] | str | None:
-        return next(self._jobs, str(Searcher.FINISHED))
 
 
 def run_searcher(searcher: TrialSearcher, most: int) -> None:

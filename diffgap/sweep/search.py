@@ -7,12 +7,12 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from diffgap.sweep.feed import TrialSearcher
 from diffgap.sweep.plan import PlannedTrial
 from diffgap.sweep.runner import (
     Extra,
     Observer,
     Stage,
-    TrialSearcher,
     job_of,
     run_searcher,
 )

@@ -31,6 +31,23 @@ AGAIN_S, ATTEMPTS = 2.0, 30
 """Pause before the log of a job is asked for again, when the connection is lost; how often."""
 
 
+class _Tail:
+    """Shows a log that is told from its beginning again after every lost connection, once."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show, self._heard, self._shown = show, 0, 0
+
+    def begin(self) -> None:
+        self._heard = 0
+
+    def hear(self, text: str) -> None:
+        fresh = text[max(0, self._shown - self._heard) :]
+        self._heard += len(text)
+        if fresh:
+            self._show(fresh)
+            self._shown = self._heard
+
+
 @dataclass(frozen=True)
 class Submission:
     """A job of a cluster.
@@ -49,10 +66,10 @@ class Submission:
         Raises:
             UserError: where the cluster answers no more.
         """
-        shown = 0
+        tail = _Tail(show)
         for _ in range(ATTEMPTS):
             try:
-                shown = asyncio.run(self._tail(show, shown))
+                asyncio.run(self._tail(tail))
                 info = self.client.get_job_info(self.job)
                 if info.status.is_terminal():
                     return self._status(info)
@@ -63,15 +80,10 @@ class Submission:
             "ask again with ray job logs --follow"
         )
 
-    async def _tail(self, show: Callable[[str], None], shown: int) -> int:
-        """Shows the log from its first `shown` characters on; returns how many it has."""
-        position = 0
+    async def _tail(self, tail: _Tail) -> None:
+        tail.begin()
         async for text in self.client.tail_job_logs(self.job):
-            if position + len(text) > shown:
-                show(text[max(0, shown - position) :])
-                shown = position + len(text)
-            position += len(text)
-        return shown
+            tail.hear(text)
 
     def _status(self, info: Any) -> int:
         if info.status == "SUCCEEDED":

@@ -81,8 +81,8 @@ def drive(config: dict[str, Any]) -> None:
                 name="run",
                 failure_config=FailureConfig(max_failures=job["retries"]),
                 callbacks=[TuneReportCallback()],
-                worker_runtime_env={"env_vars": job["environment"]},
                 **storage,
+                **_environment(job),
             ),
         )
         try:
@@ -91,6 +91,13 @@ def drive(config: dict[str, Any]) -> None:
             _note_failure(record, error, job["retries"])
     if record.finished:
         remove(record.checkpoints)
+
+
+def _environment(job: dict[str, Any]) -> dict[str, Any]:
+    """Variables of the workers' processes; without any, idle processes serve again."""
+    if not job["environment"]:
+        return {}
+    return {"worker_runtime_env": {"env_vars": job["environment"]}}
 
 
 @contextmanager
@@ -114,6 +121,8 @@ def _note_failure(record: TrialRecord, error: Exception, retries: int) -> None:
     if record.failure:
         return
     causes = list(getattr(error, "worker_failures", {}).values())
+    if early := getattr(error, "controller_failure", None):  # while the workers were set up
+        causes.append(getattr(early, "cause", None) or early)
     cause = next((c for c in causes if not isinstance(c, RayActorError)), None)
     reason = f"{reason_of(cause or error)} (tried {retries + 1} times)"
     if cause is None and causes:

@@ -24,7 +24,14 @@ HOPELESS = (
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a full disk."""
 
-REMEDY = "free some space, then give the same command again"
+REMEDIES = {
+    **{os.strerror(code): "free some space, then give the same command again" for code in FULL},
+    "Gloo connect": "name the network that the nodes share, as in resources.environment: "
+    "{GLOO_SOCKET_IFNAME: eth0}",
+    "NCCL error": "name the network that the nodes share, as in resources.environment: "
+    "{NCCL_SOCKET_IFNAME: eth0}",
+}
+"""What to do about errors, by words that tell them."""
 
 
 def is_hopeless(error: BaseException) -> bool:
@@ -45,15 +52,16 @@ def reason_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     if _gpu_is_full(error):
-        text = f"out of GPU memory; lower train.batch_size or add resources.workers ({text})"
+        remedy = "raise train.accumulation, lower train.batch_size or add resources.workers"
+        text = f"out of GPU memory; {remedy} ({text})"
     elif any(os.strerror(code) in str(error) for code in FULL):  # whoever passed it on
-        text = with_remedy(text)
+        pass
     elif not isinstance(error, ValueError | ArithmeticError):
         text = f"{type(error).__name__}: {text}"
-    return redact(text)
+    return redact(with_remedy(text))
 
 
 def with_remedy(text: str) -> str:
     """What was said of an error, with what to do where that follows from the words."""
-    full = any(os.strerror(code) in text for code in FULL) and REMEDY not in text
-    return f"{text}; {REMEDY}" if full else text
+    remedy = next((r for sign, r in REMEDIES.items() if sign in text), None)
+    return f"{text}; {remedy}" if remedy and remedy not in text else text

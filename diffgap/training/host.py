@@ -37,11 +37,6 @@ class Host:
         self.until = until
         self.checkpoints = checkpoints_of(record.checkpoints, rank, workers)
 
-    def resume(self, load: Callable[[Path], None]) -> None:
-        """Calls `load` with the latest checkpoint that is whole, if there is one."""
-        if latest := self.checkpoints.latest():
-            load(latest)
-
     def begin(self, progress: Progress, steps: int) -> None:
         """Notes that the training goes on from here."""
         self._note(progress, steps)

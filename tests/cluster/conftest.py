@@ -17,6 +17,8 @@ import pytest
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 MARK = "DIFFGAP_TEST_CLUSTER"
+LINK = "diffgap0"
+"""The network interface of every host that has a network of its own."""
 
 SPEC = """\
 name: {name}
@@ -75,7 +77,8 @@ class Cluster:
         own = self.own.enter_context(tempfile.TemporaryDirectory(prefix="dg-", dir="/tmp"))
         where = arguments or (f"--address={self.address}",)
         within, address = self._inside(len(self.nodes))
-        command = [*within, BIN / "ray", "start", *address, *where, "--block", "--num-cpus=1", "--num-gpus=0",
+        command = [*within, BIN / "ray", "start", *address, *where, "--block",
+                   "--num-cpus=1", "--num-gpus=0",
                    "--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0",
                    f"--dashboard-agent-listen-port={free_port()}",
                    "--disable-usage-stats", f"--temp-dir={own}"]  # fmt: skip
@@ -109,15 +112,18 @@ class Cluster:
         for member in family:
             member.kill()
 
+    def _command(self, arguments):
+        return [*self._inside(0)[0], str(BIN / "diffgap"), *map(str, arguments)]
+
     def diffgap(self, *arguments, timeout=240, **more):
         return subprocess.run(
-            [*self._inside(0)[0], str(BIN / "diffgap"), *map(str, arguments)], env={**self.environment, **more},
-            cwd=self.place, capture_output=True, text=True, timeout=timeout,
+            self._command(arguments), env={**self.environment, **more}, cwd=self.place,
+            capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
 
     def popen(self, *arguments):
         return subprocess.Popen(
-            [*self._inside(0)[0], str(BIN / "diffgap"), *map(str, arguments)], env=self.environment, cwd=self.place,
+            self._command(arguments), env=self.environment, cwd=self.place,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
@@ -172,15 +178,14 @@ def spaces():
     """Two network namespaces that reach each other, with addresses of their own."""
     tag = uuid.uuid4().hex[:6]
     made = [(f"dg{tag}{i}", f"10.213.7.{i + 1}") for i in range(2)]
-    ends = [f"v{tag}{i}" for i in range(2)]
     try:
         for name, _ in made:
             ip("netns", "add", name)
-        ip("link", "add", ends[0], "netns", made[0][0], "type", "veth",
-           "peer", "name", ends[1], "netns", made[1][0])  # fmt: skip
-        for (name, address), end in zip(made, ends, strict=True):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", end)
-            ip("-n", name, "link", "set", end, "up")
+        ip("link", "add", LINK, "netns", made[0][0], "type", "veth",
+           "peer", "name", LINK, "netns", made[1][0])  # fmt: skip
+        for name, address in made:
+            ip("-n", name, "address", "add", f"{address}/24", "dev", LINK)
+            ip("-n", name, "link", "set", LINK, "up")
             ip("-n", name, "link", "set", "lo", "up")
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"network namespaces cannot be made here ({error}); be root, with iproute2")

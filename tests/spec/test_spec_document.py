@@ -141,6 +141,71 @@ WRONG = {
         GOOD + "axes: {train.batch_size: [64, 66]}\nresources: {workers: 4}\n",
         "axes.train.batch_size (line 8): 66 cannot be shared evenly by 4 workers; use 64",
     ),
+    "batch that cannot be shared by micro-batches": (
+        GOOD + "    accumulation: 3\nresources: {workers: 4}\n",
+        "trial.train.batch_size (line 7): 64 cannot be shared evenly by 4 x 3 micro-batches "
+        "(workers x train.accumulation); use 60",
+    ),
+    "axis micro-batches that leave some empty": (
+        GOOD.replace("64", "4") + "axes: {train.accumulation: [1, 8]}\n",
+        "trial.train.batch_size (line 7): 4 cannot be shared evenly by 1 x 8 micro-batches "
+        "(workers x train.accumulation); use 8",
+    ),
+    "no micro-batches": (
+        GOOD + "    accumulation: 0\n",
+        "trial.train.accumulation (line 8): 0 is not in [1, 4096]; the default is 1",
+    ),
+    "offloading what is not shared out": (
+        GOOD + "    offload: optimizer\n",
+        "trial.train.offload (line 8): 'optimizer' needs train.zero_stage 1 or more, not 0; use "
+        "train.zero_stage 1, or offload none",
+    ),
+    "offloading whole weights": (
+        GOOD + "    offload: parameters\n    zero_stage: 2\n",
+        "trial.train.offload (line 8): 'parameters' needs train.zero_stage 3, not 2; use "
+        "train.zero_stage 3, or offload none",
+    ),
+    "offloading to nowhere": (
+        GOOD + "    offload: cpu\n",
+        "trial.train.offload (line 8): 'cpu' is not one of none, optimizer, parameters; known: ",
+    ),
+    "a stage that is none": (
+        GOOD + "    zero_stage: 4\n",
+        "trial.train.zero_stage (line 8): 4 is not in [0, 3]; the default is 0",
+    ),
+    "a variable that could decide a result": (
+        GOOD + "resources: {environment: {OMP_NUM_THREADS: 1}}\n",
+        "resources.environment.OMP_NUM_THREADS (line 8): is no setting of communication; names "
+        "begin with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_",
+    ),
+    "a misspelt variable": (
+        GOOD + "resources:\n  environment:\n    NCLC_SOCKET_IFNAME: eth0\n",
+        "resources.environment.NCLC_SOCKET_IFNAME (line 10): is no setting of communication; names "
+        "begin with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_; did you mean NCCL_SOCKET_IFNAME?",
+    ),
+    "a variable in small letters": (
+        GOOD + "resources: {environment: {nccl_debug: INFO}}\n",
+        "resources.environment.nccl_debug (line 8): is no setting of communication; names begin "
+        "with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_; did you mean NCCL_DEBUG?",
+    ),
+    "a variable that is a flag": (
+        GOOD + "resources: {environment: {NCCL_IB_DISABLE: true}}\n",
+        "resources.environment.NCCL_IB_DISABLE (line 8): True is no text or number; quote it, as "
+        "in NCCL_SOCKET_IFNAME: 'eth0'",
+    ),
+    "a variable without a value": (
+        GOOD + "resources: {environment: {NCCL_DEBUG: }}\n",
+        "resources.environment.NCCL_DEBUG (line 8): None is no text or number; quote it",
+    ),
+    "a variable of two lines": (
+        GOOD + 'resources: {environment: {NCCL_DEBUG: "a\\nb"}}\n',
+        "resources.environment.NCCL_DEBUG (line 8): 'a\\nb' is no text or number",
+    ),
+    "variables in a list": (
+        GOOD + "resources: {environment: [NCCL_DEBUG]}\n",
+        "resources.environment (line 8): ['NCCL_DEBUG'] is not a block of keys; as in "
+        "environment: {NCCL_SOCKET_IFNAME: eth0}",
+    ),
     "split that leaves nothing": (
         GOOD.replace("64", "2") + "  bst: {fraction: 0.9}\n",
         "trial.bst.fraction (line 8): 0.9 of a batch of 2 leaves one direction without a pair",
@@ -296,6 +361,14 @@ def test_overrides_win_and_are_named_where_they_are_wrong(tmp_path):
     )
     assert "--set seeds: no KEY=VALUE; as in --set seeds=5" in lines
     assert "--set trial.cdm.schedule=[: the value is not valid YAML; quote it" in lines
+
+
+def test_variables_of_workers_are_texts_and_can_be_overridden(tmp_path):
+    text = GOOD + "resources: {environment: {NCCL_IB_TIMEOUT: 22, NCCL_DEBUG: INFO}}\n"
+    spec = load(tmp_path, text, "resources.environment.NCCL_SOCKET_IFNAME=^docker0,lo")
+    assert spec.resources.environment == {
+        "NCCL_IB_TIMEOUT": "22", "NCCL_DEBUG": "INFO", "NCCL_SOCKET_IFNAME": "^docker0,lo",
+    }  # fmt: skip
 
 
 def test_numbers_are_read_as_people_write_them(tmp_path):

@@ -1,9 +1,6 @@
 """One trial on real DeepSpeed: it learns, resumes exactly, and does not mind its workers."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,12 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from diffgap.bridge.model import DiffGAP
-from diffgap.errors import UserError
 from diffgap.ledger import Ledger
 from diffgap.spec import Train, Trial
 from diffgap.store import EmbeddingStore
 from diffgap.training import loop
-from diffgap.training.checkpoint import Checkpoints, Progress, State, broken
+from diffgap.training.checkpoint import Checkpoints
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import Average, lr_factor, process_group
 from diffgap.training.host import Host
@@ -255,52 +251,6 @@ def test_hyperparameters_may_change_on_the_way(tmp_path, small_store):
     assert all(weights(resumed)[name].equal(value) for name, value in weights(changed).items())
 
 
-WORKER = """
-import json, sys
-from pathlib import Path
-import torch
-from diffgap.spec import Trial
-from diffgap.training import trial as module
-from diffgap.ledger import Ledger, TrialRecord
-from diffgap.training.host import Host
-
-store, out, spec, rank, workers = sys.argv[1:6]
-rank, workers = int(rank), int(workers)
-torch.distributed.init_process_group(
-    "gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers
-)
-ledger = Ledger(Path(out))
-host = Host(ledger.trial("0123456789ab"), torch.device("cpu"), rank, workers)
-module.run_trial(Trial.model_validate(json.loads(spec)), "0123456789ab", store, ledger, host)
-torch.distributed.barrier()  # a rank that leaves first would end the other's connections
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.parametrize("stage", [0, 2])
-def test_two_workers_train_as_one_does(tmp_path, small_store, stage):
-    spec = trial(train={"zero_stage": stage})
-    alone = weights(run(spec, small_store, tmp_path / "alone"))
-    together = tmp_path / "together"
-    together.mkdir()
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(small_store), str(together),
-             spec.model_dump_json(), str(rank), "2"],
-            env={**os.environ, "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    record = Ledger(together).trial("0123456789ab")
-    assert [p.name for p in sorted(record.checkpoints.iterdir())] == [
-        "step-00000008", "step-00000012",
-    ]  # fmt: skip
-    assert broken(record.checkpoints / "step-00000012") is None
-    for name, value in weights(record).items():
-        assert torch.allclose(value, alone[name], atol=2e-4), name
-
-
 def test_learning_rate_schedules():
     for schedule in ("cosine", "one_cycle"):
         train = Train(steps=100, warmup=0.1, lr_schedule=schedule)
@@ -324,15 +274,6 @@ def test_the_average_follows_its_formula():
         expected = decay * expected + (1 - decay) * model.weight.item()
         average.update(model, step, zero_stage=0)
     assert twin.weight.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_sharded_checkpoint_of_other_workers_is_refused(tmp_path):
-    progress = {"step": 4, "workers": 2, "seconds": 1.0, "history": [], "best": None}
-    (tmp_path / "progress.json").write_text(json.dumps(progress))
-    with pytest.raises(
-        UserError, match="1 cannot continue a ZeRO 2 checkpoint of 2 workers; use 2"
-    ):
-        State(None, None, Progress()).load(tmp_path, zero_stage=2, workers=1)
 
 
 def test_a_process_group_of_one_is_closed_again():

@@ -1,0 +1,68 @@
+"""One of a trial's workers, in a process of its own, which runs several trials in turn.
+
+    python worker.py STORE OUT RANK WORKERS < CASES
+
+CASES are lines of JSON: `name` (its ledger is OUT/name), `trial`, and perhaps `until` and
+`converter`, DeepSpeed's stand-in. One process group serves them all.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from diffgap.ledger import Ledger
+from diffgap.spec import Trial
+from diffgap.training import elastic
+from diffgap.training.host import Host
+from diffgap.training.loop import StoppedError
+from diffgap.training.trial import run_trial
+
+SIGNATURE = "0123456789ab"
+CONVERTER = elastic.CONVERTER
+
+
+@contextmanager
+def log_of(path: Path, rank: int) -> Iterator[logging.Logger]:
+    """Appends what the package logs to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter(f"worker {rank} %(levelname)s: %(message)s"))
+    logger = logging.getLogger("diffgap")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+
+
+def run_case(store: str, out: Path, case: dict, rank: int = 0, workers: int = 1) -> None:
+    """Runs one trial, to its end or until it pauses."""
+    elastic.CONVERTER = case.get("converter", CONVERTER)
+    ledger = Ledger(out / case["name"])
+    record = ledger.trial(SIGNATURE)
+    host = Host(record, torch.device("cpu"), rank, workers, case.get("until"))
+    with log_of(record.log, rank) as log:
+        try:
+            run_trial(Trial.model_validate(case["trial"]), SIGNATURE, store, ledger, host)
+        except StoppedError as stop:
+            log.info("%s", stop)
+
+
+def main(store: str, out: Path, rank: int, workers: int) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{out}/rendezvous-{workers}", rank=rank, world_size=workers
+    )
+    for line in sys.stdin:
+        run_case(store, out, json.loads(line), rank, workers)
+        torch.distributed.barrier()  # one that leaves first would end the others' connections
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
