@@ -79,6 +79,14 @@ def main() -> None:
     type=click.IntRange(1),
     help="The most trials at once; the default is what the cluster holds.",
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, min_open=True),
+    envvar="DIFFGAP_PATIENCE",
+    metavar="MINUTES",
+    help="For a cluster that grows: how long to wait for the nodes, and the GPUs, that a trial "
+    "asks for.  [default: DIFFGAP_PATIENCE, else a minute, and what is there]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print the tables and what went wrong, no more.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what Ray and its workers say, too.")
 @ADDRESS
@@ -90,6 +98,7 @@ def sweep(
     resume: bool,
     prune: bool,
     max_concurrent: int | None,
+    patience: float | None,
     quiet: bool,
     verbose: bool,
     address: str | None,
@@ -124,7 +133,14 @@ def sweep(
     from diffgap.sweep.run import Wishes, run_sweep
 
     wishes = Wishes(
-        address, not resume, prune, max_concurrent, verbose, quiet, _starter_over(wanted.retries)
+        address,
+        fresh=not resume,
+        prune=prune,
+        max_concurrent=max_concurrent,
+        verbose=verbose,
+        quiet=quiet,
+        patience=patience,
+        on_loss=_starter_over(wanted.retries),
     )
     without = run_sweep(plan, ledger, console, wishes)
     try:

@@ -13,19 +13,18 @@ from diffgap.files import new_directory
 from diffgap.ledger import IDENTITY, Ledger
 from diffgap.places import RemotePath, SharedPath, place_of
 from diffgap.secrets import redact
-from diffgap.sweep.room import maximum
 
 ANSWER_S = 60.0
 """How long a node may take to answer."""
 
 
 def several_nodes() -> bool:
-    """Whether trials may run on other machines than this one, now or once the cluster grows."""
+    """Whether trials may run on other machines than this one."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
     others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
-    return bool(others) or maximum() is not None
+    return bool(others)
 
 
 def shared_store(store: str, ledger: Ledger) -> str:

@@ -7,9 +7,8 @@ some, others die or are full of somebody else's work. Whoever waits is told what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from diffgap.errors import UserError
 from diffgap.spec import Resources
@@ -18,9 +17,8 @@ from diffgap.sweep.placement import Placement, lay_out, pending_groups
 LOOK_S = 2.0
 """Between two looks at the cluster."""
 
-PATIENCE_S = 60.0
-"""How long a cluster without an autoscaler is waited for that is too small for one trial: nodes
-may be joining it."""
+PATIENCE_MIN = 1.0
+"""How long a cluster is waited for that is too small for one trial: nodes may be joining it."""
 
 FIRST_SAY_S, SAY_S = 10.0, 60.0
 """After which a wait is told, and told again."""
@@ -35,12 +33,15 @@ class Room:
         limit: the most trials at once, however many fit.
         joined: whether the cluster is somebody's, and not this command's own.
         say: tells people what is waited for.
+        patience: for a cluster that is to grow: minutes to wait for it, and for GPUs if trials ask
+            for them; None for one that has what it has.
     """
 
     resources: Resources
     limit: int | None
     joined: bool
     say: Callable[[str], None]
+    patience: float | None = None
     placement: Placement = field(init=False)
     """How trials lie on the cluster; from `enter` on."""
     _looked: float = field(default=0.0, init=False)
@@ -48,6 +49,7 @@ class Room:
     _pending: dict[str, float] = field(default_factory=dict, init=False)
     _said: float = field(default=0.0, init=False)
     _trials: int = field(default=0, init=False)
+    _gpus_to_come: bool = field(default=False, init=False)
 
     def enter(self) -> None:
         """Waits until there is room for one trial.
@@ -57,12 +59,16 @@ class Room:
         """
         began = time.monotonic()
         while True:
+            waited = time.monotonic() - began
+            self._gpus_to_come = waited < 60 * (self.patience or 0)
             try:
                 self.placement = self._placement()
-            except UserError as error:
-                self._wait_on(time.monotonic() - began, error)
-                time.sleep(LOOK_S)
+            except UserError:
+                if not self.joined or waited > 60 * (self.patience or PATIENCE_MIN):
+                    raise
+                self._wait(waited)
             else:
+                self._gpus_to_come = self.placement.gpus > 0  # these do not turn into CPUs
                 self._trials = self.placement.concurrent
                 return
 
@@ -79,7 +85,7 @@ class Room:
     def ask(self, trials: int) -> None:
         """Asks an autoscaler, where there is one, for room for so many trials."""
         trials = min(trials, self.limit or trials)
-        if trials == self._asked or maximum() is None:
+        if trials == self._asked or not self.joined:
             return
         from ray.autoscaler.sdk import request_resources
 
@@ -98,17 +104,14 @@ class Room:
             waited = now - min(late, default=now)
             self.say(self._line(max(1, len(late)), waited))
 
-    def _wait_on(self, waited: float, problem: UserError) -> None:
-        """Says what is waited for; raises the problem where waiting is of no use."""
-        largest = maximum()
-        hopeless = largest is not None and not self._would_fit(largest)
-        if hopeless or not self.joined or (largest is None and waited > PATIENCE_S):
-            raise problem
+    def _wait(self, waited: float) -> None:
+        """Asks for room for one trial, says so now and then, and waits a little."""
         self.ask(1)
         now = time.monotonic()
         if not self._said or now - self._said > SAY_S / 2:
             self._said = now
             self.say(self._line(1, waited))
+        time.sleep(LOOK_S)
 
     def _line(self, trials: int, waited: float) -> str:
         import ray
@@ -128,22 +131,14 @@ class Room:
         import ray
 
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-        return lay_out(self.resources, nodes, self.limit, gpus_to_come=self._gpus_to_come())
-
-    def _gpus_to_come(self) -> bool:
-        """Whether an autoscaler would start nodes with GPUs."""
-        return bool((maximum() or {}).get("GPU"))
+        return lay_out(self.resources, nodes, self.limit, gpus_to_come=self._gpus_to_come)
 
     def _bundles(self) -> list[dict[str, float]]:
         import ray
 
-        gpus = ray.cluster_resources().get("GPU") or self._gpus_to_come()
+        gpus = self._gpus_to_come or ray.cluster_resources().get("GPU")
         wanted = self.resources.gpus_per_worker if gpus else 0.0
         return [{"CPU": self.resources.cpus_per_worker} | ({"GPU": wanted} if wanted else {})]
-
-    def _would_fit(self, largest: Mapping[str, float]) -> bool:
-        asked = self._bundles()[0]
-        return all(largest.get(k, 0) >= v * self.resources.workers for k, v in asked.items())
 
     def close(self) -> None:
         """Takes back what was asked of an autoscaler."""
@@ -151,11 +146,3 @@ class Room:
             from ray.autoscaler.sdk import request_resources
 
             request_resources(bundles=[])
-
-
-def maximum() -> dict[str, Any] | None:
-    """The most that an autoscaler would let the cluster have; None where there is none."""
-    from ray._private.state import state
-
-    found: dict[str, Any] | None = state.get_max_resources_from_cluster_config()
-    return found

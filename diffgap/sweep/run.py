@@ -40,6 +40,8 @@ class Wishes:
     """Show what Ray and its workers say."""
     quiet: bool = False
     """Show nothing on the way."""
+    patience: float | None = None
+    """Minutes to wait for a cluster that is to grow; None for one that has what it has."""
     on_loss: Callable[[str], None] | None = None
     """Called when a local Ray is lost; see `ray_cluster.cluster`."""
 
@@ -143,7 +145,8 @@ class _Run:
         with cluster(wishes.address, verbose=wishes.verbose, on_loss=wishes.on_loss) as joined:
             if joined:
                 self._check_nodes()
-            room = Room(self.plan.spec.resources, wishes.max_concurrent, joined, self._warn)
+            asked, most = self.plan.spec.resources, wishes.max_concurrent
+            room = Room(asked, most, joined, self._warn, wishes.patience)
             try:
                 room.enter()
                 yield room
@@ -153,7 +156,7 @@ class _Run:
     def _check_nodes(self) -> None:
         from diffgap.sweep.nodes import check_nodes, several_nodes, shared_store
 
-        if several_nodes():
+        if several_nodes() or self.wishes.patience:
             store = shared_store(self.plan.store, self.ledger)
             self.plan = replace(self.plan, store=store)
         check_nodes(self.ledger, self.plan.store)

@@ -20,6 +20,29 @@ MARK = "DIFFGAP_TEST_CLUSTER"
 LINK = "diffgap0"
 """The network interface of every host that has a network of its own."""
 
+AUTOSCALING = {
+    "cluster_name": "growing",
+    "max_workers": 2,
+    "idle_timeout_minutes": 1,
+    "upscaling_speed": 1.0,
+    "provider": {"type": "fake_multinode", "disable_node_updaters": True,
+                 "disable_launch_config_check": True},
+    "auth": {},
+    "head_node_type": "ray.head.default",
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 1, "object_store_memory": 80000000}, "node_config": {},
+                   "min_workers": 0, "max_workers": 2},
+    },
+    "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
+    "worker_setup_commands": [], "head_start_ray_commands": [], "worker_start_ray_commands": [],
+    "file_mounts": {}, "cluster_synced_files": [], "rsync_exclude": [], "rsync_filter": [],
+}  # fmt: skip
+"""What Ray's fake provider of machines wants to know."""
+
+GROWING_PORT = 6379
+"""Where the nodes that Ray's fake provider starts look for their head, whatever its port."""
+
 SPEC = """\
 name: {name}
 store: file://{store}
@@ -47,9 +70,10 @@ class Cluster:
         place: where its output and logs go.
         spaces: a network namespace for each node, with the node's address in it; None for all of
             them on loopback.
+        grows: whether it begins without a CPU, and an autoscaler starts nodes.
     """
 
-    def __init__(self, place, spaces=()):
+    def __init__(self, place, spaces=(), grows=False):
         self.spaces = list(spaces)
         self.place, self.token, self.mark = place, uuid.uuid4().hex * 2, uuid.uuid4().hex
         clean = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "MLFLOW"))}
@@ -61,7 +85,8 @@ class Cluster:
             "PATH": f"{BIN}:{os.environ['PATH']}",
             MARK: self.mark,
         }
-        self.port, self.dashboard_port = free_port(), free_port()
+        self.port = GROWING_PORT if grows else free_port()
+        self.dashboard_port = free_port()
         self.dashboard = f"http://127.0.0.1:{self.dashboard_port}"
         host = self.spaces[0][1] if self.spaces else "127.0.0.1"
         self.address = f"{host}:{self.port}"
@@ -69,16 +94,25 @@ class Cluster:
         head = ["--head", f"--port={self.port}", "--dashboard-host=127.0.0.1",
                 f"--dashboard-port={self.dashboard_port}", "--include-dashboard=true",
                 f"--ray-client-server-port={free_port()}"]  # fmt: skip
-        self.add(*head)
+        self.add(*head, *self._autoscaling(grows), cpus=0 if grows else 1)
 
-    def add(self, *arguments):
+    def _autoscaling(self, grows):
+        """What makes Ray's own autoscaler start nodes of one CPU, as it would in a cloud."""
+        if not grows:
+            return []
+        self.environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        path = self.place / "autoscaling.json"
+        path.write_text(json.dumps(AUTOSCALING))
+        return [f"--autoscaling-config={path}"]
+
+    def add(self, *arguments, cpus=1):
         """Starts a node, and waits until the cluster knows it."""
         log = self.place / f"node-{len(self.nodes)}.log"
         own = self.own.enter_context(tempfile.TemporaryDirectory(prefix="dg-", dir="/tmp"))
         where = arguments or (f"--address={self.address}",)
         within, address = self._inside(len(self.nodes))
         command = [*within, BIN / "ray", "start", *address, *where, "--block",
-                   "--num-cpus=1", "--num-gpus=0",
+                   f"--num-cpus={cpus}", "--num-gpus=0",
                    "--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0",
                    f"--dashboard-agent-listen-port={free_port()}",
                    "--disable-usage-stats", f"--temp-dir={own}"]  # fmt: skip
@@ -161,6 +195,18 @@ def three(tmp_path_factory):
         stack.callback(made.close)
         made.add()
         made.add()
+        yield made
+
+
+@pytest.fixture
+def growing(tmp_path):
+    """A cluster without a CPU, whose autoscaler starts up to two nodes."""
+    with closing(socket.socket()) as probe:
+        if probe.connect_ex(("127.0.0.1", GROWING_PORT)) == 0:
+            pytest.skip(f"port {GROWING_PORT} is taken, which Ray's fake provider needs; free it")
+    with ExitStack() as stack:
+        made = Cluster(tmp_path, grows=True)
+        stack.callback(made.close)
         yield made
 
 

@@ -135,3 +135,24 @@ def test_a_trial_across_two_hosts_waits_for_the_second(hosts, small_store, tmp_p
     assert "1 trial at once, each 2 workers" in said  # a CPU a worker, and a CPU a host
     ((trial, losses),) = hosts.trials().values()
     assert losses == pytest.approx(losses_alone(trial, small_store, tmp_path), rel=1e-4)
+
+
+def test_an_autoscaler_is_asked_for_what_trials_wait_for(growing, small_store):
+    """The cluster begins empty; its autoscaler starts a node for each of the two trials."""
+    more = "resources: {gpus_per_worker: 0}"
+    spec = growing.ask_for("grown", small_store, steps=300, more=more)
+    done = growing.diffgap("sweep", spec, "--address", growing.address, "--patience", 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a trial asked for 1 x (1 CPU); the cluster has 0 CPU" in done.stdout
+    first, second = (done.stdout.index(f"cdm {c}, bst on, seed 0: started") for c in ("on", "off"))
+    ended = done.stdout.index(": done in")
+    assert max(first, second) < ended, done.stdout  # both at once, on a node each
+
+
+def test_gpus_that_never_come_are_given_up(three, small_store):
+    """A patience over, trials run on CPUs, and that is said."""
+    spec = three.ask_for("nogpu", small_store, cdm="[true]")
+    done = three.diffgap("sweep", spec, "--address", three.address, "--patience", 0.05)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a trial asked for 1 x (1 CPU + 1 GPU)" in done.stdout
+    assert "No GPU in this cluster: trials run on CPUs." in done.stdout
