@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -127,14 +127,13 @@ class Trial(TrialSpec):
     @model_validator(mode="after")
     def _settle(self) -> Self:
         self._name_the_method()
-        self.__dict__.update(score=self.score.model_copy(update={"kind": self.effective_score}))
+        self.__dict__.update(score=_with(self.score, "kind", self.effective_score))
         for path in self.unused():
             block, _, field = path.partition(".")
             default = getattr(DEFAULTS, block)
-            value = default
             if field:
-                value = getattr(self, block).model_copy(update={field: getattr(default, field)})
-            self.__dict__[block] = value
+                default = _with(getattr(self, block), field, getattr(default, field))
+            self.__dict__[block] = default
         return self
 
     def _name_the_method(self) -> None:
@@ -144,8 +143,7 @@ class Trial(TrialSpec):
             method = next((name for name, cell in CELLS.items() if cell == enabled), method)
         else:
             enabled = CELLS.get(method, (False, False))
-        cdm = self.cdm.model_copy(update={"enabled": enabled[0]})
-        bst = self.bst.model_copy(update={"enabled": enabled[1]})
+        cdm, bst = _with(self.cdm, "enabled", enabled[0]), _with(self.bst, "enabled", enabled[1])
         self.__dict__.update(method=method, cdm=cdm, bst=bst)
 
     def unused(self) -> list[str]:
@@ -191,6 +189,15 @@ class Trial(TrialSpec):
 
 
 DEFAULTS = TrialSpec()
+
+Block = TypeVar("Block", bound=Model)
+
+
+def _with(block: Block, field: str, value: Any) -> Block:
+    """A block with one of its fields replaced: itself, where that changes nothing."""
+    if getattr(block, field) == value:
+        return block
+    return block.model_copy(update={field: value})
 
 
 def with_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
