@@ -90,7 +90,7 @@ class Room:
         from ray.autoscaler.sdk import request_resources
 
         self._asked = trials
-        request_resources(bundles=self._bundles() * self.resources.workers * trials)
+        request_resources(bundles=[self._bundle()] * self.resources.workers * trials)
 
     def tell_waiting(self, running: int) -> None:
         """Says what trials wait for whose workers have no place yet."""
@@ -117,7 +117,7 @@ class Room:
         import ray
 
         held, free = ray.cluster_resources(), ray.available_resources()
-        asked = " + ".join(f"{v:g} {k}" for k, v in self._bundles()[0].items())
+        asked = " + ".join(f"{v:g} {k}" for k, v in self._bundle().items())
         kinds = ("CPU", "GPU")
         has = ", ".join(f"{held.get(k, 0):g} {k} ({free.get(k, 0):g} free)" for k in kinds)
         which = "a trial" if trials == 1 else f"{trials} trials"
@@ -133,12 +133,13 @@ class Room:
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
         return lay_out(self.resources, nodes, self.limit, gpus_to_come=self._gpus_to_come)
 
-    def _bundles(self) -> list[dict[str, float]]:
+    def _bundle(self) -> dict[str, float]:
+        """What one worker takes."""
         import ray
 
         gpus = self._gpus_to_come or ray.cluster_resources().get("GPU")
         wanted = self.resources.gpus_per_worker if gpus else 0.0
-        return [{"CPU": self.resources.cpus_per_worker} | ({"GPU": wanted} if wanted else {})]
+        return {"CPU": self.resources.cpus_per_worker} | ({"GPU": wanted} if wanted else {})
 
     def close(self) -> None:
         """Takes back what was asked of an autoscaler."""
