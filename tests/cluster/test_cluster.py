@@ -151,8 +151,9 @@ def test_an_autoscaler_is_asked_for_what_trials_wait_for(growing, small_store):
 
 def test_gpus_that_never_come_are_given_up(three, small_store):
     """A patience over, trials run on CPUs, and that is said."""
-    spec = three.ask_for("nogpu", small_store, cdm="[true]")
+    spec = three.ask_for("nogpu", small_store, cdm="[true]", more="seeds: [50]")
     done = three.diffgap("sweep", spec, "--address", three.address, "--patience", 0.05)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 trials to run" in done.stdout  # no test before it has finished this one
     assert "a trial asked for 1 x (1 CPU + 1 GPU)" in done.stdout
     assert "No GPU in this cluster: trials run on CPUs." in done.stdout
