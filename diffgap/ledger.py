@@ -4,6 +4,7 @@ OUTPUT/trials/SIGNATURE/trial.json     what the trial is, written before it star
 OUTPUT/trials/SIGNATURE/bridge/        a finished trial: its bridge checkpoint
 OUTPUT/trials/SIGNATURE/checkpoints/   an unfinished one: what it resumes from
 OUTPUT/trials/SIGNATURE/progress.json  how far it was when it last said so
+OUTPUT/trials/SIGNATURE/attempts.json  how often it has been begun in the sweep that runs it
 OUTPUT/trials/SIGNATURE/log.txt        all that its processes have said, over all attempts
 OUTPUT/trials/SIGNATURE/failed.json    why it cannot be finished, or stop.json: why it should not
 OUTPUT/trials/SIGNATURE/rungs/STUDY.json  its values at a search's rungs, and whether it went on
@@ -33,7 +34,7 @@ from diffgap.secrets import redact
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
 CONFIG, EXAMPLES = "config.json", "examples.parquet"
 TRIAL, PROGRESS, LOG = "trial.json", "progress.json", "log.txt"
-FAILURE, STOP = "failed.json", "stop.json"
+FAILURE, STOP, ATTEMPTS = "failed.json", "stop.json", "attempts.json"
 IDENTITY = "ledger.json"
 
 
@@ -71,7 +72,7 @@ class TrialRecord:
         """Notes what the trial is before it is started, and takes old notes of its end back."""
         self.path.mkdir(parents=True, exist_ok=True)
         sweep_up(self.path)
-        for name in (FAILURE, STOP):
+        for name in (FAILURE, STOP, ATTEMPTS):
             (self.path / name).unlink(missing_ok=True)
         write_json(self.path / TRIAL, facts)
 
@@ -97,6 +98,23 @@ class TrialRecord:
     def fail(self, reason: str) -> None:
         """Notes why the trial could not be finished."""
         write_json(self.path / FAILURE, {"reason": reason})
+
+    @property
+    def ended(self) -> bool:
+        """Whether a sweep has nothing more to do for it: finished, failed or told to stop."""
+        return self.finished or self.failure is not None or self.stop is not None
+
+    @property
+    def attempts(self) -> int:
+        """How often it has been begun since `begin`."""
+        note = _read(self.path / ATTEMPTS)
+        return int(note["count"]) if note else 0
+
+    def note_attempt(self) -> int:
+        """Notes that it is begun, or gone on with; returns how often that was so."""
+        count = self.attempts + 1
+        write_json(self.path / ATTEMPTS, {"count": count})
+        return count
 
     @property
     def stop(self) -> dict[str, Any] | None:

@@ -7,12 +7,22 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from diffgap.spec.blocks import Model, NonNegative, Positive
 from diffgap.spec.environment import Environment
 from diffgap.spec.trial import Split, Task, Trial, TrialSpec
 from diffgap.spec.trial import with_values as with_values
+
+
+def _off(value: Any) -> Any:
+    """YAML reads a plain ``off`` as false."""
+    return "off" if value is False else value
+
+
+Pack = Annotated[
+    Annotated[int, Field(ge=1, le=1024)] | Literal["auto", "off"], BeforeValidator(_off)
+]
 
 
 class Resources(Model):
@@ -27,6 +37,14 @@ class Resources(Model):
     )
     """Variables for the workers' processes that say how they talk to each other, such as
     NCCL_SOCKET_IFNAME; no part of a trial, for they decide no result."""
+    pack: Pack = Field(
+        default="auto", json_schema_extra={"remedy": "use auto, off or a number of trials"}
+    )
+    """Trials that share one Ray Train job: auto spreads them evenly over the room there is, off
+    gives each a job with processes of its own."""
+    pack_mode: Literal["auto", "in_turn", "batched"] = "auto"
+    """How the trials of a pack train: one after another; or at once, as one network with a leading
+    trial axis. auto measures a few steps both ways and takes the faster."""
 
 
 Table = Literal["ablation", "methods", "axes"]

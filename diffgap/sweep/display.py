@@ -35,8 +35,12 @@ class _Row:
     state: str = WAITING
     step: int = 0
     val: str = ""
-    began: float = 0.0
+    began: float | None = None
     took: float = 0.0
+
+    def end(self, state: str) -> None:
+        now = time.monotonic()
+        self.state, self.took = state, now - (self.began or now)
 
 
 class SweepDisplay:
@@ -112,22 +116,23 @@ class SweepDisplay:
 
     def finished(self, signature: str) -> None:
         row = self.rows[signature]
-        row.state, row.step, row.took = DONE, row.steps, time.monotonic() - row.began
+        row.end(DONE)
+        row.step = row.steps
         self._line(row, f"done in {row.took:.0f} s; {self._summary()}")
 
     def stopped(self, signature: str, reason: str) -> None:
         row = self.rows[signature]
-        row.state, row.took = STOPPED, time.monotonic() - row.began
+        row.end(STOPPED)
         self._line(row, f"stopped at step {row.step}: {reason}; {self._summary()}")
 
     def paused(self, signature: str) -> None:
         row = self.rows[signature]
-        row.state, row.took = PAUSED, time.monotonic() - row.began
+        row.end(PAUSED)
         self._line(row, f"paused at step {row.step}")
 
     def failed(self, signature: str, reason: str) -> None:
         row = self.rows[signature]
-        row.state, row.took = FAILED, time.monotonic() - row.began
+        row.end(FAILED)
         self._line(row, f"FAILED: {reason}")
 
     def _line(self, row: _Row, what: str) -> None:
@@ -152,7 +157,7 @@ class SweepDisplay:
             return rows
         running = [row for row in rows if row.state == RUNNING]
         others = sorted(
-            (r for r in rows if r.state not in (RUNNING, WAITING)), key=lambda r: r.began
+            (r for r in rows if r.state not in (RUNNING, WAITING)), key=lambda r: r.began or 0.0
         )
         return [*others[-max(0, room - len(running)) :], *running]
 
@@ -162,7 +167,7 @@ class SweepDisplay:
             table.add_column(header)
         now = time.monotonic()
         for row in self._shown():
-            seconds = now - row.began if row.state == RUNNING else row.took
+            seconds = now - (row.began or now) if row.state == RUNNING else row.took
             table.add_row(
                 row.label,
                 Text(row.state, style=STYLES[row.state]),

@@ -1,38 +1,86 @@
-"""A Ray Train worker as the host of a trial."""
+"""A process of a pack's Ray Train job as the host of its trials."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import ray.train
-import ray.train.torch
 import torch
 
 from diffgap.ledger import TrialRecord
-from diffgap.sweep.worker import HISTORY_KEY, STEP_KEY
-from diffgap.training.host import Host
+from diffgap.sweep.worker import (
+    BEGUN,
+    ENDED,
+    GOES_ON,
+    HISTORY_KEY,
+    SIGNATURE_KEY,
+    STATE_KEY,
+    STEP_KEY,
+)
+from diffgap.training.host import Host, local_device
 
 VERDICT_POLL_S = 0.05
 """Between two looks whether a trial may go on from a rung."""
 
 
-class RayHost(Host):
-    """A Ray Train worker as the host of a trial."""
+@dataclass(frozen=True)
+class Seat:
+    """A process's place among the workers of a Ray Train job, and its way to tell the sweep."""
 
-    def __init__(self, record: TrialRecord, job: dict[str, Any]) -> None:
+    device: torch.device
+    rank: int
+    workers: int
+    report: Callable[[dict[str, Any]], None]
+
+    @classmethod
+    def of_worker(cls) -> Seat:
+        """A worker that Ray Train has started."""
+        import ray.train
+        import ray.train.torch
+
         context = ray.train.get_context()
-        super().__init__(
-            record,
-            ray.train.torch.get_device(),
-            context.get_world_rank(),
-            context.get_world_size(),
-            job["until"],
-        )
-        self._report = ray.train.report
+        device = ray.train.torch.get_device()
+        rank, workers = context.get_world_rank(), context.get_world_size()
+        return cls(device, rank, workers, ray.train.report)
+
+    @classmethod
+    def of_driver(cls) -> Seat:
+        """The driver's own process, which is its only worker."""
+        from ray import tune
+
+        return cls(local_device(), 0, 1, tune.report)
+
+    def agreed(self, value: Any) -> Any:
+        """What the first worker says, so that none goes another way."""
+        if self.workers == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+class SweepHost(Host):
+    """Where one trial of a sweep runs."""
+
+    def __init__(self, record: TrialRecord, job: dict[str, Any], seat: Seat) -> None:
+        super().__init__(record, seat.device, seat.rank, seat.workers, job["until"])
+        self.seat = seat
+        self._signature = job["signature"]
         self._study, self._rungs = job["study"], set(job["rungs"])
         self._reported = 0
+
+    def tell(self, state: str, step: int = 0, points: tuple[Any, ...] = ()) -> None:
+        """Tells the sweep how it goes; every worker must."""
+        news = {SIGNATURE_KEY: self._signature, STATE_KEY: state, STEP_KEY: step}
+        self.seat.report({**news, HISTORY_KEY: [asdict(point) for point in points]})
+
+    def begun(self) -> None:
+        self.tell(BEGUN)
+
+    def ended(self) -> None:
+        self.tell(ENDED)
 
     def begin(self, progress: Any, steps: int) -> None:
         """Reports what earlier attempts found, for it may never have been heard of."""
@@ -42,16 +90,13 @@ class RayHost(Host):
 
     def report(self, progress: Any) -> None:
         """Reports the points that this process has not reported: after a restart, all of them."""
-        fresh = [asdict(point) for point in progress.history[self._reported :]]
+        fresh = tuple(progress.history[self._reported :])
         self._reported = len(progress.history)
-        self._report({STEP_KEY: progress.step, HISTORY_KEY: fresh})
+        self.tell(GOES_ON, progress.step, fresh)
 
     def told_to_stop(self, step: int) -> bool:
         """What the first worker finds in the ledger, so that none goes on alone."""
-        stop = [self.rank == 0 and self._stops(step)]
-        if self.workers > 1:
-            torch.distributed.broadcast_object_list(stop, src=0)
-        return stop[0]
+        return bool(self.seat.agreed(self.rank == 0 and self._stops(step)))
 
     def _stops(self, step: int) -> bool:
         if super().told_to_stop(step):

@@ -7,15 +7,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from diffgap.sweep.feed import TrialSearcher
+from diffgap.sweep.feed import PackSearcher, pack_of
+from diffgap.sweep.observer import Observer
 from diffgap.sweep.plan import PlannedTrial
-from diffgap.sweep.runner import (
-    Extra,
-    Observer,
-    Stage,
-    job_of,
-    run_searcher,
-)
+from diffgap.sweep.runner import Extra, Stage, run_searcher
 from diffgap.sweep.study import Study
 
 
@@ -45,26 +40,43 @@ class _Listener(Observer):
             study.report(planned.signature, points)
 
 
-class StudySearcher(TrialSearcher):
-    """Tune's side of the studies: asks them for trials, tells them how these ended."""
+class StudySearcher(PackSearcher):
+    """Tune's side of the studies: asks them for trials, tells them how these ended.
+
+    A pack is one trial, so that each is drawn knowing how the others ended, unless `resources.pack`
+    asks for more at once.
+    """
 
     def __init__(self, stage: Stage, studies: Sequence[Study], changed: Callable[[], None]) -> None:
         super().__init__(stage, _Listener(stage, studies))
         self._studies, self._changed = studies, changed
 
-    def next_job(self) -> dict[str, Any] | str | None:
-        for study in self._studies:
-            if planned := study.next():
-                return self._job(study, planned)
+    @property
+    def left(self) -> int:
+        return sum(study.left for study in self._studies)
+
+    @property
+    def largest(self) -> int:
+        asked = self.stage.plan.spec.resources.pack
+        return asked if isinstance(asked, int) else 1
+
+    def next_pack(self) -> dict[str, Any] | str | None:
+        members: list[tuple[PlannedTrial, Extra]] = []
+        while len(members) < self.largest and (drawn := self._draw()):
+            members.append(drawn)
+        if members:
+            return pack_of(self.stage, members)
         waiting = any(study.open or study.left for study in self._studies) and self.running
         return None if waiting else str(Searcher.FINISHED)
+
+    def _draw(self) -> tuple[PlannedTrial, Extra] | None:
+        for study in self._studies:
+            if planned := study.next():
+                ours = self.observer.expect(planned)
+                self._changed()
+                return planned, Extra(study.identity, study.rungs(planned), taken=not ours)
+        return None
 
     def ended(self, signature: str) -> None:
         for study in self._studies:
             study.finish(signature)
-
-    def _job(self, study: Study, planned: PlannedTrial) -> dict[str, Any]:
-        ours = self.observer.expect(planned)
-        self._changed()
-        extra = Extra(study=study.identity, rungs=study.rungs(planned))
-        return job_of(self.stage, planned, extra, taken=not ours)

@@ -1,4 +1,9 @@
-"""What runs on the cluster: a Tune driver a trial, and the Ray Train workers it starts."""
+"""What runs on the cluster: Tune's driver of a pack of trials, and the Ray Train job it starts.
+
+A pack with one worker trains in its driver's own process, which serves one pack after another; a
+pack with several workers, and a trial that is kept apart (`resources.pack: off`), get processes of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -8,96 +13,101 @@ from typing import Any
 
 from diffgap.ledger import Ledger, TrialRecord
 from diffgap.places import RemotePath, remove
-from diffgap.spec import Trial
-from diffgap.training.faults import is_hopeless, reason_of
-from diffgap.training.trial_log import capture_output, log_file, trial_log
+from diffgap.training.faults import reason_of
+from diffgap.training.trial_log import log_file, trial_log
 
 JOB = "job"
-"""Tune's one parameter: everything a trial's worker needs, as plain data."""
+"""Tune's one parameter: everything a pack's workers need, as plain data."""
+
+SIGNATURE_KEY, STATE_KEY = "signature", "state"
+"""What a worker reports: whose news it is, and whether it is the first or the last of them."""
+
+BEGUN, GOES_ON, ENDED = "begun", "goes on", "ended"
 
 HISTORY_KEY, STEP_KEY = "history", "step"
-"""What a worker reports: the points since its last report, and the steps done."""
+"""The points since the trial's last report, and the steps done."""
 
 
 class TrialFailedError(RuntimeError):
     """A trial that failed and could not note why."""
 
 
-def train_worker(job: dict[str, Any]) -> None:
-    """Ray Train's training function: one worker of one trial.
-
-    An error that would come again ends the trial with a note in the ledger: with one worker at
-    once, with several by an error, on which Ray ends the others, and an attempt that reads the
-    note. Other errors are Ray's to try again.
-    """
-    from diffgap.sweep.host import RayHost
-    from diffgap.training.loop import StoppedError
-    from diffgap.training.trial import run_trial
-
-    ledger = Ledger.at(job["output"])
-    record = ledger.trial(job["signature"])
-    host = RayHost(record, job)
-    speaker = f"worker {host.rank}"
-    with log_file(record.log, speaker) as said, trial_log(said, speaker) as log:
-        capture_output(said)
-        if record.failure:
-            return
-        try:
-            trial = Trial.model_validate(job["trial"])
-            run_trial(trial, job["signature"], job["store"], ledger, host)
-            log.info("Finished")
-        except StoppedError as stop:
-            log.info("%s", stop)
-        except Exception as error:
-            log.exception("The attempt ends in an error")
-            if not is_hopeless(error):
-                raise
-            record.fail(reason_of(error))
-            if host.workers > 1:
-                raise
-
-
 def drive(config: dict[str, Any]) -> None:
-    """Ray Tune's trainable: runs one trial as a Ray Train job, and cleans up behind it.
+    """Ray Tune's trainable: runs one pack as a Ray Train job, and cleans up behind it.
 
-    It needs no state of Ray's: the ledger has the trial's checkpoints, and why it failed. Tune
+    It needs no state of Ray's: the ledger has the trials' checkpoints, and why they failed. Tune
     restarts it where its process is lost.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    pack = config[JOB]
+    if pack["apart"]:
+        _fit_apart(pack)
+    elif _left(pack):
+        _fit(pack, num_workers=0)
+
+
+def train_pack(pack: dict[str, Any]) -> None:
+    """Ray Train's training function: one worker of one pack."""
+    from diffgap.sweep.host import Seat
+    from diffgap.sweep.pack import run_pack
+
+    run_pack(pack, Seat.of_worker() if pack["apart"] else Seat.of_driver())
+
+
+def _fit(pack: dict[str, Any], **scaling: Any) -> None:
+    """Runs a pack's Ray Train job; with no workers, in this very process."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.tune.integration.ray_train import TuneReportCallback
 
     from diffgap.sweep.lean import LeanTrainer
 
-    job = config[JOB]
-    record = Ledger.at(job["output"]).trial(job["signature"])
-    if job["taken"] or record.finished or record.stop or record.failure:
-        return
-    with _scratch(record) as storage:
-        trainer = LeanTrainer(
-            train_worker,
-            train_loop_config=job,
-            scaling_config=ScalingConfig(**job["scaling"]),
+    first = Ledger.at(pack["output"]).trial(pack["members"][0]["signature"])
+    with _scratch(first) as storage:
+        LeanTrainer(
+            train_pack,
+            train_loop_config=pack,
+            scaling_config=ScalingConfig(**{**pack["scaling"], **scaling}),
             run_config=RunConfig(
                 name="run",
-                failure_config=FailureConfig(max_failures=job["retries"]),
+                failure_config=FailureConfig(max_failures=pack["retries"]),
                 callbacks=[TuneReportCallback()],
                 **storage,
-                **_environment(job),
+                **_environment(pack),
             ),
-        )
+        ).fit()
+
+
+def _fit_apart(pack: dict[str, Any]) -> None:
+    """Runs a pack in processes of its own, as often as it takes.
+
+    Ray Train gives a job up after `retries` lost workers. Each loss counts for the trial that was
+    under way: one that has had its attempts is failed, and the others go on in another job.
+    """
+    from ray.train import TrainingFailedError
+
+    while left := _left(pack):
+        before = {name: record.attempts for name, record in left.items()}
         try:
-            trainer.fit()
+            _fit({**pack, "members": [j for j in pack["members"] if j["signature"] in left]})
         except TrainingFailedError as error:
-            _note_failure(record, error, job["retries"])
-    if record.finished:
-        remove(record.checkpoints)
+            begun = [name for name, record in left.items() if record.attempts > before[name]]
+            spent = [name for name in begun if left[name].attempts > pack["retries"]]
+            for name in spent if begun else left:  # it may never have come to a trial
+                if not left[name].ended:
+                    _note_failure(left[name], error, pack["retries"])
 
 
-def _environment(job: dict[str, Any]) -> dict[str, Any]:
+def _left(pack: dict[str, Any]) -> dict[str, TrialRecord]:
+    """The trials of a pack that have not come to their ends, by signature."""
+    ledger = Ledger.at(pack["output"])
+    names = [job["signature"] for job in pack["members"] if not job["taken"]]
+    return {name: record for name in names if not (record := ledger.trial(name)).ended}
+
+
+def _environment(pack: dict[str, Any]) -> dict[str, Any]:
     """Variables of the workers' processes; without any, idle processes serve again."""
-    if not job["environment"]:
+    if not (pack["environment"] and pack["apart"]):
         return {}
-    return {"worker_runtime_env": {"env_vars": job["environment"]}}
+    return {"worker_runtime_env": {"env_vars": pack["environment"]}}
 
 
 @contextmanager
@@ -118,8 +128,6 @@ def _note_failure(record: TrialRecord, error: Exception, retries: int) -> None:
 
     with log_file(record.log, "driver") as said, trial_log(said, "driver") as log:
         log.error("Ray Train gives up: %s", error)
-    if record.failure:
-        return
     causes = list(getattr(error, "worker_failures", {}).values())
     if early := getattr(error, "controller_failure", None):  # while the workers were set up
         causes.append(getattr(early, "cause", None) or early)

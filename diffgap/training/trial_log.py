@@ -12,9 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from diffgap.places import Place, RemotePath
 from diffgap.secrets import redact
@@ -102,12 +103,27 @@ def trial_log(path: Path, speaker: str) -> Iterator[logging.Logger]:
         handler.close()
 
 
-def capture_output(path: Path) -> None:
+@contextmanager
+def captured_output(path: Path) -> Iterator[None]:
     """Sends all that this process writes, C++ libraries and crashes too, to a trial's log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams = sys.stdout, sys.stderr
+    kept = [os.dup(number) for number in (1, 2)]
     target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for stream in (1, 2):
-        os.dup2(target, stream)
-    os.close(target)
-    logging.getLogger("ray").setLevel(logging.WARNING)  # every report it passes on, otherwise
+    ray = logging.getLogger("ray")
+    level = ray.level
+    ray.setLevel(logging.WARNING)  # every report it passes on, otherwise
+    try:
+        _redirect(streams, [target, target])
+        yield
+    finally:
+        _redirect(streams, kept)
+        ray.setLevel(level)
+        for number in (target, *kept):
+            os.close(number)
+
+
+def _redirect(streams: Iterable[TextIO], targets: Iterable[int]) -> None:
+    """Lets standard output and error go to other open files."""
+    for stream, number, target in zip(streams, (1, 2), targets, strict=True):
+        stream.flush()
+        os.dup2(target, number)

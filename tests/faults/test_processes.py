@@ -9,9 +9,24 @@ from conftest import MIDDLE, assert_healed
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
+APART = ("--set", "resources.pack=off")
+"""Trials with processes of their own, beside their drivers."""
+
+
 def test_a_killed_worker_restarts_within_its_trial(single, undisturbed):
-    single.start().wait_for(MIDDLE)
+    single.start(*APART).wait_for(MIDDLE)
     single.kill("ray::RayTrainWorker")
+    assert single.finish() == 0, single.said
+    assert_healed(single, undisturbed)
+    log = single.log_of("cdm on, bst on, seed 0")
+    first, second = (int(step) for step in re.findall(r"Training from step (\d+)", log))
+    assert (first, second >= 8) == (0, True)
+
+
+def test_a_killed_pack_is_started_again_and_goes_on(single, undisturbed):
+    """Its driver's process trains its trials too."""
+    single.start().wait_for(MIDDLE)
+    single.kill("ray::ImplicitFunc")
     assert single.finish() == 0, single.said
     assert_healed(single, undisturbed)
     log = single.log_of("cdm on, bst on, seed 0")
@@ -21,7 +36,7 @@ def test_a_killed_worker_restarts_within_its_trial(single, undisturbed):
 
 def test_a_killed_driver_of_a_trial_is_started_again(sweep, undisturbed):
     """Its placement group, which Ray would keep, is given back: else its next attempt hangs."""
-    sweep.start().wait_for(MIDDLE)
+    sweep.start(*APART).wait_for(MIDDLE)
     sweep.kill("ray::ImplicitFunc")
     assert sweep.finish() == 0, sweep.said
     assert_healed(sweep, undisturbed)

@@ -1,0 +1,181 @@
+"""Packs: how trials are dealt out, and that what befalls one of them is its own."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from diffgap.ledger import Ledger
+from diffgap.spec import Resources, Trial
+from diffgap.sweep import pack as packs
+from diffgap.sweep.host import Seat
+from diffgap.sweep.packing import Dealer
+from diffgap.sweep.plan import planned_trial
+from diffgap.sweep.worker import BEGUN, ENDED, SIGNATURE_KEY, STATE_KEY
+
+TRIAL = {
+    "task": "text-audio",
+    "denoiser": {"width": 16, "blocks": 1},
+    "train": {"steps": 4, "batch_size": 32, "epoch_steps": 2},
+    "score": {"kind": "bridge"},
+}
+
+
+@dataclass
+class Room:
+    """A cluster of some slots."""
+
+    slots: int
+    gpus: float = 0.0
+    joined: bool = False
+    patience: float | None = None
+    placement: SimpleNamespace = field(init=False)
+
+    def __post_init__(self):
+        self.placement = SimpleNamespace(gpus=self.gpus)
+
+    def trials(self):
+        return self.slots
+
+
+def planned(seed, **blocks):
+    return planned_trial(Trial.model_validate({**TRIAL, "seed": seed, **blocks}), "", "store")
+
+
+def sizes(dealer):
+    """The sizes of all packs, until none is left."""
+    found = []
+    while pack := dealer.next():
+        found.append(len(pack))
+    assert dealer.left == 0
+    return found
+
+
+def test_packs_get_smaller_towards_the_end_and_hold_every_trial_once():
+    trials = [planned(seed) for seed in range(32)]
+    dealer, dealt = Dealer(trials, Resources(), Room(2)), []
+    while pack := dealer.next():
+        dealt.append(pack)
+    assert [p.signature for pack in dealt for p in pack] == [p.signature for p in trials]
+    lengths = [len(pack) for pack in dealt]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] <= 32 / 3 + 1
+    assert lengths[-2:] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("resources", "room", "expected"),
+    [
+        ({"pack": "off"}, Room(2), [1] * 8),
+        ({"pack": 3}, Room(2), [3, 3, 2]),
+        ({}, Room(1), [8]),
+        ({}, Room(4, gpus=1.0), [2] * 4),
+        ({}, Room(2, joined=True, patience=5.0), [1] * 8),
+        ({"pack": 5}, Room(2, joined=True, patience=5.0), [5, 3]),
+    ],
+)
+def test_what_is_asked_for_and_where_decides_how_large_packs_are(resources, room, expected):
+    trials = [planned(seed) for seed in range(8)]
+    dealer = Dealer(trials, Resources(**resources), room)
+    assert dealer.packs == len(expected)
+    assert sizes(dealer) == expected
+
+
+def test_a_joined_cluster_leaves_something_for_a_node_that_comes_by():
+    dealer = Dealer([planned(seed) for seed in range(9)], Resources(), Room(1, joined=True))
+    assert sizes(dealer)[0] == 3
+
+
+def test_trials_of_unlike_shapes_are_in_packs_of_their_own():
+    wide = {"denoiser": {"width": 32, "blocks": 1}}
+    trials = [planned(0), planned(1, **wide), planned(2, method="center"), planned(3)]
+    dealer = Dealer(trials, Resources(pack=4), Room(2))
+    assert [[p.trial.seed for p in dealer.next()] for _ in range(3)] == [[0, 3], [1], [2]]
+
+
+class Pack:
+    """A pack of three seeds, and what is told of it."""
+
+    def __init__(self, place, store, retries=2):
+        self.ledger, self.news = Ledger(place), []
+        self.trials = [planned(seed) for seed in range(3)]
+        members = [
+            {"signature": p.signature, "trial": p.trial.model_dump(mode="json"), "study": "",
+             "rungs": [], "until": None, "taken": False}
+            for p in self.trials
+        ]  # fmt: skip
+        self.job = {"members": members, "store": str(store), "output": str(place),
+                    "retries": retries, "mode": "in_turn"}  # fmt: skip
+        self.records = [self.ledger.trial(p.signature) for p in self.trials]
+        for record in self.records:
+            record.begin({})
+
+    def run(self):
+        packs.run_pack(self.job, Seat(torch.device("cpu"), 0, 1, self.news.append))
+
+    def told(self, number, state):
+        """How often something was told of a trial."""
+        signature = self.trials[number].signature
+        return sum(n[SIGNATURE_KEY] == signature and n[STATE_KEY] == state for n in self.news)
+
+
+def breaking(monkeypatch, signature, error):
+    """Lets one trial run into an error; the others are as they are."""
+    real = packs.run_trial
+
+    def run(trial, name, *rest):
+        if name == signature:
+            raise error
+        real(trial, name, *rest)
+
+    monkeypatch.setattr(packs, "run_trial", run)
+
+
+def test_an_error_that_would_come_again_fails_its_trial_alone(tmp_path, small_store, monkeypatch):
+    pack = Pack(tmp_path, small_store)
+    breaking(monkeypatch, pack.trials[1].signature, ValueError("bad data"))
+    pack.run()
+    assert [record.finished for record in pack.records] == [True, False, True]
+    assert pack.records[1].failure == "bad data"
+    assert [pack.told(i, BEGUN) for i in range(3)] == [1, 1, 1]
+    assert [pack.told(i, ENDED) for i in range(3)] == [1, 1, 1]
+    assert not list((tmp_path / "trials").glob("*/checkpoints"))
+
+
+def test_an_error_that_may_get_better_is_tried_again_and_then_given_up(
+    tmp_path, small_store, monkeypatch
+):
+    pack = Pack(tmp_path, small_store, retries=1)
+    breaking(monkeypatch, pack.trials[1].signature, OSError("connection lost"))
+    with pytest.raises(OSError, match="connection lost"):
+        pack.run()
+    assert [record.ended for record in pack.records] == [True, False, False]
+    pack.run()  # as Ray does, in another process
+    assert [record.finished for record in pack.records] == [True, False, True]
+    assert pack.records[1].failure == "OSError: connection lost (tried 2 times)"
+    assert pack.told(0, BEGUN) == 1  # what had ended is not begun again
+
+
+def test_a_trial_that_takes_its_process_with_it_is_given_up(tmp_path, small_store):
+    pack = Pack(tmp_path, small_store, retries=2)
+    for _ in range(3):
+        pack.records[0].note_attempt()  # each ended without a word
+    pack.run()
+    assert "its process was lost 3 times" in pack.records[0].failure
+    assert [record.finished for record in pack.records] == [False, True, True]
+
+
+def test_a_trial_that_another_sweep_runs_is_left_to_it(tmp_path, small_store):
+    pack = Pack(tmp_path, small_store)
+    pack.job["members"][0]["taken"] = True
+    pack.run()
+    assert [record.finished for record in pack.records] == [False, True, True]
+    assert pack.told(0, BEGUN) == 0
+
+
+def test_each_trial_of_a_pack_has_a_log_of_its_own(tmp_path, small_store):
+    pack = Pack(tmp_path, small_store)
+    pack.run()
+    for record in pack.records:
+        assert record.log.read_text().count("Finished") == 1
