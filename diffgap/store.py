@@ -257,6 +257,13 @@ def write_store(
 # Reading ----------------------------------------------------------------------------------------
 
 
+def stamp(uri: str) -> object:
+    """What changes when a store's files do: the names, sizes and times of all of them."""
+    filesystem, root = _locate(uri)
+    files = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    return sorted((info.path, info.size, info.mtime_ns) for info in files)
+
+
 def _locate(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" in uri:
         try:
