@@ -34,6 +34,7 @@ def combinations(spec: SweepSpec) -> Problems:
     def at(field: str) -> Key:
         return ("axes", field) if field in spec.axes else ("trial", *field.split("."))
 
+    yield from _batched(spec, at)
     yield from _search_combinations(spec)
     yield from _method_combinations(spec, at)
     if spec.score_is_idle:
@@ -48,6 +49,32 @@ def combinations(spec: SweepSpec) -> Problems:
             if problem not in told:
                 told.add(problem)
                 yield (*(at(field) for field in fields), workers), problem
+
+
+def _batched(spec: SweepSpec, at: Callable[[str], Key]) -> Problems:
+    """Trials that train as one network need a pack, one worker, and weights that are whole."""
+    resources, mode = spec.resources, ("resources", "pack_mode")
+    if resources.pack_mode != "batched":
+        return
+    if resources.pack in ("off", 1):
+        yield (
+            (mode, ("resources", "pack")),
+            f"'batched' with pack {resources.pack} has nothing to train at once; use pack auto",
+        )
+    if resources.workers > 1:
+        yield (
+            (mode, ("resources", "workers")),
+            f"'batched' with {resources.workers} workers is not possible; use in_turn, or one "
+            "worker",
+        )
+    for field in ("train.zero_stage", "train.accumulation"):
+        usual = getattr(Train(), field.removeprefix("train."))
+        given = getattr(spec.trial.train, field.removeprefix("train."))
+        if any(value != usual for value in spec.axes.get(field, [given])):
+            yield (
+                (mode, at(field)),
+                f"'batched' needs {field} {usual}; use in_turn, or leave it out",
+            )
 
 
 def _search_combinations(spec: SweepSpec) -> Problems:

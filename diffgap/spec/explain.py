@@ -44,6 +44,8 @@ def _existing(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
     """An error's path without what pydantic adds: names of a union's branches, and of a key."""
     if root is SweepSpec and loc[:1] == ("seeds",):
         return ("seeds",)
+    if loc[:2] == ("resources", "pack"):
+        return tuple(loc[:2])
     if loc[:2] == ("search", "space") and loc[3:4] in (("low",), ("high",)):
         return tuple(loc[:4])
     if loc[:2] == ("resources", "environment"):
@@ -63,6 +65,8 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
         return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
     if key == ("seeds",):
         return f"{short(value)} is no number in [1, 10000] and no list of whole numbers; use 3"
+    if key == ("resources", "pack"):
+        return f"{short(value)} is no number in [1, 1024], and neither auto nor off; use auto"
     if key[0] == "search" and key[3:] in (("low",), ("high",)):
         return f"{short(value)} is not a number; as in {{low: 0.1, high: 0.9}}"
     remedy = _remedy(schema)

@@ -37,9 +37,7 @@ class Resources(Model):
     )
     """Variables for the workers' processes that say how they talk to each other, such as
     NCCL_SOCKET_IFNAME; no part of a trial, for they decide no result."""
-    pack: Pack = Field(
-        default="auto", json_schema_extra={"remedy": "use auto, off or a number of trials"}
-    )
+    pack: Pack = "auto"
     """Trials that share one Ray Train job: auto spreads them evenly over the room there is, off
     gives each a job with processes of its own."""
     pack_mode: Literal["auto", "in_turn", "batched"] = "auto"

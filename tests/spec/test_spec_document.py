@@ -214,6 +214,26 @@ WRONG = {
         GOOD + "resources:\n  workers: 2\n  gpus_per_worker: 0.5\n",
         "resources.gpus_per_worker (line 10): 0.5 with 2 workers would put two ranks on one GPU",
     ),
+    "a pack that is none": (
+        GOOD + "resources: {pack: 0}\n",
+        "resources.pack (line 8): 0 is no number in [1, 1024], and neither auto nor off; use auto",
+    ),
+    "a misspelt way to pack": (
+        GOOD + "resources: {pack_mode: in-turn}\n",
+        "resources.pack_mode (line 8): 'in-turn' is not one of auto, in_turn, batched",
+    ),
+    "one trial at once": (
+        GOOD + "resources: {pack: off, pack_mode: batched}\n",
+        "resources.pack_mode (line 8): 'batched' with pack off has nothing to train at once",
+    ),
+    "a batch over two workers": (
+        GOOD + "resources: {workers: 2, pack_mode: batched}\n",
+        "resources.pack_mode (line 8): 'batched' with 2 workers is not possible; use in_turn",
+    ),
+    "a batch of shared-out weights": (
+        GOOD + "    zero_stage: 1\nresources: {pack_mode: batched}\n",
+        "resources.pack_mode (line 9): 'batched' needs train.zero_stage 0; use in_turn",
+    ),
     "two GPUs for one rank": (
         GOOD + "resources: {gpus_per_worker: 2}\n",
         "resources.gpus_per_worker (line 8): 2 is more than a worker can use",
@@ -408,3 +428,9 @@ def test_whatever_stands_in_a_file_it_is_a_spec_or_a_readable_mistake(tmp_path_f
         lines = error.problems
     assert not any("\n" in line or "Traceback" in line for line in lines)
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(("value", "pack"), [("off", "off"), ("auto", "auto"), ("8", 8)])
+def test_a_pack_is_a_word_or_a_number(tmp_path, value, pack):
+    spec = load(tmp_path, GOOD + f"resources: {{pack: {value}}}\n")
+    assert spec.resources.pack == pack
