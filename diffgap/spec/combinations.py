@@ -52,7 +52,7 @@ def combinations(spec: SweepSpec) -> Problems:
 
 
 def _batched(spec: SweepSpec, at: Callable[[str], Key]) -> Problems:
-    """Trials that train as one network need a pack, one worker, and weights that are whole."""
+    """Trials that train as one network need a pack, and weights that nobody shares out."""
     resources, mode = spec.resources, ("resources", "pack_mode")
     if resources.pack_mode != "batched":
         return
@@ -61,20 +61,11 @@ def _batched(spec: SweepSpec, at: Callable[[str], Key]) -> Problems:
             (mode, ("resources", "pack")),
             f"'batched' with pack {resources.pack} has nothing to train at once; use pack auto",
         )
-    if resources.workers > 1:
+    if any(spec.axes.get("train.zero_stage", [spec.trial.train.zero_stage])):
         yield (
-            (mode, ("resources", "workers")),
-            f"'batched' with {resources.workers} workers is not possible; use in_turn, or one "
-            "worker",
+            (mode, at("train.zero_stage")),
+            "'batched' needs train.zero_stage 0; use in_turn, or leave the stage out",
         )
-    for field in ("train.zero_stage", "train.accumulation"):
-        usual = getattr(Train(), field.removeprefix("train."))
-        given = getattr(spec.trial.train, field.removeprefix("train."))
-        if any(value != usual for value in spec.axes.get(field, [given])):
-            yield (
-                (mode, at(field)),
-                f"'batched' needs {field} {usual}; use in_turn, or leave it out",
-            )
 
 
 def _search_combinations(spec: SweepSpec) -> Problems:

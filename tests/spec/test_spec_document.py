@@ -226,10 +226,6 @@ WRONG = {
         GOOD + "resources: {pack: off, pack_mode: batched}\n",
         "resources.pack_mode (line 8): 'batched' with pack off has nothing to train at once",
     ),
-    "a batch over two workers": (
-        GOOD + "resources: {workers: 2, pack_mode: batched}\n",
-        "resources.pack_mode (line 8): 'batched' with 2 workers is not possible; use in_turn",
-    ),
     "a batch of shared-out weights": (
         GOOD + "    zero_stage: 1\nresources: {pack_mode: batched}\n",
         "resources.pack_mode (line 9): 'batched' needs train.zero_stage 0; use in_turn",
