@@ -32,10 +32,12 @@ from diffgap.places import Place, place_of, remove
 from diffgap.secrets import redact
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
-CONFIG, EXAMPLES = "config.json", "examples.parquet"
+CONFIG, EXAMPLES, GAP_SAMPLE = "config.json", "examples.parquet", "gap.parquet"
 TRIAL, PROGRESS, LOG = "trial.json", "progress.json", "log.txt"
 FAILURE, STOP, ATTEMPTS = "failed.json", "stop.json", "attempts.json"
 IDENTITY = "ledger.json"
+EXPLAINED = "explained"
+"""In the metadata of `GAP_SAMPLE`: shares of the variance that its coordinates hold, as JSON."""
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,12 @@ class Manifest(BaseModel):
     fingerprint: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pairs:
-    """One split for one task: ``x[i]`` (a text, say) belongs to ``a[owner[i]]`` (its audio)."""
+    """One split for one task: ``x[i]`` (a text, say) belongs to ``a[owner[i]]`` (its audio).
+
+    Compared by identity, so that what follows from pairs can be kept beside them.
+    """
 
     ids: tuple[str, ...]
     """N clip ids, the rows of a."""
@@ -109,6 +112,7 @@ class EmbeddingStore:
     def __init__(self, manifest: Manifest, items: pa.Table, captions: pa.Table | None) -> None:
         self.manifest = manifest
         self._items, self._captions = items, captions
+        self._pairs: dict[tuple[str, str], Pairs] = {}
 
     @property
     def tasks(self) -> list[str]:
@@ -176,7 +180,7 @@ class EmbeddingStore:
         return f"{problem} serves {', '.join(self.tasks) or 'no task'}; {remedy}"
 
     def pairs(self, task: str, split: str) -> Pairs:
-        """The pairs of one split, in the order of the files.
+        """The pairs of one split, in the order of the files; the same object when asked again.
 
         Args:
             task: x-a, any two modalities of the store; text, where it is one, is x.
@@ -185,6 +189,11 @@ class EmbeddingStore:
         Raises:
             UserError: where the store cannot serve the task, or has no clip in the split.
         """
+        if (task, split) not in self._pairs:
+            self._pairs[task, split] = self._read_pairs(task, split)
+        return self._pairs[task, split]
+
+    def _read_pairs(self, task: str, split: str) -> Pairs:
         if problem := self.task_problem(task):
             raise UserError(problem)
         x_name, a_name = split_task(task)

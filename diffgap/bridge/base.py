@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from diffgap.bridge import bst
 from diffgap.bridge.card import CARD, foreign_card, model_card, write_whole
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
+from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.objective import Batch, Losses
 
 WEIGHTS, CONFIG, METRICS = "bridge.safetensors", "config.json", "metrics.json"
@@ -35,6 +36,9 @@ class Bridge(nn.Module, ABC):
 
     auxiliary: ClassVar[str | None] = None
     """What the second part of its loss is, if it has one."""
+
+    denoiser: Denoiser
+    """Its network, if it has one."""
 
     moves_space: ClassVar[bool] = False
     """Whether it compares embeddings elsewhere than where the encoders put them."""
@@ -61,9 +65,18 @@ class Bridge(nn.Module, ABC):
         """Training examples of P pairs of unit vectors, (P, D) each; see `make_batch`."""
         raise NotImplementedError(f"{self.config.method} has no network to train")
 
+    def denoiser_input(self, batch: Batch) -> DenoiserInput:
+        """What the network is given of a batch, once a step."""
+        raise NotImplementedError(f"{self.config.method} has no network to train")
+
+    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
+        """The training losses of a batch, from what the network was given and its (B, D) output."""
+        raise NotImplementedError(f"{self.config.method} has no network to train")
+
     def forward(self, batch: Batch) -> Losses:
         """The training losses of a batch."""
-        raise NotImplementedError(f"{self.config.method} has no network to train")
+        given = self.denoiser_input(batch)
+        return self.losses(batch, given, self.denoiser(*given))
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
         """Carries (B, D) unit vectors of its space over; returns unit vectors of its space."""

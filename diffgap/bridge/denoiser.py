@@ -4,7 +4,8 @@ A forward pass has two halves. `modulation` reads what the denoising is conditio
 level, direction, condition) and `denoise` applies it to a noisy target. They can be called apart:
 scoring one query against fifty candidates needs the query's modulation only once.
 
-All embeddings are in unit-variance scaling, ``sqrt(D) * unit vector``.
+All embeddings are in unit-variance scaling, ``sqrt(D) * unit vector``. Everything may have a
+leading axis of networks, (K, B, D), where the layers have one: see `stacked`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FOURIER_FEATURES = 32
+
+
+class DenoiserInput(NamedTuple):
+    """What a denoiser is called with, for B rows."""
+
+    noisy: Tensor
+    """(B, D) noisy targets."""
+    log_snr: Tensor
+    """(B,) their log signal-to-noise ratio."""
+    direction: Tensor
+    """(B,) int64, an index of `bst.DIRECTIONS`."""
+    condition: Tensor
+    """(B, D)"""
 
 
 class Modulation(NamedTuple):
@@ -85,7 +99,7 @@ class Denoiser(nn.Module):
             direction: (B,) int64, an index of `bst.DIRECTIONS`.
             condition: (B, D).
         """
-        angles = log_snr[:, None] * self.frequencies
+        angles = log_snr[..., None] * self.frequencies
         which = F.one_hot(direction, 2).to(condition.dtype)
         features = torch.cat([angles.sin(), angles.cos(), which, condition], dim=-1)
         scale_shift = self.modulate(F.silu(self.embed(features)))
@@ -95,8 +109,9 @@ class Denoiser(nn.Module):
         """Denoises (B, D) noisy targets under B modulations; returns the raw output (B, D)."""
         condition = modulation.condition
         h = self.input(torch.cat([noisy, condition, noisy * condition], dim=-1))
-        for i, block in enumerate(self.blocks):
-            scale, shift = modulation.scale_shift[:, i].unbind(1)
+        # All at once: taken one by one, each would have a gradient as large as all of them.
+        for block, under in zip(self.blocks, modulation.scale_shift.unbind(-3), strict=True):
+            scale, shift = under.unbind(-2)
             h = block(h, scale, shift)
         return self.output(F.silu(self.norm(h)))
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffgap.bridge import bst
 from diffgap.bridge.base import Bridge, assigned, shared_noise, unit
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
-from diffgap.bridge.denoiser import Denoiser, Modulation
+from diffgap.bridge.denoiser import Denoiser, DenoiserInput, Modulation
 from diffgap.bridge.objective import (
     Batch,
     Losses,
+    denoising_losses,
     deterministic_bridge,
-    deterministic_losses,
+    deterministic_input,
+    diffusion_input,
     diffusion_losses,
     make_batch,
 )
@@ -68,11 +71,16 @@ class DiffGAP(Bridge):
             generator,
         )
 
-    def forward(self, batch: Batch) -> Losses:
+    def denoiser_input(self, batch: Batch) -> DenoiserInput:
+        if not self.config.cdm:
+            return deterministic_input(batch.direction, batch.condition)
+        return diffusion_input(self.denoiser, batch, self.schedule)
+
+    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
         objective = self.config.objective
         if not self.config.cdm:
-            return deterministic_losses(self.denoiser, batch, objective)
-        return diffusion_losses(self.denoiser, batch, self.schedule, objective)
+            return denoising_losses(F.mse_loss(output, batch.target), output, batch, objective)
+        return diffusion_losses(batch, given, output, self.schedule, objective)
 
     # Applying (all of it in unit-variance scaling, but for `carry`) ------------------------------
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffgap.bridge.config import Objective
-from diffgap.bridge.denoiser import Denoiser
+from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.predictions import clean_estimate, prediction_target
 from diffgap.bridge.schedules import LOG_SNR_MAX, NoiseLevel, Schedule
 from diffgap.bridge.times import draw_times
@@ -73,19 +73,6 @@ class Losses(NamedTuple):
     @classmethod
     def without_auxiliary(cls, mse: Tensor) -> Losses:
         return cls(mse, mse, torch.zeros_like(mse))
-
-
-class Denoised(NamedTuple):
-    """What the network made of a batch."""
-
-    output: Tensor
-    """(B, D) its raw output."""
-    clean: Tensor
-    """(B, D) the clean target that it stands for."""
-    log_snr: Tensor
-    """(B,)"""
-    level: NoiseLevel
-    """alpha, sigma and so on, (B, 1) each."""
 
 
 def make_batch(
@@ -148,54 +135,64 @@ def infonce(clean: Tensor, batch: Batch, temperature: float) -> Tensor:
     return F.cross_entropy(logits.masked_fill(~(own | negative), -torch.inf), batch.row)
 
 
-def denoised(
-    denoiser: Denoiser, batch: Batch, schedule: Schedule, objective: Objective
-) -> Denoised:
-    """Adds the batch's noise to its sources and lets the network take it away."""
+def diffusion_input(denoiser: Denoiser, batch: Batch, schedule: Schedule) -> DenoiserInput:
+    """Adds the batch's noise to its sources, for the network to take away."""
     log_snr = schedule(batch.t)
-    level = NoiseLevel(*(part[:, None] for part in schedule.level(log_snr)))
-    z = level.alpha * batch.source + level.sigma * batch.noise
+    level = level_of(schedule, log_snr)
+    noisy = level.alpha * batch.source + level.sigma * batch.noise
     condition = torch.where(batch.dropped[:, None], denoiser.null_condition, batch.condition)
-    output = denoiser(z, log_snr, batch.direction, condition)
-    clean = clean_estimate(objective.prediction, output, z, level)
-    return Denoised(output, clean, log_snr, level)
+    return DenoiserInput(noisy, log_snr, batch.direction, condition)
+
+
+def level_of(schedule: Schedule, log_snr: Tensor) -> NoiseLevel:
+    """The noise level of (B,) log-SNRs, each part of (B, 1)."""
+    return NoiseLevel(*(part[:, None] for part in schedule.level(log_snr)))
 
 
 def diffusion_losses(
-    denoiser: Denoiser, batch: Batch, schedule: Schedule, objective: Objective
+    batch: Batch, given: DenoiserInput, output: Tensor, schedule: Schedule, objective: Objective
 ) -> Losses:
     """The loss of the Contrastive Diffusion Module on one batch.
 
     Weighted squared error of the predicted eps (the paper), x0 or v, plus InfoNCE between the
     denoised predictions and the clean targets (ours).
+
+    Args:
+        batch: what was to be predicted.
+        given: what the network was given, from `diffusion_input`.
+        output: (B, D) what it made of it.
+        schedule: that noise was added by.
+        objective: what is minimised.
     """
-    found = denoised(denoiser, batch, schedule, objective)
-    wanted = prediction_target(objective.prediction, batch.target, batch.noise, found.level)
+    level = level_of(schedule, given.log_snr)
+    wanted = prediction_target(objective.prediction, batch.target, batch.noise, level)
+    errors = (output - wanted).square().mean(-1)
     weight = loss_weight(
         objective.weight,
         objective.prediction,
-        found.log_snr,
-        schedule.level(found.log_snr),
+        given.log_snr,
+        schedule.level(given.log_snr),
         gamma=objective.gamma,
         bias=objective.bias,
     )
-    mse = (weight * (found.output - wanted).square().mean(-1)).mean()
-    return _losses(mse, found.clean, batch, objective)
+    clean = clean_estimate(objective.prediction, output, given.noisy, level)
+    return denoising_losses((weight * errors).mean(), clean, batch, objective)
 
 
-def deterministic_losses(denoiser: Denoiser, batch: Batch, objective: Objective) -> Losses:
-    """The same losses for the network as a deterministic bridge: no noisy input, no noise level."""
-    output = deterministic_bridge(denoiser, batch.direction, batch.condition)
-    return _losses(F.mse_loss(output, batch.target), output, batch, objective)
+def deterministic_input(direction: Tensor, condition: Tensor) -> DenoiserInput:
+    """What a network without diffusion gets: no noisy input, no noise level; (B, D) conditions."""
+    no_level = condition.new_full((len(condition),), -LOG_SNR_MAX)
+    return DenoiserInput(torch.zeros_like(condition), no_level, direction, condition)
 
 
 def deterministic_bridge(denoiser: Denoiser, direction: Tensor, condition: Tensor) -> Tensor:
     """The (B, D) targets that a network without diffusion predicts from (B, D) conditions."""
-    no_level = condition.new_full((len(condition),), -LOG_SNR_MAX)
-    return denoiser(torch.zeros_like(condition), no_level, direction, condition)
+    output: Tensor = denoiser(*deterministic_input(direction, condition))
+    return output
 
 
-def _losses(mse: Tensor, clean: Tensor, batch: Batch, objective: Objective) -> Losses:
+def denoising_losses(mse: Tensor, clean: Tensor, batch: Batch, objective: Objective) -> Losses:
+    """The squared error and InfoNCE of (B, D) clean estimates, weighed by the objective."""
     denoising = objective.denoising_weight * mse
     if objective.infonce_weight == 0:
         return Losses(denoising, mse, torch.zeros_like(mse))

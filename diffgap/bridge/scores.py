@@ -11,22 +11,21 @@ candidates of each query by what knowing the query does for denoising the candid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffgap.bridge import bst
-from diffgap.bridge.base import Bridge, shared_noise
+from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import ScoreConfig
-from diffgap.bridge.denoiser import Modulation
 from diffgap.bridge.model import DiffGAP
+from diffgap.bridge.reranking import Reranker, full_precision
 
 CHUNK = 2048
-"""Rows that go through the network at once."""
+"""Rows that go through the network at once, and queries that are scored at once at most."""
 
-MODULATION_BYTES = 256 * 2**20
-"""Memory for modulations while re-ranking."""
+SCORE_BYTES = 64 * 2**20
+"""Memory for the scores of a chunk of queries."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class Scorer:
         self, bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig | None = None
     ) -> None:
         self.config = config or bridge.config.score
-        self.features = pair_features(bridge, x, a, self.config)
+        with full_precision(x.device):
+            self.features = pair_features(bridge, x, a, self.config)
         self.reranker: Reranker | None = None
         if self.config.kind == "rerank" and bridge.directions:
             assert isinstance(bridge, DiffGAP), "only a conditional diffusion model re-ranks"
@@ -60,21 +60,49 @@ class Scorer:
 
     @property
     def queries_at_once(self) -> int:
-        """Queries that are scored at once within bounded memory."""
-        if self.reranker is None:
-            return CHUNK
-        return max(1, min(CHUNK, self.reranker.pairs_at_once // self.config.top_k))
+        """Queries of either side whose scores fit SCORE_BYTES."""
+        longest = max(len(self.features.x), len(self.features.a))
+        return max(1, min(CHUNK, SCORE_BYTES // (4 * longest)))
 
     @torch.inference_mode()
     def scores(self, start: int, stop: int, from_x: bool) -> Tensor:
         """(stop - start, N) scores of rows of x against a; without `from_x`, (.., M) of a's."""
-        queries, gallery = self.features.x, self.features.a
-        if not from_x:
-            queries, gallery = gallery, queries
-        scores = queries[start:stop] @ gallery.T
+        scores = self._products(start, stop, from_x)
         if self.reranker is None:
             return scores
         return rerank(scores, start, self.reranker, self.config.top_k, queries_are_x=from_x)
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Denoises the candidates of all queries of both sides; scores do not depend on it.
+
+        At once, a pair that is a candidate of both its sides is denoised once, and a row that is
+        a condition of many chunks' pairs is read once.
+        """
+        if self.reranker is None:
+            return
+        pairs = []
+        for from_x, queries in ((True, self.features.x), (False, self.features.a)):
+            for start in range(0, len(queries), self.queries_at_once):
+                stop = min(start + self.queries_at_once, len(queries))
+                scores = self._products(start, stop, from_x)
+                pairs.append(candidates(scores, start, self.config.top_k, from_x)[1])
+        self.reranker.learn(*(torch.cat(rows) for rows in zip(*pairs, strict=True)))
+
+    @torch.inference_mode()
+    def tile(self, x_row: int, a_row: int, size: int) -> Tensor:
+        """(size, size) scores of rows of x against rows of a, where nothing is re-ranked."""
+        assert self.reranker is None, "re-ranking needs whole galleries"
+        x, a = self.features.x[x_row : x_row + size], self.features.a[a_row : a_row + size]
+        with full_precision(x.device):
+            return x @ a.T
+
+    def _products(self, start: int, stop: int, from_x: bool) -> Tensor:
+        queries, gallery = self.features.x, self.features.a
+        if not from_x:
+            queries, gallery = gallery, queries
+        with full_precision(queries.device):
+            return queries[start:stop] @ gallery.T
 
 
 @torch.inference_mode()
@@ -105,74 +133,17 @@ def pair_features(bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig) -> 
     return PairFeatures(torch.cat([on_x, x], -1), torch.cat([a, bridged[bst.A_TO_X]], -1))
 
 
-class Reranker:
-    """Pointwise mutual information of pairs, by denoising: ``w * (err(g | null) - err(g | q))``.
+def candidates(
+    scores: Tensor, first: int, top_k: int, queries_are_x: bool
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The best of each query of a chunk: (C, K) places in the gallery, and (C K,) rows of x and a.
 
-    err is the mean squared x0 error of denoising g, averaged over noise levels and the trained
-    directions; noise is seeded and shared by all pairs.
+    See `rerank` for the arguments.
     """
-
-    @torch.inference_mode()
-    def __init__(self, bridge: DiffGAP, x: Tensor, a: Tensor, config: ScoreConfig) -> None:
-        self.bridge, self.weight = bridge, config.rerank_weight
-        self.sides = (x * bridge.scale, a * bridge.scale)
-        noise = shared_noise(len(config.levels), x.shape[1], config.seed, x.device)
-        self.terms = [
-            _Term(direction, bridge.schedule(x.new_tensor(t)), noise[i])
-            for direction in bridge.directions
-            for i, t in enumerate(config.levels)
-        ]
-        self.null_errors = [self._null_error(term) for term in self.terms]
-
-    @property
-    def pairs_at_once(self) -> int:
-        """Pairs whose modulations fit MODULATION_BYTES."""
-        network = self.bridge.config
-        return max(1, MODULATION_BYTES // (4 * 2 * network.blocks * network.width))
-
-    @torch.inference_mode()
-    def bonus(self, x_rows: Tensor, a_rows: Tensor) -> Tensor:
-        """What to add to the scores of P pairs, given as (P,) row numbers of x and of a."""
-        gains = []
-        for term, null_error in zip(self.terms, self.null_errors, strict=True):
-            forward = term.direction == bst.X_TO_A
-            conditions, targets = (x_rows, a_rows) if forward else (a_rows, x_rows)
-            gains.append(null_error[targets] - self._error_given(term, conditions, targets))
-        return self.weight * torch.stack(gains).mean(0)
-
-    def _null_error(self, term: _Term) -> Tensor:
-        """Error of every target under the null condition."""
-        null = self.bridge.denoiser.null(1)
-        modulation = self.bridge.modulation(null, term.direction, term.log_snr)
-        rows = torch.arange(len(self.sides[1 - term.direction]), device=null.device)
-        return self._error(term, rows, modulation, torch.zeros_like(rows))
-
-    def _error_given(self, term: _Term, conditions: Tensor, targets: Tensor) -> Tensor:
-        # A query has many candidates and a candidate many queries: modulate each row once.
-        needed, place = conditions.unique(return_inverse=True)
-        rows = self.sides[term.direction][needed]
-        modulation = self.bridge.modulation(rows, term.direction, term.log_snr)
-        return self._error(term, targets, modulation, place)
-
-    def _error(self, term: _Term, targets: Tensor, modulation: Modulation, place: Tensor) -> Tensor:
-        """Mean squared x0 error of (P,) target rows, each under modulation row `place`."""
-        level = self.bridge.schedule.level(term.log_snr)
-        errors = []
-        for rows, under in zip(targets.split(CHUNK), place.split(CHUNK), strict=True):
-            target = self.sides[1 - term.direction][rows]
-            noisy = level.alpha * target + level.sigma * term.noise
-            clean = self.bridge.clean(noisy, term.log_snr, modulation.take(under))
-            errors.append((clean - target).square().mean(-1))
-        return torch.cat(errors)
-
-
-class _Term(NamedTuple):
-    """One direction at one noise level."""
-
-    direction: int
-    log_snr: Tensor
-    noise: Tensor
-    """(D,) shared by all targets."""
+    best = scores.topk(min(top_k, scores.shape[1]), dim=1).indices
+    rows = torch.arange(first, first + len(scores), device=scores.device)
+    queries, found = rows[:, None].expand_as(best).reshape(-1), best.reshape(-1)
+    return best, (queries, found) if queries_are_x else (found, queries)
 
 
 def rerank(
@@ -187,8 +158,5 @@ def rerank(
         top_k: candidates a query.
         queries_are_x: whether the queries are rows of x (the gallery of a) or the other way.
     """
-    best = scores.topk(min(top_k, scores.shape[1]), dim=1).indices
-    rows = torch.arange(first, first + len(scores), device=scores.device)
-    queries, candidates = rows[:, None].expand_as(best).reshape(-1), best.reshape(-1)
-    pairs = (queries, candidates) if queries_are_x else (candidates, queries)
+    best, pairs = candidates(scores, first, top_k, queries_are_x)
     return scores.scatter_add(1, best, reranker.bonus(*pairs).view_as(best))

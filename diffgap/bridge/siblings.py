@@ -15,15 +15,18 @@ from torch.nn import functional as F
 from diffgap.bridge import bst
 from diffgap.bridge.base import Bridge, shared_noise, unit
 from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
-from diffgap.bridge.denoiser import Denoiser
+from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.objective import (
     Batch,
     Losses,
-    denoised,
     deterministic_bridge,
+    deterministic_input,
+    diffusion_input,
     diffusion_losses,
+    level_of,
     make_batch,
 )
+from diffgap.bridge.predictions import clean_estimate
 from diffgap.bridge.samplers import enter, reverse
 from diffgap.bridge.schedules import SCHEDULES
 
@@ -97,8 +100,10 @@ class Close(BothWays):
         noisy = unit(made.target / self.scale + self.config.options["noise"] * made.noise)
         return replace(made, condition=noisy * self.scale)
 
-    def forward(self, batch: Batch) -> Losses:
-        output = deterministic_bridge(self.denoiser, batch.direction, batch.condition)
+    def denoiser_input(self, batch: Batch) -> DenoiserInput:
+        return deterministic_input(batch.direction, batch.condition)
+
+    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
         return Losses.without_auxiliary(F.mse_loss(output, batch.target))
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
@@ -132,8 +137,11 @@ class DiffusionBridge(BothWays):
     ) -> Batch:
         return _examples(self, x, a, clip, self.objective, self.radius, generator)
 
-    def forward(self, batch: Batch) -> Losses:
-        return diffusion_losses(self.denoiser, batch, self.schedule, self.objective)
+    def denoiser_input(self, batch: Batch) -> DenoiserInput:
+        return diffusion_input(self.denoiser, batch, self.schedule)
+
+    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
+        return diffusion_losses(batch, given, output, self.schedule, self.objective)
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
         which = bst.one_way(source, direction)
@@ -192,8 +200,12 @@ class DiffusionLink(Bridge):
         from_audio = torch.rand(len(x), generator=generator, device=x.device) < 0.5
         return replace(made, source=torch.where(from_audio[:, None], made.condition, made.target))
 
-    def forward(self, batch: Batch) -> Losses:
-        clean = denoised(self.denoiser, batch, self.schedule, self.objective).clean
+    def denoiser_input(self, batch: Batch) -> DenoiserInput:
+        return diffusion_input(self.denoiser, batch, self.schedule)
+
+    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
+        level = level_of(self.schedule, given.log_snr)
+        clean = clean_estimate(self.objective.prediction, output, given.noisy, level)
         bank = unit(batch.bank.target).T
         topology = F.mse_loss(unit(clean) @ bank, unit(batch.target) @ bank)
         mse = F.mse_loss(clean, batch.target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,13 @@ from diffgap.evaluation.retrieval import (
     QueryRanks,
     ranks_of_captions,
     ranks_of_owner,
+    ranks_of_pairs,
     summary,
 )
 from diffgap.store import Pairs
+
+TILE = 2048
+"""Rows and columns of scores at once, where both directions share them."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +76,23 @@ def evaluate(bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None) -> 
         torch.from_numpy(part).to(device_of(bridge)) for part in (pairs.x, pairs.a, pairs.owner)
     )
     scorer = Scorer(bridge, x, a, score)
+    of_x, of_a = _ranks(scorer, owner, len(a))
+    return Evaluation({f"{x_name}_to_{a_name}": of_x, f"{a_name}_to_{x_name}": of_a}, scorer)
+
+
+def _ranks(scorer: Scorer, owner: Tensor, clips: int) -> tuple[QueryRanks, QueryRanks]:
+    """Of x's queries and of a's; in one pass where each clip has one of x, in the clips' order."""
+    in_pairs = len(owner) == clips and owner.equal(torch.arange(clips, device=owner.device))
+    if in_pairs and scorer.reranker is None:
+        return ranks_of_pairs(scorer.tile, clips, TILE)
+    scorer.prepare()
     chunk = scorer.queries_at_once
-    to_a = partial(scorer.scores, from_x=True)
-    to_x = partial(scorer.scores, from_x=False)
-    return Evaluation(
-        {
-            f"{x_name}_to_{a_name}": ranks_of_owner(to_a, owner, chunk),
-            f"{a_name}_to_{x_name}": ranks_of_captions(to_x, owner, len(a), chunk),
-        },
-        scorer,
-    )
+    to_a, to_x = (partial(scorer.scores, from_x=from_x) for from_x in (True, False))
+    return ranks_of_owner(to_a, owner, chunk), ranks_of_captions(to_x, owner, clips, chunk)
+
+
+_gap_before: WeakKeyDictionary[Pairs, dict[str, float]] = WeakKeyDictionary()
+"""Gap metrics of frozen pairs, which all bridges over them share, for as long as these are kept."""
 
 
 def gap(bridge: Bridge, pairs: Pairs) -> dict[str, float]:
@@ -91,7 +103,9 @@ def gap(bridge: Bridge, pairs: Pairs) -> dict[str, float]:
     the gap in the method's space; nothing where that is the encoders' own.
     """
     x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
-    found = {f"before/{name}": value for name, value in gap_metrics(x, a).items()}
+    if pairs not in _gap_before:
+        _gap_before[pairs] = gap_metrics(x, a)
+    found = {f"before/{name}": value for name, value in _gap_before[pairs].items()}
     after = bridged(bridge, x, a)
     if after is None:
         return found

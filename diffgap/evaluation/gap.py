@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,8 +46,11 @@ def uniformity(points: Tensor, t: float = 2.0) -> float:
     thinned = points[:: 1 + len(points) // UNIFORMITY_POINTS]
     if len(thinned) < 2:
         return 0.0
-    squared = torch.pdist(thinned).square()
-    return (torch.logsumexp(-t * squared, 0) - torch.tensor(len(squared)).log()).item()
+    lengths = thinned.square().sum(1)
+    squared = torch.addmm(lengths[:, None] + lengths, thinned, thinned.T, alpha=-2)
+    exponents = squared.mul_(-t).clamp_(max=0).fill_diagonal_(-torch.inf)
+    pairs = len(thinned) * (len(thinned) - 1)
+    return exponents.flatten().logsumexp(0).item() - math.log(pairs)
 
 
 def separability(x: Tensor, y: Tensor) -> float:
@@ -90,13 +95,12 @@ def frechet(x: Tensor, y: Tensor) -> float:
     """Frechet distance of two (N, D) clouds taken as Gaussians (Dowson & Landau 1982).
 
     ``|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2))``; the last trace is the nuclear norm of
-    ``A B^T``, with A and B the centred clouds over sqrt(N - 1): stable for singular covariances.
+    ``A B^T``, with A and B the centred clouds over sqrt(N - 1), or their triangular factors:
+    stable for singular covariances.
     """
-    a, b = (cloud - cloud.mean(0) for cloud in (x, y))
-    a, b = a / max(1, len(a) - 1) ** 0.5, b / max(1, len(b) - 1) ** 0.5
-    roots = [torch.linalg.svd(cloud, full_matrices=False) for cloud in (a, b)]
-    (_, s1, v1), (_, s2, v2) = roots
-    cross = torch.linalg.svdvals((s1[:, None] * v1) @ (s2[:, None] * v2).T).sum()
-    spread = s1.square().sum() + s2.square().sum() - 2 * cross
+    a, b = ((cloud - cloud.mean(0)) / max(1, len(cloud) - 1) ** 0.5 for cloud in (x, y))
+    (_, r1), (_, r2) = (torch.linalg.qr(cloud, mode="r") for cloud in (a, b))
+    cross = torch.linalg.svdvals(r1 @ r2.T).sum()
+    spread = a.square().sum() + b.square().sum() - 2 * cross
     means = (x.mean(0) - y.mean(0)).square().sum()
     return max(0.0, (means + spread).item())

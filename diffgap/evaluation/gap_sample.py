@@ -10,13 +10,8 @@ import torch
 
 from diffgap.bridge.base import Bridge
 from diffgap.evaluation.bridged import bridged
+from diffgap.ledger import EXPLAINED
 from diffgap.store import Pairs
-
-GAP_SAMPLE = "gap.parquet"
-"""In a bridge checkpoint: the table of `gap_sample`."""
-
-EXPLAINED = "explained"
-"""In the table's metadata: shares of the variance that the two coordinates hold, as JSON."""
 
 SAMPLE = 300
 """Pairs at most: more cannot be told apart in a drawing."""

@@ -16,11 +16,17 @@ from torch import Tensor
 ScoreChunk = Callable[[int, int], Tensor]
 """(start, stop) of queries -> their (stop - start, G) scores against the whole gallery."""
 
+ScoreTile = Callable[[int, int, int], Tensor]
+"""(row of x, row of a, size) -> (size, size) scores from there on."""
+
 CUTOFFS = (1, 5, 10)
 AP_CUTOFF = 10
 
 NOWHERE = 1 << 40
 """Rank of what is not there."""
+
+BLOCK = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Scores that are compared at once; on a CPU few enough that their memory is used again."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,8 @@ def ranks_of_owner(score: ScoreChunk, owner: Tensor, chunk: int) -> QueryRanks:
         stop = min(start + chunk, len(owner))
         scores = _checked(score(start, stop))
         right = scores.gather(1, owner[start:stop, None])
-        parts.append(_rank(scores, right, others_equal=1).cpu())
-    best = torch.cat(parts)
-    return QueryRanks(best, torch.where(best <= AP_CUTOFF, 1.0 / best, 0.0))
+        parts.append(_rank(scores, right).cpu())
+    return _with_one_answer(torch.cat(parts))
 
 
 def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) -> QueryRanks:
@@ -80,13 +85,40 @@ def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) 
         there = slot < count[:, None]
         own = order[(first[:, None] + slot).clamp(max=len(order) - 1)]
         right = scores.gather(1, own).masked_fill(~there, -torch.inf)
-        ranks = torch.stack(
-            [_rank(scores, right[:, [i]], others_equal=1) for i in range(widest)], 1
-        )
+        ranks = torch.cat([_rank(scores, right[:, [i]])[:, None] for i in range(widest)], 1)
         ranks = ranks.masked_fill(~there, NOWHERE)
         best.append(ranks.amin(1).cpu())
         ap10.append(_average_precision(ranks, count).cpu())
     return QueryRanks(torch.cat(best), torch.cat(ap10))
+
+
+def ranks_of_pairs(score: ScoreTile, pairs: int, tile: int) -> tuple[QueryRanks, QueryRanks]:
+    """Ranks of x's queries and of a's where pair i is row i of both, from one pass over the scores.
+
+    The right scores are taken first, from the tiles on the diagonal; then each tile counts for its
+    rows and for its columns. All tiles are of one size, the last overlapping the one before it, for
+    products of one shape make equal scores of equal vectors: ties stay ties.
+
+    Args:
+        score: scores of a tile.
+        pairs: N.
+        tile: rows and columns of a tile.
+
+    Raises:
+        ValueError: where a score is NaN.
+    """
+    tile = min(tile, pairs)
+    places = [(begin, min(begin, pairs - tile)) for begin in range(0, pairs, tile)]
+    right = torch.cat([score(at, at, tile).diagonal()[begin - at :] for begin, at in places])
+    above_less_below = right.new_zeros(2, pairs)
+    for row, x_at in places:
+        for column, a_at in places:
+            scores = _checked(score(x_at, a_at, tile)[row - x_at :, column - a_at :])
+            rows, columns = slice(row, x_at + tile), slice(column, a_at + tile)
+            above_less_below[0, rows] += (scores - right[rows, None]).sign_().sum(1)
+            above_less_below[1, columns] += (scores - right[columns]).sign_().sum(0)
+    of_x, of_a = _ranks(above_less_below, pairs).cpu()
+    return _with_one_answer(of_x), _with_one_answer(of_a)
 
 
 def summary(ranks: QueryRanks) -> dict[str, float]:
@@ -98,16 +130,30 @@ def summary(ranks: QueryRanks) -> dict[str, float]:
 
 
 def _checked(scores: Tensor) -> Tensor:
-    if bad := int(scores.isnan().sum()):
+    if scores.sum().isnan() and (bad := int(scores.isnan().sum())):  # a sum is read far faster
         raise ValueError(f"{bad} of {scores.numel()} scores are NaN; the bridge is not usable")
     return scores
 
 
-def _rank(scores: Tensor, right: Tensor, others_equal: int) -> Tensor:
-    """Rank of (Q, 1) right scores among (Q, G): 1 + those above + half of the equal others."""
-    above = (scores > right).sum(1)
-    equal = (scores == right).sum(1) - others_equal
-    return 1 + above + (equal.clamp_min(0) + 1) // 2
+def _rank(scores: Tensor, right: Tensor) -> Tensor:
+    """Ranks of (Q, 1) right scores, each one of its row's (Q, G)."""
+    gallery = scores.shape[1]
+    rows = max(1, BLOCK[scores.device.type] // gallery)
+    blocks = zip(scores.split(rows), right.split(rows), strict=True)
+    return _ranks(torch.cat([(part - own).sign_().sum(1) for part, own in blocks]), gallery)
+
+
+def _ranks(above_less_below: Tensor, gallery: int) -> Tensor:
+    """1 + those above + half of the equal others, rounded up, from a sum of signs.
+
+    Of G scores, those above less those below, plus G, are twice those above plus all that are
+    equal. Float32 counts to 2^24 exactly, further than galleries go.
+    """
+    return 1 + (above_less_below.long() + gallery) // 2
+
+
+def _with_one_answer(best: Tensor) -> QueryRanks:
+    return QueryRanks(best, torch.where(best <= AP_CUTOFF, 1.0 / best, 0.0))
 
 
 def _grouped(owner: Tensor, clips: int) -> tuple[Tensor, Tensor]:

@@ -1,64 +1,122 @@
 """The trials of one pack, in one process: each with its own log, failure, checkpoint and result.
 
 A trial in a pack is the same experiment as alone. What one of them runs into is its own: an error
-that would come again fails that trial, and the next one begins.
+that would come again fails that trial, and the others go on.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
+
+import torch
 
 from diffgap.ledger import Ledger
 from diffgap.places import remove
 from diffgap.spec import Trial
 from diffgap.sweep.host import Seat, SweepHost
+from diffgap.training.batched import Member, can_batch, run_batched
 from diffgap.training.faults import is_hopeless, reason_of
 from diffgap.training.loop import StoppedError
+from diffgap.training.pace import BATCHED, IN_TURN, faster_way
+from diffgap.training.shape import shape_of
 from diffgap.training.trial import run_trial
 from diffgap.training.trial_log import captured_output, log_file, trial_log
 
+log = logging.getLogger(__name__)
+
+_verdicts: dict[Hashable, str] = {}
+"""The faster way for packs of a shape and size, as this process has measured it."""
+
 
 def run_pack(pack: dict[str, Any], seat: Seat) -> None:
-    """Runs what is left of a pack's trials, one after another.
+    """Runs what is left of a pack's trials, at once or one after another.
 
     Raises:
         Exception: what may get better in another process, for Ray to try again; with several
             workers every error, on which Ray ends the others.
     """
     ledger = Ledger.at(pack["output"])
-    for job in pack["members"]:
-        _Attempt(job, pack["store"], pack["retries"], ledger, seat).make()
+    attempts = [_Attempt(job, pack, ledger, seat) for job in pack["members"]]
+    left = [attempt for attempt in attempts if not attempt.is_over]
+    if _train_at_once(left, pack):
+        _run_batched(left)
+    else:
+        for attempt in left:
+            if not attempt.is_over:  # somebody may have cancelled it meanwhile
+                with attempt.logged():
+                    attempt.run()
 
 
 class _Attempt:
-    """One attempt at one trial."""
+    """One attempt at one trial of a pack."""
 
     def __init__(
-        self, job: dict[str, Any], store: str, retries: int, ledger: Ledger, seat: Seat
+        self, job: dict[str, Any], pack: dict[str, Any], ledger: Ledger, seat: Seat
     ) -> None:
-        self.job, self.store, self.retries = job, store, retries
-        self.ledger, self.seat = ledger, seat
+        self.job, self.ledger, self.seat = job, ledger, seat
+        self.store, self.retries = pack["store"], pack["retries"]
         self.record = ledger.trial(job["signature"])
+        self.host = SweepHost(self.record, job, seat)
+        self.member = Member(Trial.model_validate(job["trial"]), job["signature"], self.host)
 
-    def make(self) -> None:
-        """Makes it, unless the trial has come to its end before."""
-        seat, record = self.seat, self.record
-        speaker = f"worker {seat.rank}"
-        if seat.agreed(seat.rank == 0 and (record.ended or self.job["taken"])):
-            return
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to do: the trial has ended, or another sweep runs it."""
+        over = self.seat.rank == 0 and (self.record.ended or self.job["taken"])
+        return bool(self.seat.agreed(over))
+
+    @contextmanager
+    def logged(self, alone: bool = True) -> Iterator[None]:
+        """Sends what is said to the trial's log; `alone`, also what C++ libraries write."""
+        speaker = f"worker {self.seat.rank}"
         with ExitStack() as stack:
-            said = stack.enter_context(log_file(record.log, speaker))
-            log = stack.enter_context(trial_log(said, speaker))
-            stack.enter_context(captured_output(said))
-            host = SweepHost(record, self.job, seat)
-            host.begun()
-            if seat.agreed(seat.rank == 0 and self._may_try()):
-                self._run(host, log)
-            host.ended()
-        if seat.rank == 0 and record.finished:
-            remove(record.checkpoints)
+            said = stack.enter_context(log_file(self.record.log, speaker))
+            stack.enter_context(trial_log(said, speaker, None if alone else self.job["signature"]))
+            if alone:
+                stack.enter_context(captured_output(said))
+            yield
+
+    def run(self) -> None:
+        """Makes it, by itself."""
+        if self.begin():
+            self._train()
+
+    def begin(self) -> bool:
+        """Tells that it begins, and counts it; False where the trial has had its attempts."""
+        self.host.begun()
+        may = self.seat.agreed(self.seat.rank == 0 and self._may_try())
+        if not may:
+            self.host.ended()
+        return bool(may)
+
+    def end(self, error: Exception | None) -> bool:
+        """Notes and tells how it ended; False where that may get better in another attempt."""
+        if error is None:
+            self._log(logging.INFO, "Finished")
+        elif isinstance(error, StoppedError):
+            self._log(logging.INFO, str(error))
+        else:
+            self._log(logging.ERROR, "The attempt ends in an error", error)
+            if not self._fails(error):
+                return False
+        self.host.ended()
+        if self.seat.rank == 0 and self.record.finished:
+            remove(self.record.checkpoints)
+        return True
+
+    def _train(self) -> None:
+        error = None
+        member = self.member
+        try:
+            run_trial(member.trial, member.signature, self.store, self.ledger, self.host)
+        except Exception as found:
+            error = found
+        settled = self.end(error)
+        if error and not isinstance(error, StoppedError) and (not settled or self.seat.workers > 1):
+            raise error
 
     def _may_try(self) -> bool:
         """Counts the attempt; one too many is a trial that takes its process with it."""
@@ -68,19 +126,6 @@ class _Attempt:
         self.record.fail(f"its process was lost {attempts - 1} times; see its log")
         return False
 
-    def _run(self, host: SweepHost, log: logging.Logger) -> None:
-        signature = self.job["signature"]
-        try:
-            trial = Trial.model_validate(self.job["trial"])
-            run_trial(trial, signature, self.store, self.ledger, host)
-            log.info("Finished")
-        except StoppedError as stop:
-            log.info("%s", stop)
-        except Exception as error:
-            log.exception("The attempt ends in an error")
-            if not self._fails(error) or self.seat.workers > 1:
-                raise
-
     def _fails(self, error: Exception) -> bool:
         """Notes an error that would come again, or has come often enough."""
         attempts = self.record.attempts
@@ -89,3 +134,65 @@ class _Attempt:
         elif attempts > self.retries:
             self.record.fail(f"{reason_of(error)} (tried {attempts} times)")
         return self.record.failure is not None
+
+    def _log(self, level: int, text: str, error: Exception | None = None) -> None:
+        log.log(level, text, exc_info=error, extra={"trial": self.job["signature"]})
+
+
+def _train_at_once(attempts: Sequence[_Attempt], pack: dict[str, Any]) -> bool:
+    """Whether these trials train as one network."""
+    members = [attempt.member for attempt in attempts]
+    if pack["mode"] == IN_TURN or len(members) < 2 or not can_batch(members):
+        return False
+    if pack["mode"] == BATCHED:
+        return True
+    key = (shape_of(members[0].trial), len(members))
+    if key not in _verdicts:
+        _verdicts[key] = faster_way(members, pack["store"], attempts[0].seat.device)
+    return _verdicts[key] == BATCHED
+
+
+def _run_batched(attempts: Sequence[_Attempt]) -> None:
+    """Runs trials as one network; where that does not fit a GPU's memory, each half by itself.
+
+    An error that may get better ends the whole pack, once the others have come to their ends.
+    """
+    with ExitStack() as stack:
+        for attempt in attempts:
+            stack.enter_context(attempt.logged(alone=False))
+        begun = [attempt for attempt in attempts if attempt.begin()]
+        errors = _at_once(begun)
+    if errors:
+        raise errors[0]
+
+
+def _at_once(attempts: Sequence[_Attempt]) -> list[Exception]:
+    """Trains some trials at once; returns the errors of those that may be tried again."""
+    if not attempts:
+        return []
+    waiting = {attempt.member.signature: attempt for attempt in attempts}
+    errors: list[Exception] = []
+
+    def ended(member: Member, error: Exception | None) -> None:
+        if not waiting.pop(member.signature).end(error):
+            assert error
+            errors.append(error)
+
+    first = attempts[0]
+    members = [attempt.member for attempt in attempts]
+    try:
+        run_batched(members, first.store, first.ledger, ended)
+    except Exception as error:
+        fits_less = isinstance(error, torch.OutOfMemoryError) and len(attempts) > 1
+        if not fits_less or first.seat.workers > 1:
+            for attempt in waiting.values():  # it concerns all that are still under way
+                attempt.end(error)
+            raise
+    # Here, for the error's traceback holds on to all that the batch had in memory.
+    left = list(waiting.values())
+    if left:
+        torch.cuda.empty_cache()
+        half = -(-len(left) // 2)
+        log.info("%d trials at once do not fit the GPU's memory; %d do next", len(left), half)
+        errors += [*_at_once(left[:half]), *_at_once(left[half:])]
+    return errors

@@ -61,6 +61,8 @@ def _fit(pack: dict[str, Any], **scaling: Any) -> None:
     from diffgap.sweep.lean import LeanTrainer
 
     first = Ledger.at(pack["output"]).trial(pack["members"][0]["signature"])
+    # It starts a process, and has Tune look there first for every report, for a fifth of a second.
+    callbacks = [TuneReportCallback()] if pack["apart"] else []
     with _scratch(first) as storage:
         LeanTrainer(
             train_pack,
@@ -69,7 +71,7 @@ def _fit(pack: dict[str, Any], **scaling: Any) -> None:
             run_config=RunConfig(
                 name="run",
                 failure_config=FailureConfig(max_failures=pack["retries"]),
-                callbacks=[TuneReportCallback()],
+                callbacks=callbacks,
                 **storage,
                 **_environment(pack),
             ),

@@ -1,10 +1,15 @@
 """What a trial needs to continue exactly where it was.
 
-A checkpoint is a directory ``step-00000500``: DeepSpeed's own part (weights, optimiser,
-learning-rate schedule), `average.safetensors` (the EMA), `best.safetensors` (the EMA that was best
-on val), `progress.json` (step and history) and, written last, `files.json`: the digest of each
-file. One that does not match its digests is passed over for the one before it. Batches and noise
-follow from the step, so no generator is saved.
+A checkpoint is a directory ``step-00000500``: `weights.safetensors`, `optimizer.safetensors`
+(AdamW's moments, NAME.exp_avg and NAME.exp_avg_sq of every weight), `average.safetensors` (the
+EMA), `best.safetensors` (the EMA that was best on val), `progress.json` (step and history) and,
+written last, `files.json`: the digest of each file. One that does not match its digests is passed
+over for the one before it. The learning rate, batches and noise follow from the step, so no
+schedule and no generator is saved. It is the same whether the trial was alone or in a batch of
+trials, and for any number of workers.
+
+In ZeRO 1, 2 and 3, which share weights or moments out, DeepSpeed's own form of both, `deepspeed/`,
+stands for the first two files; `elastic` makes it fit other numbers of workers.
 """
 
 from __future__ import annotations
@@ -20,18 +25,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from diffgap.bridge.base import Bridge
 from diffgap.errors import UserError
 from diffgap.files import put_directory
 from diffgap.training.engine import Average
 
-TAG, AVERAGE, BEST, PROGRESS = (
-    "deepspeed",
-    "average.safetensors",
-    "best.safetensors",
-    "progress.json",
-)
+TAG, WEIGHTS, OPTIMIZER = "deepspeed", "weights.safetensors", "optimizer.safetensors"
+AVERAGE, BEST, PROGRESS = "average.safetensors", "best.safetensors", "progress.json"
 FILES = "files.json"
 
 KEPT = 2
@@ -74,21 +77,27 @@ class State:
     """A training between two steps: all that a checkpoint holds."""
 
     engine: Any
-    average: Average[Any]
+    """What trains it, perhaps with other trials."""
+    bridge: Bridge
+    average: Average[Bridge]
     progress: Progress
     best: dict[str, Tensor] = field(default_factory=dict)
     """The averaged weights of `progress.best`; of the first worker alone."""
 
     def save(self, path: Path, rank: int) -> None:
         """Fills a directory; every worker must take part."""
-        self.engine.save_checkpoint(str(path), tag=TAG)
+        if self.sharded:
+            self.engine.save_checkpoint(str(path), tag=TAG)
         if rank == 0:
-            save_file(dict(self.average.twin.state_dict()), path / AVERAGE)
+            if not self.sharded:
+                save_file(self.bridge.state_dict(), path / WEIGHTS)
+                save_file(moments(self.bridge, self.engine.optimizer), path / OPTIMIZER)
+            save_file(self.average.twin.state_dict(), path / AVERAGE)
             save_file(self.best, path / BEST)
             (path / PROGRESS).write_text(json.dumps(asdict(self.progress)))
 
     def load(self, path: Path, shards: Path | None = None, weights_only: bool = False) -> None:
-        """Goes on from a checkpoint; every worker must take part.
+        """Goes on from a checkpoint, but for the learning rate; every worker must take part.
 
         Args:
             path: the checkpoint.
@@ -96,17 +105,49 @@ class State:
             weights_only: leave the optimiser's state behind, which then starts anew.
 
         Raises:
-            UserError: where DeepSpeed's part is missing.
+            UserError: where weights or moments are missing.
         """
-        loaded, _ = self.engine.load_checkpoint(
-            str(shards or path), tag=TAG, load_optimizer_states=not weights_only
-        )
-        if loaded is None:
-            raise UserError(f"checkpoint {path}: DeepSpeed's part is missing; use --fresh")
+        if self.sharded:
+            source, moments_too = str(shards or path), not weights_only
+            found, _ = self.engine.load_checkpoint(source, TAG, load_optimizer_states=moments_too)
+        elif found := (path / WEIGHTS).is_file() and (path / OPTIMIZER).is_file():
+            self.bridge.load_state_dict(load_file(path / WEIGHTS))
+            step = read_progress(path).step
+            restore(load_file(path / OPTIMIZER), step, self.bridge, self.engine.optimizer)
+        if not found:
+            raise UserError(f"checkpoint {path}: weights or moments are missing; use --fresh")
         self.average.twin.load_state_dict(load_file(path / AVERAGE))
         device = str(next(self.average.twin.parameters()).device)
         self.best = load_file(path / BEST, device=device)
         self.progress = replace(read_progress(path), workers=self.progress.workers)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether weights or moments are DeepSpeed's alone to save."""
+        return bool(self.engine.zero_optimization_stage())
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's running means of a weight's gradient and its square, as PyTorch calls them."""
+
+
+def moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments of a model's weights; those that have had no gradient have none."""
+    return {
+        f"{name}.{moment}": optimizer.state[parameter][moment]
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for moment in MOMENTS
+    }
+
+
+def restore(saved: dict[str, Tensor], step: int, model: nn.Module, optimizer: Optimizer) -> None:
+    """Gives AdamW the moments that `moments` found after some steps."""
+    for name, parameter in model.named_parameters():
+        if f"{name}.{MOMENTS[0]}" in saved:
+            found = {moment: saved[f"{name}.{moment}"].to(parameter) for moment in MOMENTS}
+            steps = torch.tensor(float(step), device=parameter.device)  # where fused AdamW counts
+            optimizer.state[parameter] = {"step": steps, **found}
 
 
 def read_progress(path: Path) -> Progress:
@@ -129,6 +170,7 @@ class Checkpoints:
 
     def __init__(self, path: Path, rank: int = 0, workers: int = 1) -> None:
         self.path, self.rank, self.workers = path, rank, workers
+        self.trial = path.parent.name
 
     def write(self, step: int, save: Callable[[Path], None]) -> None:
         """Keeps the checkpoint that `save` writes; every worker must take part."""
@@ -161,7 +203,8 @@ class Checkpoints:
     def _is_whole(self, path: Path, name: str) -> bool:
         problem = broken(path)
         if problem:
-            log.warning("Checkpoint %s is passed over: %s", name, problem)
+            about = {"trial": self.trial}
+            log.warning("Checkpoint %s is passed over: %s", name, problem, extra=about)
         return problem is None
 
     def _newest_first(self) -> list[Path]:

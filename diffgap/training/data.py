@@ -6,6 +6,9 @@ generator, and every data-parallel worker draws the same batch.
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -29,6 +32,12 @@ class PairTable:
         self.batch_size, self.seed = batch_size, seed
         self.generator = torch.Generator(device)
         self._orders: dict[int, Tensor] = {}
+
+    def of_seed(self, seed: int) -> Self:
+        """The table of another trial, which shares the embeddings."""
+        other = copy.copy(self)
+        other.seed, other.generator, other._orders = seed, torch.Generator(self.x.device), {}
+        return other
 
     def generator_at(self, step: int) -> torch.Generator:
         """The generator of a step's noise, the same however the step is reached."""

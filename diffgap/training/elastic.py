@@ -1,8 +1,9 @@
 """Where a training begins: at its start, or at a checkpoint of any number of workers.
 
-ZeRO shares the optimiser's state out among the workers, and a checkpoint holds each one's share.
-For another number of workers DeepSpeed's own converter puts the shares together; should that
-fail, the weights go on alone, and the trial's log says so.
+In ZeRO 0 a checkpoint is whole, and fits any number. ZeRO 1, 2 and 3 share the optimiser's state
+out among the workers, and a checkpoint holds each one's share. For another number of workers
+DeepSpeed's own converter puts the shares together; should that fail, the weights go on alone, and
+the trial's log says so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from diffgap.bridge.base import Bridge
 from diffgap.spec import Train
 from diffgap.training.checkpoint import TAG, Progress, State, read_progress
-from diffgap.training.engine import Average, make_engine, retune
+from diffgap.training.engine import Average, close, make_engine, retune
 from diffgap.training.host import Host
 
 CONVERTER = "deepspeed.checkpoint.ds_to_universal"
@@ -46,22 +47,32 @@ def begin(bridge: Bridge, settings: Train, host: Host) -> State:
 
     def fresh(model: Bridge, universal: bool = False) -> State:
         engine = make_engine(model, settings, host.workers, host.device, universal)
-        return State(engine, average, Progress(workers=host.workers))
+        return State(engine, model, average, Progress(workers=host.workers))
 
     path = host.checkpoints.latest()
     if path is None:
         return fresh(bridge)
-    saved_by = read_progress(path).workers
-    if settings.zero_stage == 0 or saved_by == host.workers:
+    if settings.zero_stage == 0:
+        state = resume(fresh(bridge), path, host)
+        retune(state.engine, [settings], state.progress.step)
+        return state
+    if read_progress(path).workers == host.workers:
         state = fresh(bridge)
         state.load(path)
-        if saved_by != host.workers:
-            _tell(host, logging.INFO, f"The checkpoint is of {saved_by} workers; all is kept")
         return state
     spare = copy.deepcopy(bridge)  # an engine shares out its model's weights for good
     return _converted(partial(fresh, bridge, universal=True), path, host) or _weights_only(
         fresh(spare), path, settings
     )
+
+
+def resume(state: State, path: Path, host: Host) -> State:
+    """The state of a whole checkpoint, of any number of workers; the learning rate is not set."""
+    state.load(path)
+    saved_by = read_progress(path).workers
+    if saved_by != host.workers:
+        _tell(host, logging.INFO, f"The checkpoint is of {saved_by} workers; all is kept")
+    return state
 
 
 def _converted(fresh: Callable[[], State], path: Path, host: Host) -> State | None:
@@ -74,7 +85,7 @@ def _converted(fresh: Callable[[], State], path: Path, host: Host) -> State | No
                 said = "The checkpoint is of other workers; its optimiser state is converted"
                 _tell(host, logging.INFO, said)
                 return state
-            state.engine.destroy()
+            close(state.engine)
     said = (
         "The checkpoint is of other workers: weights go on, but the optimiser state is restarted, "
         f"for it could not be converted: {problem}"
@@ -86,7 +97,7 @@ def _converted(fresh: Callable[[], State], path: Path, host: Host) -> State | No
 def _weights_only(state: State, path: Path, settings: Train) -> State:
     """A checkpoint's state but for the optimiser's, at the checkpoint's step of the schedule."""
     state.load(path, weights_only=True)
-    retune(state.engine, settings, state.progress.step)
+    retune(state.engine, [settings], state.progress.step)
     return state
 
 
@@ -144,4 +155,4 @@ def _agreed(problem: str | None, host: Host) -> str | None:
 def _tell(host: Host, level: int, message: str) -> None:
     """Logs what concerns all workers, once."""
     if host.rank == 0:
-        log.log(level, "%s", message)
+        log.log(level, "%s", message, extra={"trial": host.record.path.name})

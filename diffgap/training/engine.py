@@ -1,4 +1,4 @@
-"""DeepSpeed: the process group, the engine of one trial, and the averaged weights beside it.
+"""DeepSpeed: the process group, the engine of one trial or several, and the averaged weights.
 
 The only module that imports DeepSpeed.
 """
@@ -9,8 +9,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -78,6 +79,7 @@ def deepspeed_config(
 ) -> dict[str, Any]:
     """DeepSpeed's configuration of a trial; the global batch is split evenly among the workers.
 
+    In ZeRO 0 the optimiser is PyTorch's and the gradients are clipped by `clip`, a trial at a time.
     With `universal`, checkpoints are loaded in the form that any number of workers can read.
     """
     on_gpu = device.type == "cuda"
@@ -85,15 +87,24 @@ def deepspeed_config(
     return {
         "train_micro_batch_size_per_gpu": train.batch_size // (workers * train.accumulation),
         "gradient_accumulation_steps": train.accumulation,
-        "gradient_clipping": train.gradient_clipping,
+        "gradient_clipping": train.gradient_clipping if train.zero_stage else 0.0,  # default: 1
+        "checkpoint": {"load_universal": universal},
+        "steps_per_print": sys.maxsize,
+        # Autocast keeps fp32 weights in every ZeRO stage: EMA and checkpoints lose nothing.
+        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+        **(_zero_config(train, on_gpu) if train.zero_stage else {}),
+    }
+
+
+def _zero_config(train: Train, on_gpu: bool) -> dict[str, Any]:
+    """What ZeRO 1, 2 and 3 are told, which alone know where gradients and weights are."""
+    return {
         "zero_optimization": {
             "stage": train.zero_stage,
             **(_offloaded(train) if on_gpu else {}),
         },
         # Else offloading asks for DeepSpeed's own Adam, which takes a compiler 40 s to build.
         "zero_force_ds_cpu_optimizer": False,
-        # Autocast keeps fp32 weights in every ZeRO stage: EMA and checkpoints lose nothing.
-        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
         "optimizer": {
             "type": "AdamW",
             "params": {
@@ -102,8 +113,6 @@ def deepspeed_config(
                 "torch_adam": True,
             },
         },
-        "checkpoint": {"load_universal": universal},
-        "steps_per_print": sys.maxsize,
     }
 
 
@@ -121,27 +130,75 @@ def _offloaded(train: Train) -> dict[str, Any]:
 def make_engine(
     model: nn.Module, train: Train, workers: int, device: torch.device, universal: bool = False
 ) -> Any:
-    """Wraps a model into a DeepSpeed engine on `device`; needs a process group."""
-    deepspeed = _import_deepspeed()
+    """Wraps the model of one trial into a DeepSpeed engine on `device`; needs a process group."""
     if train.offload != "none" and device.type != "cuda":
         log.info("train.offload %s has no effect here: there is no GPU", train.offload)
-    engine, *_ = deepspeed.initialize(
-        model=model.to(device),
-        model_parameters=list(model.parameters()),
-        config=deepspeed_config(train, workers, device, universal),
+    return engine_of(model, [model], [train], workers, device, universal)
+
+
+def engine_of(
+    whole: nn.Module,
+    parts: Sequence[nn.Module],
+    settings: Sequence[Train],
+    workers: int,
+    device: torch.device,
+    universal: bool = False,
+) -> Any:
+    """Wraps K trials' models into one DeepSpeed engine, each with optimiser settings of its own.
+
+    Args:
+        whole: what the engine calls, on `device`; it holds the parts.
+        parts: the trials' models, and
+        settings: how each is trained. K above 1 needs ZeRO 0 and the same batch of each.
+        workers: data-parallel processes.
+        device: where it computes.
+        universal: see `deepspeed_config`.
+    """
+    first, *others = settings
+    assert not (others and first.zero_stage), "several trials share no ZeRO 1, 2 or 3"
+    groups = [
+        {"params": list(part.parameters()), "lr": train.lr, "weight_decay": train.weight_decay}
+        for part, train in zip(parts, settings, strict=True)
+    ]
+    engine, *_ = _import_deepspeed().initialize(
+        model=whole.to(device),
+        model_parameters=groups,
+        optimizer=None if first.zero_stage else partial(torch.optim.AdamW, fused=True),
+        config=deepspeed_config(first, workers, device, universal),
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(train, step)
+            optimizer, [partial(lr_factor, train) for train in settings]
         ),
     )
+    if workers == 1 and first.zero_stage == 0:
+        engine.enable_backward_allreduce = False  # it would copy every gradient there and back
     return engine
 
 
-def retune(engine: Any, train: Train, step: int) -> None:
-    """Puts another learning rate and weight decay in force, from a step on."""
-    engine.lr_scheduler.base_lrs = [train.lr for _ in engine.lr_scheduler.base_lrs]
-    for group in engine.optimizer.param_groups:
+def close(engine: Any) -> None:
+    """Ends an engine, and lets go of what it holds: its own references go round in circles.
+
+    Until the garbage collector came by, weights, gradients and moments would stay in memory, and a
+    process that trains one trial after another would hold those of many.
+    """
+    optimizer = engine.optimizer
+    engine.destroy()
+    for part in (optimizer, engine.lr_scheduler, engine):
+        vars(part).clear()
+
+
+def retune(engine: Any, settings: Sequence[Train], step: int) -> None:
+    """Puts the learning rates and weight decays of some settings in force, from a step on."""
+    engine.lr_scheduler.last_epoch = step
+    engine.lr_scheduler.base_lrs = [train.lr for train in settings]
+    for group, train in zip(engine.optimizer.param_groups, settings, strict=True):
         group["initial_lr"], group["lr"] = train.lr, train.lr * lr_factor(train, step)
         group["weight_decay"] = train.weight_decay
+
+
+def clip(parameters: Iterable[nn.Parameter], train: Train) -> None:
+    """Scales one trial's gradients to its largest norm; in ZeRO 1, 2 and 3 DeepSpeed does."""
+    if train.gradient_clipping and train.zero_stage == 0:
+        torch.nn.utils.clip_grad_norm_(parameters, train.gradient_clipping, foreach=True)
 
 
 Model = TypeVar("Model", bound=nn.Module)

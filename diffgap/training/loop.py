@@ -1,16 +1,20 @@
-"""The training loop: steps without host synchronisation, epochs that report and checkpoint."""
+"""The training loop: steps without host synchronisation, epochs that report and checkpoint.
+
+A `Training` is one trial on its way; `train` takes one to its end, `batched` several at once.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig
@@ -20,7 +24,7 @@ from diffgap.training.checkpoint import Best, Point, Progress, State
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import check_losses
 from diffgap.training.elastic import begin
-from diffgap.training.engine import Average, retune
+from diffgap.training.engine import clip, close, retune
 from diffgap.training.host import Host
 
 MAX_POINTS = 1000
@@ -47,6 +51,93 @@ class Recipe:
     changes: dict[int, tuple[BridgeConfig, Train]]
 
 
+@dataclass
+class Training:
+    """One trial that trains, alone or with others in its engine."""
+
+    table: PairTable
+    recipe: Recipe
+    host: Host
+    state: State
+
+    def begin(self) -> None:
+        """Says from where it goes on."""
+        settings, progress = self.recipe.settings, self.state.progress
+        self._log("Training from step %d to %d", progress.step, settings.steps)
+        self.host.begin(progress, settings.steps)
+
+    @property
+    def epoch(self) -> range:
+        """The steps up to the next validation; none when it is over."""
+        settings, step = self.recipe.settings, self.state.progress.step
+        return range(step, min(step + settings.epoch_steps, settings.steps))
+
+    def go_on(self) -> None:
+        """Raises StoppedError where the host says so after an epoch."""
+        step = self.state.progress.step
+        if step and self.host.told_to_stop(step):
+            raise StoppedError(f"stopped after step {step}")
+
+    def batch(self, step: int) -> Batch:
+        """The examples of a step, the same however it is reached."""
+        table = self.table
+        return self.state.bridge.batch(*table.batch(step), step, table.generator_at(step))
+
+    def learn(self, epoch: Epoch) -> None:
+        """Adds an epoch to the history, and the averaged bridge's validation.
+
+        Raises:
+            DivergedError: where the loss is no number, or has exploded.
+        """
+        state, settings = self.state, self.recipe.settings
+        bridge, progress = state.bridge, state.progress
+        check_losses(epoch.losses[:, 0], epoch.steps, progress.history, bridge.config, settings)
+        state.progress = replace(
+            progress,
+            step=epoch.steps.stop,
+            seconds=progress.seconds + epoch.seconds,
+            history=[*progress.history, *epoch.points(bridge.auxiliary, settings)],
+        )
+        if self.host.rank == 0:
+            self._validate()
+
+    def keep(self) -> None:
+        """Checkpoints the epoch and reports it; every worker must take part."""
+        save = partial(self.state.save, rank=self.host.rank)
+        self.host.epoch(self.state.progress, self.recipe.settings.steps, save)
+
+    def result(self) -> tuple[Bridge, Progress]:
+        """The bridge with the averaged weights that were best on val, and the trial's history.
+
+        On workers but the first, the latest averaged weights.
+        """
+        if self.state.best:
+            self.state.average.twin.load_state_dict(self.state.best)
+        return self.state.average.twin, self.state.progress
+
+    def _validate(self) -> None:
+        """Adds the validation to the history, and keeps the weights if it is the best."""
+        state = self.state
+        found = self.recipe.validate(state.average.twin)
+        step, value = state.progress.step, choice(found)
+        metrics = {f"val/{name}": figure for name, figure in found.items()}
+        state.progress.history.append(Point(step, metrics))
+        if state.progress.best is None or value >= state.progress.best.value:
+            state.progress.best = Best(step, value)
+            weights = state.average.twin.state_dict()
+            state.best = {name: tensor.clone() for name, tensor in weights.items()}
+        self._log("Step %d: R@5 on val %.2f", step, value)
+
+    def _log(self, text: str, *values: float) -> None:
+        """Logs what concerns this trial alone."""
+        log.info(text, *values, extra={"trial": self.host.record.path.name})
+
+
+def choice(metrics: dict[str, float]) -> float:
+    """What checkpoints of one trial are chosen by: mean R@5 of both directions, in percent."""
+    return mean(value for name, value in metrics.items() if name.endswith("/R5"))
+
+
 def train(bridge: Bridge, table: PairTable, recipe: Recipe, host: Host) -> tuple[Bridge, Progress]:
     """Trains a bridge to its last step, from its latest checkpoint if it has one.
 
@@ -57,129 +148,104 @@ def train(bridge: Bridge, table: PairTable, recipe: Recipe, host: Host) -> tuple
         host: device, rank, checkpoints, reports.
 
     Returns:
-        The bridge with the averaged weights that were best on val, and the trial's history. On
-        workers but the first, the latest averaged weights.
+        See `Training.result`.
 
     Raises:
         DivergedError: where the loss is no number, or has exploded.
         StoppedError: where the host says so after an epoch.
     """
-    settings = recipe.settings
-    state = begin(bridge, settings, host)
-    log.info("Training from step %d to %d", state.progress.step, settings.steps)
-    host.begin(state.progress, settings.steps)
-    while state.progress.step < settings.steps:
-        if state.progress.step and host.told_to_stop(state.progress.step):
-            raise StoppedError(f"stopped after step {state.progress.step}")
-        _change(state, recipe)
-        state.progress = _epoch(state, table, settings, host)
-        if host.rank == 0:
-            _validate(state, recipe)
-        host.epoch(state.progress, settings.steps, partial(state.save, rank=host.rank))
-    state.engine.destroy()
-    if state.best:
-        state.average.twin.load_state_dict(state.best)
-    return state.average.twin, state.progress
+    training = Training(table, recipe, host, begin(bridge, recipe.settings, host))
+    engine = training.state.engine
+    try:
+        training.begin()
+        while training.epoch:
+            training.go_on()
+            _change(training)
+            (epoch,) = run_epoch(engine, [training])
+            training.learn(epoch)
+            training.keep()
+    finally:
+        close(engine)
+    return training.result()
 
 
-def _change(state: State, recipe: Recipe) -> None:
+def _change(training: Training) -> None:
     """Puts the settings in force that the trial has from the coming step on."""
-    begun = [step for step in recipe.changes if step <= state.progress.step]
-    if not begun:
-        return
-    config, settings = recipe.changes[max(begun)]
-    state.engine.module.config = state.average.twin.config = config
-    retune(state.engine, settings, state.progress.step)
+    state, changes = training.state, training.recipe.changes
+    begun = [step for step in changes if step <= state.progress.step]
+    if begun:
+        config, settings = changes[max(begun)]
+        state.bridge.config = state.average.twin.config = config
+        retune(state.engine, [settings], state.progress.step)
 
 
-def _validate(state: State, recipe: Recipe) -> None:
-    """Adds the epoch's validation to the history, and keeps the weights if it is the best."""
-    found = recipe.validate(state.average.twin)
-    step, value = state.progress.step, choice(found)
-    metrics = {f"val/{name}": figure for name, figure in found.items()}
-    state.progress.history.append(Point(step, metrics))
-    if state.progress.best is None or value >= state.progress.best.value:
-        state.progress.best = Best(step, value)
-        weights = state.average.twin.state_dict()
-        state.best = {name: tensor.clone() for name, tensor in weights.items()}
-    log.info("Step %d: R@5 on val %.2f", step, value)
+@dataclass(frozen=True)
+class Epoch:
+    """What some steps of one trial came to."""
+
+    steps: range
+    losses: Tensor
+    """(S, 3) total, squared error and auxiliary, on the CPU."""
+    rates: list[float]
+    """The learning rate of every step."""
+    seconds: float
+    """That they took; of trials in one engine, each one's share."""
+
+    def points(self, auxiliary: str | None, settings: Train) -> list[Point]:
+        """Points of every step, or means of neighbours where there are many."""
+        stride = 1 + settings.steps // MAX_POINTS
+        names = ["train/loss", "train/mse"] + [f"train/{auxiliary}"] * (auxiliary is not None)
+        points = []
+        for start in range(0, len(self.steps), stride):
+            means = self.losses[start : start + stride].mean(0).tolist()
+            metrics = dict(zip(names, means, strict=False))
+            rate = {"train/lr": self.rates[start]}
+            points.append(Point(self.steps[start] + 1, {**metrics, **rate}))
+        return points
 
 
-def choice(metrics: dict[str, float]) -> float:
-    """What checkpoints of one trial are chosen by: mean R@5 of both directions, in percent."""
-    return mean(value for name, value in metrics.items() if name.endswith("/R5"))
+def run_epoch(engine: Any, trainings: Sequence[Training]) -> list[Epoch]:
+    """Runs the steps up to the next validation, the same for all trials of an engine.
 
-
-def _epoch(state: State, table: PairTable, settings: Train, host: Host) -> Progress:
-    """The steps up to the next validation, and what they cost."""
-    began = time.perf_counter()
-    progress = state.progress
-    steps = range(progress.step, min(progress.step + settings.epoch_steps, settings.steps))
-    losses, rates = _steps(state.engine, state.average, table, settings, host, steps)
-    bridge = state.engine.module
-    check_losses(losses[:, 0], steps, progress.history, bridge.config, settings)
-    return replace(
-        progress,
-        step=steps.stop,
-        seconds=progress.seconds + time.perf_counter() - began,
-        history=[*progress.history, *_points(losses, bridge.auxiliary, rates, steps, settings)],
-    )
-
-
-def _steps(
-    engine: Any,
-    average: Average[Bridge],
-    table: PairTable,
-    settings: Train,
-    host: Host,
-    steps: range,
-) -> tuple[torch.Tensor, list[float]]:
-    """Runs some optimiser steps; losses stay on the device until the last of them.
-
-    Returns:
-        (S, 3) losses on the CPU, and the learning rate of every step.
+    Losses stay on the device until the last of them.
     """
-    losses = torch.zeros(len(steps), 3, device=host.device)
+    began = time.perf_counter()
+    host, steps = trainings[0].host, trainings[0].epoch
+    losses = torch.zeros(len(steps), 3, len(trainings), device=host.device)
     rates = []
     for row, step in zip(losses, steps, strict=True):
-        batch = engine.module.batch(*table.batch(step), step, table.generator_at(step))
-        rates.append(engine.optimizer.param_groups[0]["lr"])
-        row.copy_(_step(engine, batch, settings.accumulation, host))
-        average.update(engine.module, step, settings.zero_stage)
+        rates.append([group["lr"] for group in engine.optimizer.param_groups])
+        row.copy_(run_step(engine, trainings, step))
     if host.workers > 1:
         torch.distributed.all_reduce(losses)
         losses /= host.workers
-    return losses.cpu(), rates
+    found = losses.cpu()
+    seconds = (time.perf_counter() - began) / len(trainings)
+    return [
+        Epoch(steps, found[:, :, i], [row[i] for row in rates], seconds)
+        for i in range(len(trainings))
+    ]
 
 
-def _step(engine: Any, batch: Batch, accumulation: int, host: Host) -> torch.Tensor:
-    """One optimiser step, in micro-batches: this worker's mean of the (3,) losses.
+def run_step(engine: Any, trainings: Sequence[Training], step: int) -> Tensor:
+    """One optimiser step of K trials, in micro-batches: this worker's means of the (3, K) losses.
 
     Micro-batches share out the batch as further workers would, negatives and all; DeepSpeed means
     their gradients, and moves the weights after the last of them.
     """
-    losses = torch.zeros(3, device=host.device)
-    for i in range(accumulation):
-        parts = engine(batch.shard(host.rank * accumulation + i, host.workers * accumulation))
-        engine.backward(parts.total)
+    settings, host = trainings[0].recipe.settings, trainings[0].host
+    batches = [training.batch(step) for training in trainings]
+    shares = host.workers * settings.accumulation
+    losses = torch.zeros(3, len(trainings), device=host.device)
+    for i in range(settings.accumulation):
+        share = host.rank * settings.accumulation + i
+        parts = engine(*(batch.shard(share, shares) for batch in batches))
+        engine.backward(parts.total.sum())
+        if i == settings.accumulation - 1:
+            for training in trainings:
+                clip(training.state.bridge.parameters(), training.recipe.settings)
         engine.step()
-        losses += torch.stack(parts).detach()
-    return losses / accumulation
-
-
-def _points(
-    losses: torch.Tensor,
-    auxiliary: str | None,
-    rates: list[float],
-    steps: range,
-    settings: Train,
-) -> list[Point]:
-    """Points of (S, 3) losses: of every step, or means of neighbours where there are many."""
-    stride = 1 + settings.steps // MAX_POINTS
-    names = ["train/loss", "train/mse"] + [f"train/{auxiliary}"] * (auxiliary is not None)
-    points = []
-    for start in range(0, len(steps), stride):
-        means = losses[start : start + stride].mean(0).tolist()
-        metrics = dict(zip(names, means, strict=False))
-        points.append(Point(steps[start] + 1, {**metrics, "train/lr": rates[start]}))
-    return points
+        losses += torch.stack(parts).detach().view(3, -1)
+    for training in trainings:
+        training.state.average.update(training.state.bridge, step, settings.zero_stage)
+    return losses / settings.accumulation

@@ -28,6 +28,7 @@ class RemoteCheckpoints(Checkpoints):
 
     def __init__(self, path: RemotePath, rank: int = 0, workers: int = 1) -> None:
         self.place, self.rank, self.workers = path, rank, workers
+        self.trial = path.parent.name
         self._fetched = ExitStack()
 
     def write(self, step: int, save: Callable[[Path], None]) -> None:

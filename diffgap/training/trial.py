@@ -14,13 +14,14 @@ from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.evaluation.bridged import Evaluation, evaluate, gap
 from diffgap.evaluation.examples import examples
-from diffgap.evaluation.gap_sample import GAP_SAMPLE, gap_sample
+from diffgap.evaluation.gap_sample import gap_sample
 from diffgap.files import new_directory
-from diffgap.ledger import EXAMPLES, HISTORY, METRICS, RANKS, Ledger, TrialRecord
+from diffgap.ledger import EXAMPLES, GAP_SAMPLE, HISTORY, METRICS, RANKS, Ledger, TrialRecord
 from diffgap.places import local_copy
 from diffgap.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.store import EmbeddingStore, Pairs, split_task
+from diffgap.store_cache import open_again
 from diffgap.store_content import TEXT
 from diffgap.training.checkpoint import Best, Point, Progress
 from diffgap.training.data import PairTable
@@ -47,22 +48,38 @@ def run_trial(trial: Trial, signature: str, store_uri: str, ledger: Ledger, host
     Raises:
         DivergedError: where the loss is no number, or has exploded.
     """
-    torch.manual_seed(trial.seed)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    store = EmbeddingStore.open(store_uri)
-    bridge = make_bridge(bridge_config(trial, store.manifest.dimension)).to(host.device)
-    training = training_signature(trial, store.fingerprint)
-    if trained := ledger.trained(training):
+    store = open_again(store_uri)
+    bridge = fresh_bridge(trial, store, host.device)
+    trained = ledger.trained(training_signature(trial, store.fingerprint))
+    if trained:
         bridge, progress = _reuse(bridge, trained, host.device)
     else:
         bridge, progress = _train(trial, store, bridge, host)
-    if host.rank != 0:
-        return
+    if host.rank == 0:
+        conclude(trial, signature, store, ledger, bridge, progress)
+
+
+def fresh_bridge(trial: Trial, store: EmbeddingStore, device: torch.device) -> Bridge:
+    """A trial's bridge before its first step, as its seed has it."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.manual_seed(trial.seed)
+    return make_bridge(bridge_config(trial, store.manifest.dimension)).to(device)
+
+
+def conclude(
+    trial: Trial,
+    signature: str,
+    store: EmbeddingStore,
+    ledger: Ledger,
+    bridge: Bridge,
+    progress: Progress,
+) -> None:
+    """Evaluates a trained bridge, once, and leaves its checkpoint in the ledger."""
     pairs = store.pairs(trial.task, trial.split)
     result = evaluate(bridge, pairs)
     with new_directory(ledger.trial(signature).bridge, METRICS) as path:
         _write(path, trial, signature, store, bridge, progress, result, pairs)
-    ledger.record_training(training, signature)
+    ledger.record_training(training_signature(trial, store.fingerprint), signature)
 
 
 def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[Bridge, Progress]:
@@ -88,18 +105,23 @@ def _train(
     bridge.fit(table.x, table.a)
     if not trial.trains:
         return bridge.eval(), Progress()
-    val = store.pairs(trial.task, "val")
-    recipe = Recipe(
+    recipe = recipe_of(trial, store.pairs(trial.task, "val"))
+    with process_group(host.device):
+        return train(bridge, table, recipe, host)
+
+
+def recipe_of(trial: Trial, val: Pairs) -> Recipe:
+    """How a trial is trained, and validated on these pairs."""
+    dimension = val.x.shape[1]
+    return Recipe(
         trial.train,
         lambda b: evaluate(b, val, WHILE_TRAINING).metrics,
         {
-            change.step: (bridge_config(later, table.x.shape[1]), later.train)
+            change.step: (bridge_config(later, dimension), later.train)
             for change in trial.changes
             for later in [trial.at(change.step)]
         },
     )
-    with process_group(host.device):
-        return train(bridge, table, recipe, host)
 
 
 def bridge_config(trial: Trial, dimension: int) -> BridgeConfig:

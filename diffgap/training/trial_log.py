@@ -79,16 +79,20 @@ def news(file: Place, position: int) -> bytes:
 
 
 @contextmanager
-def trial_log(path: Path, speaker: str) -> Iterator[logging.Logger]:
+def trial_log(path: Path, speaker: str, trial: str | None = None) -> Iterator[logging.Logger]:
     """Appends what this package logs to a trial's log, for as long as the block lasts.
 
     Args:
         path: the log file.
         speaker: who speaks, such as ``worker 0``.
+        trial: its signature, where other trials log at the same time: what is said of one of them
+            (``extra={"trial": SIGNATURE}``) is left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
     handler.setFormatter(_Redacted(f"%(asctime)s {speaker}: %(message)s"))
+    if trial:
+        handler.addFilter(lambda record: getattr(record, "trial", trial) == trial)
     logger = logging.getLogger("diffgap")
     before = logger.level, logger.propagate
     logger.setLevel(logging.INFO)

@@ -1,5 +1,7 @@
 """Gap metrics against closed forms."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -45,6 +47,18 @@ def test_fewer_points_than_dimensions_are_no_trouble():
     x, y = F.normalize(cloud(6, 32), dim=-1), F.normalize(cloud(6, 32, seed=1), dim=-1)
     assert all(abs(value) < 200 for value in gap_metrics(x, y).values())
     assert len(gap_metrics(x[:1], y[:1])) == 7
+
+
+def test_uniformity_is_the_mean_over_distinct_pairs():
+    points = F.normalize(cloud(30), dim=-1)
+    points[7] = points[3]  # a distance of 0 counts as any other
+    potentials = [
+        math.exp(-2 * float((points[i] - points[j]).square().sum()))
+        for i in range(30)
+        for j in range(i)
+    ]
+    expected = math.log(sum(potentials) / len(potentials))
+    assert uniformity(points) == pytest.approx(expected, abs=1e-12)
 
 
 def test_uniformity_of_two_opposite_points():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffgap.evaluation.retrieval import ranks_of_captions, ranks_of_owner, summary
+from diffgap.evaluation import retrieval
+from diffgap.evaluation.retrieval import ranks_of_captions, ranks_of_owner, ranks_of_pairs, summary
 
 CLIPS = 40
 OWNER = torch.arange(CLIPS).repeat_interleave(3)[torch.randperm(3 * CLIPS)]
@@ -49,6 +50,72 @@ def test_audio_to_text_takes_the_best_caption_and_averages_precision(scores, chu
         assert found.ap10[clip].item() == pytest.approx(precision)
 
 
+def tied(rows, columns, seed):
+    """Scores of which many are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, columns, generator=generator).mul(3).round().div(3)
+
+
+@pytest.mark.parametrize(("clips", "chunk", "block"), [(23, 5, 90), (23, 23, 1), (9, 4, 1 << 20)])
+def test_ranks_are_the_obvious_ones_of_unevenly_many_captions(monkeypatch, clips, chunk, block):
+    monkeypatch.setitem(retrieval.BLOCK, "cpu", block)
+    generator = torch.Generator().manual_seed(clips)
+    more = torch.randint(clips, (2 * clips,), generator=generator)
+    owner = torch.cat([torch.arange(clips), more])[torch.randperm(3 * clips, generator=generator)]
+    scores = tied(len(owner), clips, seed=chunk)
+
+    to_clips = ranks_of_owner(chunked(scores), owner, chunk)
+    rows = scores.tolist()
+    assert to_clips.best.tolist() == [
+        obvious_rank(r, int(o)) for r, o in zip(rows, owner, strict=True)
+    ]
+
+    to_captions = ranks_of_captions(chunked(scores.T), owner, clips, chunk)
+    for clip, row in enumerate(scores.T.tolist()):
+        own = (clip == owner).nonzero().flatten().tolist()
+        ranks = sorted(obvious_rank(row, caption) for caption in own)
+        precision = sum((i + 1) / r for i, r in enumerate(ranks) if r <= 10) / len(own)
+        assert to_captions.best[clip] == ranks[0]
+        assert to_captions.ap10[clip].item() == pytest.approx(precision)
+
+
+@pytest.mark.parametrize("tile", [1, 5, 12, 13, 26, 99])
+def test_both_sides_of_pairs_rank_as_each_does_alone(tile):
+    scores = tied(26, 26, seed=tile)
+
+    def score(row, column, size):
+        assert max(row, column) + size <= 26  # one shape everywhere
+        return scores[row : row + size, column : column + size]
+
+    of_x, of_a = ranks_of_pairs(score, 26, tile)
+    alone = ranks_of_owner(chunked(scores), torch.arange(26), 26)
+    other = ranks_of_captions(chunked(scores.T), torch.arange(26), 26, 26)
+    for got, expected in ((of_x, alone), (of_a, other)):
+        assert got.best.equal(expected.best)
+        assert torch.allclose(got.ap10, expected.ap10)
+
+
+def test_nan_scores_of_pairs_are_refused():
+    scores = torch.eye(7)
+    scores[6, 1] = torch.nan
+    with pytest.raises(ValueError, match="1 of 12 scores are NaN"):
+        ranks_of_pairs(lambda r, c, n: scores[r : r + n, c : c + n], 7, 4)
+
+
+def test_scores_stay_as_they_were():
+    scores = tied(6, 6, seed=1)
+    before = scores.clone()
+    ranks_of_owner(chunked(scores), torch.arange(6), 4)
+    ranks_of_captions(chunked(scores), torch.arange(6), 6, 4)
+    assert scores.equal(before)
+
+
+def test_infinite_scores_are_scores():
+    scores = torch.tensor([[0.0, torch.inf, -torch.inf]]).repeat(3, 1)
+    found = ranks_of_owner(chunked(scores), torch.arange(3), 2)
+    assert found.best.tolist() == [2, 1, 3]
+
+
 def test_captions_may_differ_in_number():
     owner = torch.tensor([1, 0, 1, 2])
     scores = torch.tensor([[0.1, 0.9, 0.2, 0.3], [0.5, 0.1, 0.9, 0.0], [0.9, 0.8, 0.7, 0.6]])
@@ -68,6 +135,8 @@ def test_nan_scores_are_refused():
     scores[2, 1] = torch.nan
     with pytest.raises(ValueError, match="1 of 16 scores are NaN"):
         ranks_of_owner(chunked(scores), torch.arange(4), 10)
+    with pytest.raises(ValueError, match="1 of 8 scores are NaN"):
+        ranks_of_captions(chunked(scores), torch.arange(4), 4, 2)
 
 
 def test_summary_is_in_percent_and_counts_ranks_from_one():

@@ -179,3 +179,62 @@ def test_each_trial_of_a_pack_has_a_log_of_its_own(tmp_path, small_store):
     pack.run()
     for record in pack.records:
         assert record.log.read_text().count("Finished") == 1
+
+
+def batched(place, store):
+    pack = Pack(place, store)
+    pack.job["mode"] = "batched"
+    return pack
+
+
+def test_trials_that_train_at_once_have_logs_of_their_own_too(tmp_path, small_store):
+    pack = batched(tmp_path, small_store)
+    pack.run()
+    assert [record.finished for record in pack.records] == [True] * 3
+    assert [pack.told(i, ENDED) for i in range(3)] == [1, 1, 1]
+    for record in pack.records:
+        said = record.log.read_text()
+        assert (said.count("Finished"), said.count("R@5 on val")) == (1, 2)
+
+
+def test_a_batch_that_does_not_fit_a_gpu_is_halved(tmp_path, small_store, monkeypatch):
+    pack, sizes, real = batched(tmp_path, small_store), [], packs.run_batched
+
+    def run(members, *rest):
+        sizes.append(len(members))
+        if len(members) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(members, *rest)
+
+    monkeypatch.setattr(packs, "run_batched", run)
+    pack.run()
+    assert sizes == [3, 2, 1, 1, 1]
+    assert [record.finished for record in pack.records] == [True] * 3
+    assert [record.attempts for record in pack.records] == [1, 1, 1]
+
+
+def test_a_trial_that_does_not_fit_by_itself_fails_and_says_what_helps(
+    tmp_path, small_store, monkeypatch
+):
+    pack = batched(tmp_path, small_store)
+
+    def run(members, *rest):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(packs, "run_batched", run)
+    with pytest.raises(torch.OutOfMemoryError):
+        pack.run()
+    assert "out of GPU memory; raise train.accumulation" in pack.records[0].failure
+    assert pack.told(0, ENDED) == 1
+
+
+def test_an_error_of_the_whole_batch_is_tried_again(tmp_path, small_store, monkeypatch):
+    pack = batched(tmp_path, small_store)
+    with monkeypatch.context() as broken:
+        broken.setattr(packs, "run_batched", lambda *_: (_ for _ in ()).throw(OSError("no disk")))
+        with pytest.raises(OSError, match="no disk"):
+            pack.run()
+    assert not any(record.ended for record in pack.records)
+    pack.run()
+    assert [record.finished for record in pack.records] == [True] * 3
+    assert [record.attempts for record in pack.records] == [2, 2, 2]

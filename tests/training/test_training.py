@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from diffgap.bridge.model import DiffGAP
+from diffgap.errors import UserError
 from diffgap.ledger import Ledger
 from diffgap.spec import Train, Trial
 from diffgap.store import EmbeddingStore
 from diffgap.training import loop
-from diffgap.training.checkpoint import Checkpoints
+from diffgap.training.checkpoint import FILES, Checkpoints, digests
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import Average, lr_factor, process_group
 from diffgap.training.host import Host
@@ -215,6 +216,38 @@ def test_the_weights_that_were_best_on_val_are_evaluated(tmp_path, small_store, 
     }  # fmt: skip
     assert all(weights(record)[name].equal(value) for name, value in seen[8].items())
     assert not all(weights(record)[name].equal(value) for name, value in seen[12].items())
+
+
+def killed_at(step, spec, store, path):
+    """The latest checkpoint of a trial that was killed there."""
+
+    def kill(progress):
+        if progress.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(spec, store, path, kill)
+    return Checkpoints(Ledger(path).trial("0123456789ab").checkpoints).latest()
+
+
+def test_a_checkpoint_is_plain_tensors(tmp_path, small_store):
+    path = killed_at(8, trial(), small_store, tmp_path)
+    assert sorted(file.name for file in path.iterdir()) == [
+        "average.safetensors", "best.safetensors", "files.json", "optimizer.safetensors",
+        "progress.json", "weights.safetensors",
+    ]  # fmt: skip
+    found, moments = (load_file(path / f"{n}.safetensors") for n in ("weights", "optimizer"))
+    assert {f"{n}.{m}" for n in found for m in ("exp_avg", "exp_avg_sq")} == moments.keys()
+    assert all(moments[f"{name}.exp_avg"].shape == value.shape for name, value in found.items())
+
+
+@pytest.mark.parametrize("part", ["weights.safetensors", "optimizer.safetensors"])
+def test_a_checkpoint_without_weights_or_moments_is_refused(tmp_path, small_store, part):
+    path = killed_at(8, trial(), small_store, tmp_path)
+    (path / part).unlink()
+    (path / FILES).write_text(json.dumps(digests(path)))  # as if it had been written so
+    with pytest.raises(UserError, match="weights or moments are missing; use --fresh"):
+        run(trial(), small_store, tmp_path)
 
 
 CHANGED = {

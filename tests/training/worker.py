@@ -3,7 +3,8 @@
     python worker.py STORE OUT RANK WORKERS < CASES
 
 CASES are lines of JSON: `name` (its ledger is OUT/name), `trial`, and perhaps `until` and
-`converter`, DeepSpeed's stand-in. One process group serves them all.
+`converter`, DeepSpeed's stand-in; or `name` and `batch`, trials that run at once, whose ends each
+worker writes to OUT/name/ends-RANK.txt. One process group serves them all.
 """
 
 import json
@@ -18,8 +19,10 @@ import torch
 from diffgap.ledger import Ledger
 from diffgap.spec import Trial
 from diffgap.training import elastic
+from diffgap.training.batched import Member, can_batch, run_batched
 from diffgap.training.host import Host
 from diffgap.training.loop import StoppedError
+from diffgap.training.pace import faster_way
 from diffgap.training.trial import run_trial
 
 SIGNATURE = "0123456789ab"
@@ -54,12 +57,28 @@ def run_case(store: str, out: Path, case: dict, rank: int = 0, workers: int = 1)
             log.info("%s", stop)
 
 
+def run_batch(store: str, out: Path, case: dict, rank: int, workers: int) -> None:
+    """Runs trials as one batch; their signatures are 12 digits, counted from 0."""
+    ledger = Ledger(out / case["name"])
+    members = []
+    for number, fields in enumerate(case["batch"]):
+        signature = f"{number:012x}"
+        host = Host(ledger.trial(signature), torch.device("cpu"), rank, workers)
+        members.append(Member(Trial.model_validate(fields), signature, host))
+    assert can_batch(members)
+    assert faster_way(members, store, torch.device("cpu")) in ("in_turn", "batched")
+    ends = []
+    run_batched(members, store, ledger, lambda m, error: ends.append(f"{m.signature} {error}\n"))
+    (ledger.output / f"ends-{rank}.txt").write_text("".join(ends))
+
+
 def main(store: str, out: Path, rank: int, workers: int) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{out}/rendezvous-{workers}", rank=rank, world_size=workers
     )
     for line in sys.stdin:
-        run_case(store, out, json.loads(line), rank, workers)
+        case = json.loads(line)
+        (run_batch if "batch" in case else run_case)(store, out, case, rank, workers)
         torch.distributed.barrier()  # one that leaves first would end the others' connections
     torch.distributed.destroy_process_group()
 
