@@ -16,23 +16,26 @@ from diffgap.training.loop import Training, run_step
 
 IN_TURN, BATCHED = "in_turn", "batched"
 
-MEASURED = 8
+MEASURED = 4
 """Trials of a batch that is measured; what is larger gains as much or more a trial."""
 
-ROUNDS = 5
+ROUNDS = 3
 PATIENCE_S = 10.0
 """After so many rounds, or so long, the verdict falls; several workers do the same rounds."""
+
+GAIN = 0.9
+"""A batch must take less than this share of the time: machines are noisy, and it needs memory."""
 
 
 def faster_way(members: Sequence[Member], store_uri: str, device: torch.device) -> str:
     """``in_turn`` or ``batched``: whichever takes less time a trial and step.
 
     A few steps of each in alternation, after one of each to warm up, on copies that are thrown
-    away: the trials, their checkpoints and the random state are as they were. A tie goes to
-    ``in_turn``, which needs less memory. Every worker must ask, and gets the first one's answer.
+    away: the trials, their checkpoints and the random state are as they were. Where there is
+    little between them it is ``in_turn``. Every worker must ask, and gets the first one's answer.
 
     Args:
-        members: trials for which `can_batch` holds; the first 8 are measured.
+        members: trials for which `can_batch` holds; the first few are measured.
         store_uri: their embedding store.
         device: where they will train.
     """
@@ -48,7 +51,7 @@ def faster_way(members: Sequence[Member], store_uri: str, device: torch.device) 
         turn, at_once = _seconds(steppers, PATIENCE_S if workers == 1 else math.inf)
         close(alone)
         close(together)
-        verdict = [BATCHED if at_once / len(batch) < turn else IN_TURN]
+        verdict = [BATCHED if at_once / len(batch) < GAIN * turn else IN_TURN]
         if workers > 1:
             torch.distributed.broadcast_object_list(verdict, src=0)
     return verdict[0]
