@@ -34,16 +34,12 @@ class DenoiserInput(NamedTuple):
 
 
 class Modulation(NamedTuple):
-    """What conditions a denoising, for B rows; index it with `take` to use rows again."""
+    """What conditions a denoising, for B rows."""
 
     condition: Tensor
     """(B, D) the condition itself, or the null condition."""
     scale_shift: Tensor
     """(B, L, 2, W) scale and shift of every residual block."""
-
-    def take(self, rows: Tensor) -> Modulation:
-        """The modulation of some rows, in any order, repeated as often as asked."""
-        return Modulation(self.condition[rows], self.scale_shift[rows])
 
 
 class Block(nn.Module):

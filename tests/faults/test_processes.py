@@ -13,14 +13,19 @@ APART = ("--set", "resources.pack=off")
 """Trials with processes of their own, beside their drivers."""
 
 
+def assert_went_on_once(single):
+    """Its trial began at its start, and a second time at a checkpoint."""
+    log = single.log_of("cdm on, bst on, seed 0")
+    first, second = (int(step) for step in re.findall(r"Training from step (\d+)", log))
+    assert (first, second >= 8) == (0, True)
+
+
 def test_a_killed_worker_restarts_within_its_trial(single, undisturbed):
     single.start(*APART).wait_for(MIDDLE)
     single.kill("ray::RayTrainWorker")
     assert single.finish() == 0, single.said
     assert_healed(single, undisturbed)
-    log = single.log_of("cdm on, bst on, seed 0")
-    first, second = (int(step) for step in re.findall(r"Training from step (\d+)", log))
-    assert (first, second >= 8) == (0, True)
+    assert_went_on_once(single)
 
 
 def test_a_killed_pack_is_started_again_and_goes_on(single, undisturbed):
@@ -29,9 +34,7 @@ def test_a_killed_pack_is_started_again_and_goes_on(single, undisturbed):
     single.kill("ray::ImplicitFunc")
     assert single.finish() == 0, single.said
     assert_healed(single, undisturbed)
-    log = single.log_of("cdm on, bst on, seed 0")
-    first, second = (int(step) for step in re.findall(r"Training from step (\d+)", log))
-    assert (first, second >= 8) == (0, True)
+    assert_went_on_once(single)
 
 
 def test_a_killed_driver_of_a_trial_is_started_again(sweep, undisturbed):
