@@ -44,7 +44,8 @@ def test_a_store_that_changes_fails_the_trials_that_come_later(tmp_path, small_s
     store = tmp_path / "store"
     shutil.copytree(small_store, store)
     sweep = Sweep(tmp_path, store, TWO)
-    sweep.start("--max-concurrent", "1").wait_for("step 10/48")
+    one_by_one = ("--max-concurrent", "1", "--set", "resources.pack=1")
+    sweep.start(*one_by_one).wait_for("step 10/48")
     shard = next(store.glob("items-*.parquet"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
