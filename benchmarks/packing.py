@@ -1,5 +1,8 @@
 """What packs save: K trials packed, warm one by one, each a Ray Train job, and in a plain loop.
 
+Each a Ray Train job: tuned as far as that goes (`apart`), and with Ray's defaults (`simple`, see
+`simple_way.py`), two at once as the others.
+
     python benchmarks/packing.py                      # 32 trials of 50 steps
     python benchmarks/packing.py --steps 1500 --score rerank --rounds 1 --ways packed plain
 
@@ -16,11 +19,13 @@ from collections.abc import Callable
 from statistics import median
 
 import common
+from simple_way import simple_seconds
 
 WAYS = {"packed": "auto", "warm": "1", "apart": "off"}
 """What is measured, and the `resources.pack` that it is."""
 
-PLAIN = "plain"
+SIMPLE, PLAIN = "simple", "plain"
+EVERY = (*WAYS, SIMPLE, PLAIN)
 
 
 def sets(options: argparse.Namespace) -> list[str]:
@@ -41,7 +46,11 @@ def ways(options: argparse.Namespace) -> dict[str, Callable[[], float]]:
         return lambda: common.sweep_seconds(*sets(options), f"resources.pack={pack}")
 
     found = {name: swept(pack) for name, pack in WAYS.items()}
-    return {**found, PLAIN: lambda: plain_seconds(options)}
+    return {
+        **found,
+        SIMPLE: lambda: simple_seconds(*sets(options), at_once=2),
+        PLAIN: lambda: plain_seconds(options),
+    }
 
 
 def plain_seconds(options: argparse.Namespace) -> float:
@@ -97,7 +106,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--score", default="bridge", choices=("bridge", "rerank"))
-    parser.add_argument("--ways", nargs="+", default=[*WAYS, PLAIN], choices=[*WAYS, PLAIN])
+    parser.add_argument("--ways", nargs="+", default=EVERY, choices=EVERY)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
