@@ -96,6 +96,8 @@ def _fit_apart(pack: dict[str, Any]) -> None:
             for name in spent if begun else left:  # it may never have come to a trial
                 if not left[name].ended:
                     _note_failure(left[name], error, pack["retries"])
+        else:
+            return  # what has not ended has paused
 
 
 def _left(pack: dict[str, Any]) -> dict[str, TrialRecord]:

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ray.train import WorkerGroupError
 
 from diffgap.ledger import Ledger
 from diffgap.spec import Resources, Trial
 from diffgap.sweep import pack as packs
+from diffgap.sweep import worker
 from diffgap.sweep.host import Seat
 from diffgap.sweep.packing import Dealer
 from diffgap.sweep.plan import planned_trial
@@ -238,3 +240,36 @@ def test_an_error_of_the_whole_batch_is_tried_again(tmp_path, small_store, monke
     pack.run()
     assert [record.finished for record in pack.records] == [True] * 3
     assert [record.attempts for record in pack.records] == [2, 2, 2]
+
+
+def fitting(monkeypatch, *outcomes):
+    """Stands for Ray Train: each job begins its first trial; returns what each was given."""
+    given, left = [], list(outcomes)
+
+    def fit(pack):
+        given.append([job["signature"] for job in pack["members"]])
+        Ledger.at(pack["output"]).trial(given[-1][0]).note_attempt()
+        if error := left.pop(0):
+            raise error
+
+    monkeypatch.setattr(worker, "_fit", fit)
+    return given
+
+
+def test_a_pack_apart_whose_trials_pause_is_not_begun_again(tmp_path, small_store, monkeypatch):
+    """As population-based training has it, at the end of a generation."""
+    pack = Pack(tmp_path, small_store)
+    given = fitting(monkeypatch, None)
+    worker.drive({worker.JOB: {**pack.job, "apart": True}})
+    assert len(given) == 1
+    assert not any(record.ended for record in pack.records)
+
+
+def test_a_pack_apart_gives_up_the_trial_that_loses_its_workers(tmp_path, small_store, monkeypatch):
+    pack = Pack(tmp_path, small_store, retries=1)
+    lost = WorkerGroupError("workers died", {0: OSError("connection reset")})
+    given = fitting(monkeypatch, lost, lost, None)
+    worker.drive({worker.JOB: {**pack.job, "apart": True}})
+    assert [len(members) for members in given] == [3, 3, 2]
+    assert pack.records[0].failure == "OSError: connection reset (tried 2 times)"
+    assert not any(record.ended for record in pack.records[1:])
