@@ -126,9 +126,11 @@ class SweepDisplay:
         self._line(row, f"stopped at step {row.step}: {reason}; {self._summary()}")
 
     def paused(self, signature: str) -> None:
+        """A trial can go on later; one that has not begun, or has paused already, is as it was."""
         row = self.rows[signature]
-        row.end(PAUSED)
-        self._line(row, f"paused at step {row.step}")
+        if row.state == RUNNING:
+            row.end(PAUSED)
+            self._line(row, f"paused at step {row.step}")
 
     def failed(self, signature: str, reason: str) -> None:
         row = self.rows[signature]

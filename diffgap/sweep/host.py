@@ -10,15 +10,7 @@ from typing import Any
 import torch
 
 from diffgap.ledger import TrialRecord
-from diffgap.sweep.worker import (
-    BEGUN,
-    ENDED,
-    GOES_ON,
-    HISTORY_KEY,
-    SIGNATURE_KEY,
-    STATE_KEY,
-    STEP_KEY,
-)
+from diffgap.sweep.worker import GOES_ON, HISTORY_KEY, SIGNATURE_KEY, STATE_KEY, STEP_KEY
 from diffgap.training.host import Host, local_device
 
 VERDICT_POLL_S = 0.05
@@ -52,13 +44,12 @@ class Seat:
 
         return cls(local_device(), 0, 1, tune.report)
 
-    def agreed(self, value: Any) -> Any:
-        """What the first worker says, so that none goes another way."""
-        if self.workers == 1:
-            return value
-        values = [value]
-        torch.distributed.broadcast_object_list(values, src=0)
-        return values[0]
+    def decide(self, question: Callable[[], bool]) -> bool:
+        """The first worker's answer, so that none goes another way."""
+        answer = [self.rank == 0 and question()]
+        if self.workers > 1:
+            torch.distributed.broadcast_object_list(answer, src=0)
+        return answer[0]
 
 
 class SweepHost(Host):
@@ -76,12 +67,6 @@ class SweepHost(Host):
         news = {SIGNATURE_KEY: self._signature, STATE_KEY: state, STEP_KEY: step}
         self.seat.report({**news, HISTORY_KEY: [asdict(point) for point in points]})
 
-    def begun(self) -> None:
-        self.tell(BEGUN)
-
-    def ended(self) -> None:
-        self.tell(ENDED)
-
     def begin(self, progress: Any, steps: int) -> None:
         """Reports what earlier attempts found, for it may never have been heard of."""
         super().begin(progress, steps)
@@ -96,7 +81,7 @@ class SweepHost(Host):
 
     def told_to_stop(self, step: int) -> bool:
         """What the first worker finds in the ledger, so that none goes on alone."""
-        return bool(self.seat.agreed(self.rank == 0 and self._stops(step)))
+        return self.seat.decide(lambda: self._stops(step))
 
     def _stops(self, step: int) -> bool:
         if super().told_to_stop(step):

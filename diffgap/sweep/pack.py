@@ -17,6 +17,7 @@ from diffgap.ledger import Ledger
 from diffgap.places import remove
 from diffgap.spec import Trial
 from diffgap.sweep.host import Seat, SweepHost
+from diffgap.sweep.worker import BEGUN, ENDED
 from diffgap.training.batched import Member, can_batch, run_batched
 from diffgap.training.faults import is_hopeless, reason_of
 from diffgap.training.loop import StoppedError
@@ -65,8 +66,7 @@ class _Attempt:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to do: the trial has ended, or another sweep runs it."""
-        over = self.seat.rank == 0 and (self.record.ended or self.job["taken"])
-        return bool(self.seat.agreed(over))
+        return self.seat.decide(lambda: self.record.ended or self.job["taken"])
 
     @contextmanager
     def logged(self, alone: bool = True) -> Iterator[None]:
@@ -86,11 +86,11 @@ class _Attempt:
 
     def begin(self) -> bool:
         """Tells that it begins, and counts it; False where the trial has had its attempts."""
-        self.host.begun()
-        may = self.seat.agreed(self.seat.rank == 0 and self._may_try())
+        self.host.tell(BEGUN)
+        may = self.seat.decide(self._may_try)
         if not may:
-            self.host.ended()
-        return bool(may)
+            self.host.tell(ENDED)
+        return may
 
     def end(self, error: Exception | None) -> bool:
         """Notes and tells how it ended; False where that may get better in another attempt."""
@@ -102,7 +102,7 @@ class _Attempt:
             self._log(logging.ERROR, "The attempt ends in an error", error)
             if not self._fails(error):
                 return False
-        self.host.ended()
+        self.host.tell(ENDED)
         if self.seat.rank == 0 and self.record.finished:
             remove(self.record.checkpoints)
         return True

@@ -42,7 +42,7 @@ def drive(config: dict[str, Any]) -> None:
     if pack["apart"]:
         _fit_apart(pack)
     elif _left(pack):
-        _fit(pack, num_workers=0)
+        _fit(pack)
 
 
 def train_pack(pack: dict[str, Any]) -> None:
@@ -53,21 +53,23 @@ def train_pack(pack: dict[str, Any]) -> None:
     run_pack(pack, Seat.of_worker() if pack["apart"] else Seat.of_driver())
 
 
-def _fit(pack: dict[str, Any], **scaling: Any) -> None:
-    """Runs a pack's Ray Train job; with no workers, in this very process."""
+def _fit(pack: dict[str, Any]) -> None:
+    """Runs a pack's Ray Train job: apart, or with no workers, which is in this very process."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.tune.integration.ray_train import TuneReportCallback
 
     from diffgap.sweep.lean import LeanTrainer
 
     first = Ledger.at(pack["output"]).trial(pack["members"][0]["signature"])
-    # It starts a process, and has Tune look there first for every report, for a fifth of a second.
-    callbacks = [TuneReportCallback()] if pack["apart"] else []
+    if pack["apart"]:
+        scaling, callbacks = pack["scaling"], [TuneReportCallback()]
+    else:  # the callback would start a process, and slow each report down by a fifth of a second
+        scaling, callbacks = {**pack["scaling"], "num_workers": 0}, []
     with _scratch(first) as storage:
         LeanTrainer(
             train_pack,
             train_loop_config=pack,
-            scaling_config=ScalingConfig(**{**pack["scaling"], **scaling}),
+            scaling_config=ScalingConfig(**scaling),
             run_config=RunConfig(
                 name="run",
                 failure_config=FailureConfig(max_failures=pack["retries"]),

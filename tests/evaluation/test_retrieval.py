@@ -30,6 +30,16 @@ def obvious_rank(row, right):
     return 1 + above + (equal + 1) // 2
 
 
+def assert_obvious_of_captions(found, scores, owner):
+    """What clips found among (Q, G) scores of captions against them, by the long way."""
+    for clip, row in enumerate(scores.T.tolist()):
+        own = (clip == owner).nonzero().flatten().tolist()
+        ranks = sorted(obvious_rank(row, caption) for caption in own)
+        precision = sum((i + 1) / r for i, r in enumerate(ranks) if r <= 10) / len(own)
+        assert found.best[clip] == ranks[0]
+        assert found.ap10[clip].item() == pytest.approx(precision)
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_text_to_audio_ranks_every_caption(scores, chunk):
     found = ranks_of_owner(chunked(scores), OWNER, chunk)
@@ -42,12 +52,7 @@ def test_text_to_audio_ranks_every_caption(scores, chunk):
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_audio_to_text_takes_the_best_caption_and_averages_precision(scores, chunk):
     found = ranks_of_captions(chunked(scores.T), OWNER, CLIPS, chunk)
-    for clip, row in enumerate(scores.T.tolist()):
-        own = (clip == OWNER).nonzero().flatten().tolist()
-        ranks = sorted(obvious_rank(row, caption) for caption in own)
-        precision = sum((i + 1) / r for i, r in enumerate(ranks) if r <= 10) / len(own)
-        assert found.best[clip] == ranks[0]
-        assert found.ap10[clip].item() == pytest.approx(precision)
+    assert_obvious_of_captions(found, scores, OWNER)
 
 
 def tied(rows, columns, seed):
@@ -71,12 +76,7 @@ def test_ranks_are_the_obvious_ones_of_unevenly_many_captions(monkeypatch, clips
     ]
 
     to_captions = ranks_of_captions(chunked(scores.T), owner, clips, chunk)
-    for clip, row in enumerate(scores.T.tolist()):
-        own = (clip == owner).nonzero().flatten().tolist()
-        ranks = sorted(obvious_rank(row, caption) for caption in own)
-        precision = sum((i + 1) / r for i, r in enumerate(ranks) if r <= 10) / len(own)
-        assert to_captions.best[clip] == ranks[0]
-        assert to_captions.ap10[clip].item() == pytest.approx(precision)
+    assert_obvious_of_captions(to_captions, scores, owner)
 
 
 @pytest.mark.parametrize("tile", [1, 5, 12, 13, 26, 99])
