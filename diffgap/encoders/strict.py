@@ -41,9 +41,9 @@ def load_strictly(model: nn.Module, path: Path, drop: Collection[str] = ()) -> N
     wanted = model.state_dict()
     problems = []
     if missing := [name for name in wanted if name not in state]:
-        problems.append(f"{path}: lacks {_some(missing)}")
+        problems.append(f"{path}: lacks {some_of(missing)}")
     if unexpected := [name for name in state if name not in wanted]:
-        problems.append(f"{path}: holds {_some(unexpected)}, which the model does not have")
+        problems.append(f"{path}: holds {some_of(unexpected)}, which the model does not have")
     for name, value in state.items():
         if name in wanted and value.shape != wanted[name].shape:
             problems.append(
@@ -70,6 +70,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in found.items()}
 
 
-def _some(names: list[str]) -> str:
+def some_of(names: list[str]) -> str:
+    """The first names of many, for an error."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

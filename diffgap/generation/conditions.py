@@ -1,0 +1,80 @@
+"""What a generator is asked for: clips of a store, and the embedding it is given of each."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from diffgap.bridge.base import Bridge
+from diffgap.bridge.config import ScoreConfig
+from diffgap.corpora.lists import share
+from diffgap.evaluation.bridged import device_of
+from diffgap.store import EmbeddingStore, split_task
+from diffgap.store_content import TEXT
+
+
+@dataclass(frozen=True)
+class Asked:
+    """N clips of which sound is to be made.
+
+    Attributes:
+        ids: of the clips.
+        captions: the text that asks, where x is text; else empty.
+        queries: (N, D) unit vectors of x, of several texts of a clip the first; or (N, T, D), the
+            tokens of a video.
+        targets: (N, D) unit vectors of the true audio; None where there is none.
+    """
+
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+    queries: np.ndarray
+    targets: np.ndarray | None
+
+
+def choose(store: EmbeddingStore, task: str, split: str, clips: int) -> Asked:
+    """So many clips of a split, those of least hash: the same for everybody who asks.
+
+    Raises:
+        UserError: where the store does not serve the task.
+    """
+    pairs = store.pairs(task, split)
+    chosen = sorted(range(len(pairs.ids)), key=lambda i: share(pairs.ids[i]))[:clips]
+    _, first = np.unique(pairs.owner, return_index=True)  # every clip has one
+    rows = first[chosen]
+    told = [text for _, text in store.caption_texts(pairs.ids)] if _of_text(task) else []
+    return Asked(
+        tuple(pairs.ids[i] for i in chosen),
+        tuple(told[row] for row in rows) if told else (),
+        pairs.x[rows],
+        pairs.a[chosen],
+    )
+
+
+def _of_text(task: str) -> bool:
+    return split_task(task)[0] == TEXT
+
+
+def seeds_of(ids: tuple[str, ...], seed: int) -> list[int]:
+    """A seed for the noise of each clip: the same whatever the generator is given."""
+    return [zlib.crc32(f"{seed}/{name}".encode()) for name in ids]
+
+
+@torch.inference_mode()
+def bridged(bridge: Bridge, queries: np.ndarray, score: ScoreConfig) -> np.ndarray:
+    """Queries carried over to a's side.
+
+    Args:
+        bridge: with the direction from x.
+        queries: (..., D) unit vectors of x: tokens are carried over each by itself.
+        score: how: `sample` runs the diffusion backwards, any other kind takes the posterior mean.
+
+    Returns:
+        The same shape, float32 unit vectors.
+    """
+    rows = torch.from_numpy(queries).reshape(-1, queries.shape[-1]).to(device_of(bridge))
+    moved = bridge.carry(bridge.space(rows, 0), 0, score)
+    found: np.ndarray = moved.float().cpu().numpy().reshape(queries.shape)
+    return found

@@ -1,0 +1,70 @@
+"""Which clips are asked for, and what a generator is given of each."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffgap.bridge.config import BridgeConfig, ScoreConfig
+from diffgap.bridge.methods import make_bridge
+from diffgap.generation.conditions import bridged, choose, seeds_of
+from diffgap.store import EmbeddingStore
+
+
+@pytest.fixture(scope="module")
+def store(small_store):
+    return EmbeddingStore.open(small_store)
+
+
+@pytest.mark.parametrize("task", ["text-audio", "video-audio"])
+def test_fewer_clips_are_the_first_of_more(store, task):
+    few, many = choose(store, task, "test", 5), choose(store, task, "test", 1000)
+    assert few.ids == many.ids[:5]
+    assert len(many.ids) == 32
+    np.testing.assert_array_equal(few.queries, many.queries[:5])
+    np.testing.assert_array_equal(few.targets, many.targets[:5])
+
+
+def test_a_clip_is_asked_for_by_its_first_caption(store):
+    asked = choose(store, "text-audio", "test", 8)
+    pairs = store.pairs("text-audio", "test")
+    told = dict(reversed(store.caption_texts(pairs.ids)))
+    assert list(asked.captions) == [told[name] for name in asked.ids]
+    for name, query, target in zip(asked.ids, asked.queries, asked.targets, strict=True):
+        row = pairs.ids.index(name)
+        np.testing.assert_array_equal(target, pairs.a[row])
+        np.testing.assert_array_equal(query, pairs.x[np.flatnonzero(pairs.owner == row)[0]])
+
+
+def test_noise_follows_from_clip_and_seed_alone():
+    assert seeds_of(("a", "b"), 0)[1] == seeds_of(("b",), 0)[0]
+    assert len({*seeds_of(("a", "b"), 0), *seeds_of(("a", "b"), 1)}) == 4
+
+
+@pytest.fixture(scope="module")
+def bridge():
+    torch.manual_seed(0)
+    made = make_bridge(BridgeConfig(("text", "audio"), 128, 32, 2, True, True)).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["bridge", "sample"])
+def test_tokens_are_carried_over_each_by_itself(bridge, kind):
+    rows = torch.nn.functional.normalize(torch.randn(3, 4, 128), dim=-1).numpy()
+    score = ScoreConfig(kind, samples=2)
+    found = bridged(bridge, rows, score)
+    assert found.shape == rows.shape
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(found[1, 2], bridged(bridge, rows[1, 2:3], score)[0], atol=1e-5)
+
+
+def test_it_is_what_the_bridge_itself_gives(bridge):
+    rows = torch.nn.functional.normalize(torch.randn(5, 128), dim=-1)
+    score = replace(bridge.config.score, draws=4)
+    np.testing.assert_allclose(
+        bridged(bridge, rows.numpy(), score), bridge.bridge(rows, "text").numpy(), atol=1e-6
+    )
