@@ -25,7 +25,7 @@ lint: $(STAMP)
 
 $(STAMP): constraints.txt pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[clap,video,search,dev]"
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[clap,video,generate,search,dev]"
 	touch $@
 
 clean:

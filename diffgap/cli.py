@@ -16,6 +16,7 @@ import click
 from diffgap import __version__
 from diffgap.cli_common import ADDRESS, OUTPUT, SETS, make_console, progress_bar
 from diffgap.cli_data import DATA_COMMANDS
+from diffgap.cli_generate import generate
 from diffgap.cli_report import report
 from diffgap.cli_submit import submit
 from diffgap.cli_use import USE_COMMANDS
@@ -128,7 +129,7 @@ def sweep(
     if dry_run:
         _print_plan(wanted, ledger, console)
         return
-    store, uri = _open_store(wanted.store, wanted.task, console)
+    store, uri = _open_store(wanted, console)
     plan = make_plan(wanted, uri, store.fingerprint)
     from diffgap.sweep.run import Wishes, run_sweep
 
@@ -213,7 +214,7 @@ def train(spec: Path, sets: tuple[str, ...], output: Place) -> None:
             f"{spec}: makes {len(trials)} trials, and train runs one; add --set axes={{}} "
             "--set seeds=1, or use: diffgap sweep"
         )
-    store, uri = _open_store(wanted.store, wanted.task, console)
+    store, uri = _open_store(wanted, console)
     (planned,) = make_plan(wanted, uri, store.fingerprint).trials
     ledger = Ledger(output)
     try:
@@ -230,6 +231,7 @@ def train(spec: Path, sets: tuple[str, ...], output: Place) -> None:
 main.add_command(report)
 main.add_command(report, "summary")
 main.add_command(submit)
+main.add_command(generate)
 for command in (*DATA_COMMANDS, *USE_COMMANDS, *WATCH_COMMANDS):
     main.add_command(command)
 
@@ -256,15 +258,15 @@ def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
     return load_sweep(spec, sets, known_stores=store_problem)
 
 
-def _open_store(name: str, task: str, console: Console) -> tuple[EmbeddingStore, str]:
-    """The store and its absolute URI; a built-in one is built if need be."""
+def _open_store(wanted: SweepSpec, console: Console) -> tuple[EmbeddingStore, str]:
+    """A spec's store and its absolute URI; a built-in one is built if need be."""
     from diffgap.encoders.builtin import open_store, store_uri
 
-    with progress_bar(console, f"Building the corpus {name} (once)") as advance:
-        store = open_store(name, advance)
-    if problem := store.task_problem(task, name):
-        raise UserError(problem)
-    return store, store_uri(name)
+    with progress_bar(console, f"Building the corpus {wanted.store} (once)") as advance:
+        store = open_store(wanted.store, advance)
+    if problems := [p for task in wanted.tasks if (p := store.task_problem(task, wanted.store))]:
+        raise UserError(*problems)
+    return store, store_uri(wanted.store)
 
 
 def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
@@ -290,8 +292,9 @@ def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
 
     reader = Reader(ledger.output)
     sweep = reader.sweep(name)
-    print_tables(own_tables(sweep), console)
-    publish(reader, sweep, read_references())
+    references = read_references()
+    print_tables(own_tables(sweep, references), console)
+    publish(reader, sweep, references)
     console.print(
         f"MLflow: {reader.where}\n"
         f"Browse the runs and the report: diffgap ui --output {ledger.output}\n"

@@ -33,6 +33,7 @@ from diffgap.secrets import redact
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
 CONFIG, EXAMPLES, GAP_SAMPLE = "config.json", "examples.parquet", "gap.parquet"
+GENERATED, REPLICATES, PLAYED = "generated.parquet", "replicates.parquet", "audio"
 TRIAL, PROGRESS, LOG = "trial.json", "progress.json", "log.txt"
 FAILURE, STOP, ATTEMPTS = "failed.json", "stop.json", "attempts.json"
 IDENTITY = "ledger.json"

@@ -127,7 +127,8 @@ class DiffGAP(Bridge):
             condition: (B, D).
             direction: index of `bst.DIRECTIONS`.
             noise: (K, D) standard normal, where the K paths of every condition start, or what
-                noises the condition where a path starts from the query.
+                noises the condition where a path starts from the query; (K, B, D) where every
+                condition has its own.
             score: sampler, steps, start and classifier-free guidance (Ho & Salimans 2022).
         """
         null = self.denoiser.null(len(condition))

@@ -94,6 +94,25 @@ def read_video(path: Path, fps: float, size: int) -> np.ndarray:
     return np.stack(frames)
 
 
+def video_seconds(path: Path) -> float:
+    """How long a video lasts, told by its header.
+
+    Raises:
+        ClipError: where it is no video, or has no pictures.
+    """
+    _check_size(path)
+    if not is_video(path.name):
+        raise ClipError("a sound file has no video")
+    av = require("av", "video", "reading video")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ClipError("it has no pictures")
+            return float((container.duration or 0) / av.time_base)
+    except av.FFmpegError as error:
+        raise ClipError(f"not readable as video: {error.strerror}") from None
+
+
 # Sound ------------------------------------------------------------------------------------------
 
 

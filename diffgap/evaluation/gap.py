@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffgap.evaluation.frechet import frechet
+
 UNIFORMITY_POINTS = 2000
 """Points of each modality that uniformity is taken over: it is quadratic in them."""
 
@@ -89,18 +91,3 @@ def _logistic_regression(points: Tensor, labels: Tensor, ridge: float = 1e-3) ->
 
 def _with_bias(points: Tensor) -> Tensor:
     return torch.cat([points, points.new_ones(len(points), 1)], dim=1)
-
-
-def frechet(x: Tensor, y: Tensor) -> float:
-    """Frechet distance of two (N, D) clouds taken as Gaussians (Dowson & Landau 1982).
-
-    ``|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2))``; the last trace is the nuclear norm of
-    ``A B^T``, with A and B the centred clouds over sqrt(N - 1), or their triangular factors:
-    stable for singular covariances.
-    """
-    a, b = ((cloud - cloud.mean(0)) / max(1, len(cloud) - 1) ** 0.5 for cloud in (x, y))
-    (_, r1), (_, r2) = (torch.linalg.qr(cloud, mode="r") for cloud in (a, b))
-    cross = torch.linalg.svdvals(r1 @ r2.T).sum()
-    spread = a.square().sum() + b.square().sum() - 2 * cross
-    means = (x.mean(0) - y.mean(0)).square().sum()
-    return max(0.0, (means + spread).item())

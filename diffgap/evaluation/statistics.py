@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 FLIPS = 10_000
 LEVEL = 0.95
@@ -108,6 +108,11 @@ def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) ->
     return float(squared)
 
 
+def _normal() -> float:
+    """The quantile of the normal distribution that `LEVEL` asks for."""
+    return float(ndtri((1 + LEVEL) / 2))
+
+
 def _student(freedom: int) -> float:
     """The quantile of Student's t that `LEVEL` asks for."""
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
@@ -154,6 +159,44 @@ def paired_tests(
 def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> PairedTest:
     """`paired_tests` of one pair."""
     return paired_tests([(a, b)], groups, seed=seed)[0]
+
+
+def replicate_interval(values: np.ndarray, replicates: np.ndarray) -> Interval:
+    """A figure's mean over seeds with a 95 % interval over clips and seeds.
+
+    The clips' part is the standard error of the mean over seeds, over bootstrap replicates that
+    share their clips among the seeds; the seeds' part is that of a mean of S values, with Student's
+    quantile, which counts what a seed does to single clips twice and so errs on the wide side.
+
+    Args:
+        values: (S,), a seed each.
+        replicates: (S, B), of each value; column by column of the same clips.
+    """
+    mean, seeds = float(values.mean()), len(values)
+    squared = (_normal() * replicates.mean(axis=0).std(ddof=1)) ** 2
+    if seeds > 1:
+        squared += _student(seeds - 1) ** 2 * values.var(ddof=1) / seeds
+    half = float(np.sqrt(squared))
+    return Interval(mean, mean - half, mean + half)
+
+
+def replicate_test(
+    a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
+) -> PairedTest:
+    """Whether two figures differ, over clips that could have been drawn; nothing of other seeds.
+
+    The difference of the means over seeds, in units of its bootstrap standard error, against a
+    normal distribution (Efron & Tibshirani 1993, ch. 12). Paired: replicates of a and of b in the
+    same column are of the same clips.
+
+    Args:
+        a, b: values (S,) and replicates (S, B) each; S may differ.
+    """
+    difference = float(a[0].mean() - b[0].mean())
+    error = float((a[1].mean(axis=0) - b[1].mean(axis=0)).std(ddof=1))
+    if error == 0:
+        return PairedTest(difference, 1.0 if difference == 0 else 0.0)
+    return PairedTest(difference, float(2 * ndtr(-abs(difference) / error)))
 
 
 def holm(p_values: list[float]) -> list[float]:

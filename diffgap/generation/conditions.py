@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from diffgap.bridge.base import Bridge
+from diffgap.bridge.base import Bridge, unit
 from diffgap.bridge.config import ScoreConfig
+from diffgap.bridge.model import DiffGAP
 from diffgap.corpora.lists import share
 from diffgap.evaluation.bridged import device_of
+from diffgap.generation.latent import noise
 from diffgap.store import EmbeddingStore, split_task
 from diffgap.store_content import TEXT
 
@@ -63,18 +66,27 @@ def seeds_of(ids: tuple[str, ...], seed: int) -> list[int]:
 
 
 @torch.inference_mode()
-def bridged(bridge: Bridge, queries: np.ndarray, score: ScoreConfig) -> np.ndarray:
+def bridged(
+    bridge: Bridge, queries: np.ndarray, score: ScoreConfig, seeds: Sequence[int]
+) -> np.ndarray:
     """Queries carried over to a's side.
 
     Args:
         bridge: with the direction from x.
-        queries: (..., D) unit vectors of x: tokens are carried over each by itself.
+        queries: (N, D) unit vectors of x, or (N, T, D): tokens are carried over each by itself.
         score: how: `sample` runs the diffusion backwards, any other kind takes the posterior mean.
+        seeds: N of them: each clip's own draws of DiffGAP's samples, which would otherwise all
+            start from the same noise and lean the same way.
 
     Returns:
         The same shape, float32 unit vectors.
     """
-    rows = torch.from_numpy(queries).reshape(-1, queries.shape[-1]).to(device_of(bridge))
-    moved = bridge.carry(bridge.space(rows, 0), 0, score)
+    rows = torch.from_numpy(queries).to(device_of(bridge))
+    if score.kind == "sample" and isinstance(bridge, DiffGAP):
+        each = (score.samples, *queries.shape[1:])
+        draws = noise(seeds, each).transpose(0, 1).flatten(1, -2).to(rows)
+        moved = unit(bridge.sample(rows.flatten(0, -2) * bridge.scale, 0, draws, score))
+    else:
+        moved = bridge.carry(bridge.space(rows.flatten(0, -2), 0), 0, score)
     found: np.ndarray = moved.float().cpu().numpy().reshape(queries.shape)
     return found

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from diffgap.report.examples import Clips, Example
+from diffgap.report.heard import heard_of
 from diffgap.report.page_examples import examples_html
+from diffgap.report.page_heard import heard_html
 from diffgap.report.page_trials import Told, command, page_data
 from diffgap.report.picture import Picture
 from diffgap.report.table import Row, Table, Value
@@ -40,6 +42,7 @@ def to_html(report: Report) -> str:
         ),
         *(_Section("Figures", f"figure-{p.key}", p.title, _figure(p)) for p in report.pictures),
         *_examples(report),
+        *_heard(report),
         *_closing(report, trials),
     ]
     name = ", ".join(sweep.name for sweep in report.sweeps) or "no sweep"
@@ -255,6 +258,14 @@ def _examples(report: Report) -> list[_Section]:
             examples_html(found, clips),
         )
         for number, (setting, found) in enumerate(by_setting.items(), 1)
+    ]
+
+
+def _heard(report: Report) -> list[_Section]:
+    """What was generated, to be played: a section a sweep and task."""
+    return [
+        _Section("Examples", f"heard-{number}", heard.title, heard_html(heard))
+        for number, heard in enumerate(heard_of(report.sweeps), 1)
     ]
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from diffgap.report.generation import BETTER
 from diffgap.report.recalls import FACTS
 from diffgap.report.results import STATES
 from diffgap.report.table import Table
@@ -112,6 +113,8 @@ def _columns(table: Table, trials: Sequence[Told]) -> list[list[str]]:
 def _metrics(heading: str, logged: Iterable[str]) -> list[str]:
     if heading in COLUMNS:
         return [COLUMNS[heading]]
+    if heading in BETTER:
+        return sorted(name for name in logged if name.endswith(f"/generation/{heading}"))
     found = RECALL.fullmatch(heading)
     if not found:
         return []

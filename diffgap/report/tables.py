@@ -9,6 +9,7 @@ from rich.console import Console
 
 from diffgap.report.catalog import missing
 from diffgap.report.cost import cost_table
+from diffgap.report.generation import generation_tables
 from diffgap.report.recalls import retrieval_table, sweep_table
 from diffgap.report.references import Reference, references_for
 from diffgap.report.render import all_notes, to_markdown, to_terminal
@@ -24,10 +25,15 @@ WHOLE = ("ablation", "methods")
 """Tables of sweeps whose cells are methods, which may stand beside others' on the same corpus."""
 
 
-def own_tables(sweep: LoggedSweep, against: str | None = None) -> list[Table]:
+def own_tables(
+    sweep: LoggedSweep, references: Sequence[Reference], against: str | None = None
+) -> list[Table]:
     """The tables that one sweep asks for."""
+    kinds = sweep.spec["report"]["tables"]
+    if kinds == ["generation"]:
+        return generation_tables(sweep, references, against)
     if not sweep.spec["search"]:
-        return [sweep_table(sweep, kind, against) for kind in sweep.spec["report"]["tables"]]
+        return [sweep_table(sweep, kind, against) for kind in kinds]
     found = [search_table(sweep), importance_table(sweep)]
     if any(trial.final for trial in sweep.trials):
         found.append(sweep_table(sweep, "axes", against))
@@ -57,7 +63,7 @@ def all_tables(
         if len(some) > 1 or references_for(references, setting.retrieval, setting.dataset)
     ]  # else it would say what the sweep's own table says
     for sweep in sweeps:
-        found += own_tables(sweep, against)
+        found += own_tables(sweep, references, against)
     return found + [cost_table(some, setting) for setting, some in by_setting.items()]
 
 

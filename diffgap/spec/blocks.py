@@ -146,6 +146,50 @@ class Score(Model):
         return tuple(value) if isinstance(value, list) else value
 
 
+Extractor = Annotated[
+    str,
+    Field(
+        pattern=r"^(soundscape|(vggish|panns)(=.+)?)$",
+        json_schema_extra={"remedy": "as in [vggish=/weights/vggish.pth]"},
+    ),
+]
+"""What metrics of sound measure with: NAME, or NAME=WEIGHTS."""
+
+
+class Generation(Model):
+    """Makes a trial one of generation: sound from embeddings, instead of recall."""
+
+    generator: Literal["none", "soundscape", "audioldm", "diff_foley"] = "none"
+    """What makes sound of an audio embedding; none is a trial of retrieval."""
+    weights: str | None = Field(
+        default=None, json_schema_extra={"remedy": "give a path, or a hub id"}
+    )
+    """The generator's weights: a path or a hub id; soundscape comes with its own."""
+    condition: Literal["query", "bridged", "target"] = "bridged"
+    """What the generator is given: x's own embedding (the baseline), what the bridge makes of it,
+    or the embedding of the true audio (the ceiling)."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 25
+    """Steps of the generator's sampler."""
+    guidance: Annotated[float, Field(ge=1)] = 2.5
+    """Classifier-free guidance scale of the generator; 1 is off."""
+    clips: Annotated[int, Field(ge=2, le=1_000_000)] = 200
+    """Clips of the split that are generated: those of least hash."""
+    extractors: Annotated[tuple[Extractor, ...], Field(min_length=1)] = Field(
+        default=("soundscape",), json_schema_extra={"remedy": "as in [vggish=/weights/vggish.pth]"}
+    )
+    """What the metrics measure with, as NAME or NAME=WEIGHTS."""
+    audio: str | None = Field(default=None, json_schema_extra={"remedy": "give a directory"})
+    """Where the corpus's real clips are, to compare with; soundscapes needs none."""
+    encoder: str | None = Field(default=None, json_schema_extra={"remedy": "give a path"})
+    """The checkpoint of the store's encoder, for the similarity of sound and query; soundscape
+    comes with its own, and without one other stores go without that figure."""
+
+    @field_validator("extractors", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
 class MeanShift(Model):
     scale: NonNegative = 1.0
     """How far x is moved along the difference of the modality means; 1 is all the way."""

@@ -11,19 +11,30 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from diffgap.errors import nearest
+from diffgap.spec.blocks import Model
 from diffgap.spec.combinations import combinations
 from diffgap.spec.document import Document, Key
 from diffgap.spec.explain import explained, short
 from diffgap.spec.sweep import SweepSpec, leaf_fields
-from diffgap.spec.trial import TrialSpec
+from diffgap.spec.trial import Task, TrialSpec
 
 MAX_TRIALS = 10_000
 """Trials of one sweep, and seeds of a list."""
 
-FIELDS = leaf_fields(TrialSpec)
+
+class OnTask(Model):
+    """The one field of a sweep itself that an axis may vary."""
+
+    task: Task = Field(..., json_schema_extra={"remedy": "use two modalities as in text-audio"})
+
+
+FIELDS: dict[str, tuple[type[BaseModel], str]] = {
+    "task": (OnTask, "task"),
+    **leaf_fields(TrialSpec),
+}
 """What an axis may vary."""
 
 STAND_IN = {"name": "unnamed", "store": "unnamed"}

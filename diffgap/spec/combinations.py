@@ -36,6 +36,7 @@ def combinations(spec: SweepSpec) -> Problems:
 
     yield from _batched(spec, at)
     yield from _search_combinations(spec)
+    yield from _generation_combinations(spec, at)
     yield from _method_combinations(spec, at)
     if spec.score_is_idle:
         yield (
@@ -78,6 +79,35 @@ def _search_combinations(spec: SweepSpec) -> Problems:
     if spec.scheduler:
         check = _asha if spec.scheduler.kind == "asha" else _pbt
         yield from check(spec, spec.search, spec.scheduler)
+
+
+def _generation_combinations(spec: SweepSpec, at: Callable[[str], Key]) -> Problems:
+    """Sweeps that make sound are told in tables of their own, and no search looks at it."""
+    tables: Key = ("report", "tables")
+    generator = at("generation.generator")
+    made = {trial.generates for trial in spec.trials()}
+    if len(made) > 1:
+        yield ((generator,), "'none' beside others mixes recall and sound; give each its own sweep")
+        return
+    if made == {True}:
+        if spec.search:
+            yield (("search",),), "looks at recall, and these trials make sound; cross axes instead"
+        if others := [table for table in spec.report.tables if table != "generation"]:
+            yield (
+                (tables, generator),
+                f"{others[0]!r} tells of recall, and these trials make sound; use [generation]",
+            )
+        return
+    if "generation" in spec.report.tables:
+        yield (
+            (tables, generator),
+            "'generation' needs trials that make sound; use trial.generation.generator: soundscape",
+        )
+    if "task" in spec.axes:
+        yield (
+            (("axes", "task"),),
+            "recall is compared within one task; set task, and give each a sweep of its own",
+        )
 
 
 def _asha(spec: SweepSpec, search: Search, scheduler: Scheduler) -> Problems:
@@ -137,6 +167,7 @@ def _trial_combinations(trial: Trial, workers: int) -> Iterator[tuple[tuple[str,
         )
     batch = trial.train.batch_size
     yield from _sharing(trial.train, workers)
+    yield from _weights(trial)
     yield from _offload(trial.train)
     forward = round(batch * trial.bst.fraction)
     if trial.bst.enabled and trial.bst.mode == "split" and forward in (0, batch):
@@ -145,6 +176,24 @@ def _trial_combinations(trial: Trial, workers: int) -> Iterator[tuple[tuple[str,
             f"{trial.bst.fraction} of a batch of {batch} leaves one direction without a pair; "
             "use 0.5, or a larger train.batch_size",
         )
+
+
+def _weights(trial: Trial) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What trials of generation load, and does not come with this package."""
+    wanted = trial.generation
+    if wanted.generator == "diff_foley" and wanted.weights is None:
+        yield (
+            ("generation.weights", "generation.generator"),
+            "diff_foley has none of its own; give the path of ldm_epoch240.ckpt",
+        )
+    if wanted.generator == "soundscape" and wanted.weights is not None:
+        yield (
+            ("generation.weights", "generation.generator"),
+            f"{wanted.weights!r}: soundscape comes with its own; take it out",
+        )
+    for name in wanted.extractors:
+        if name != "soundscape" and "=" not in name:
+            yield (("generation.extractors",), f"{name} needs weights; use {name}=PATH")
 
 
 def _sharing(train: Train, workers: int) -> Iterator[tuple[tuple[str, ...], str]]:

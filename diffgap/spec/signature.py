@@ -16,7 +16,8 @@ def canonical_json(trial: Trial, store_fingerprint: str) -> str:
 
     Numbers are written as their models hold them: a float field given as 1 reads 1.0.
     """
-    content = {"store": store_fingerprint, "trial": trial.model_dump(mode="json")}
+    idle = None if trial.generates else {"generation"}  # retrieval is told as it always was
+    content = {"store": store_fingerprint, "trial": trial.model_dump(mode="json", exclude=idle)}
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
@@ -26,11 +27,11 @@ def signature(trial: Trial, store_fingerprint: str) -> str:
 
 
 def training_signature(trial: Trial, store_fingerprint: str) -> str:
-    """The same of what decides the trained weights alone: not the score, not the split.
+    """The same of what decides the trained weights alone: neither score, split nor generation.
 
     Trials with one training signature share one training; the rest of them is evaluation.
     """
-    fields = trial.model_dump(mode="json", exclude={"score", "split"})
+    fields = trial.model_dump(mode="json", exclude={"score", "split", "generation"})
     content = {"store": store_fingerprint, "training": fields}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -45,7 +45,7 @@ class Resources(Model):
     trial axis. auto measures a few steps both ways and takes the faster."""
 
 
-Table = Literal["ablation", "methods", "axes"]
+Table = Literal["ablation", "methods", "axes", "generation"]
 
 
 class Report(Model):
@@ -149,7 +149,7 @@ class SweepSpec(Model):
     trial: TrialSpec = TrialSpec()
     """Any field of a trial; the rest are defaults."""
     axes: dict[str, list[Any]] = Field(default_factory=dict)
-    """Values of trial fields, crossed."""
+    """Values of trial fields, crossed; in a sweep of generation, also of `task`."""
     seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[int], Field(min_length=1)] = 1
     """How many seeds, counted from 0, or a list of them."""
     search: Search | None = None
@@ -184,9 +184,14 @@ class SweepSpec(Model):
 
     def trial_at(self, values: dict[str, Any], seed: int) -> Trial:
         """The trial with these values of its fields; those of a search are scored on val."""
-        tree = with_values(self.trial.model_dump(), values)
+        tree = with_values({**self.trial.model_dump(), "task": self.task}, values)
         split = "val" if self.search else self.split
-        return Trial.model_validate({**tree, "task": self.task, "split": split, "seed": seed})
+        return Trial.model_validate({**tree, "split": split, "seed": seed})
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of its trials: one, unless an axis has several."""
+        return self.axes.get("task", [self.task])
 
 
 def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:

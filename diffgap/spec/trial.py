@@ -13,6 +13,7 @@ from diffgap.spec.blocks import (
     Denoiser,
     DiffusionBridge,
     DiffusionLink,
+    Generation,
     Loss,
     MeanShift,
     Model,
@@ -43,6 +44,9 @@ UNTRAINED: tuple[Method, ...] = ("none", "center", "mean_shift")
 OPTIONS = ("mean_shift", "close", "diffusion_bridge", "diffusion_link")
 """Blocks of the methods that have settings of their own; each has its method's name."""
 
+SAMPLED: tuple[Method, ...] = ("diffusion_bridge", "diffusion_link")
+"""Methods that carry embeddings over by sampling alone."""
+
 SCORE_FIELDS: dict[ScoreKind, set[str]] = {
     "cosine": set(),
     "bridge": {"fusion", "draws"},
@@ -72,11 +76,15 @@ class TrialSpec(Model):
     loss: Loss = Loss()
     train: Train = Train()
     score: Score = Score()
+    generation: Generation = Generation()
     mean_shift: MeanShift = MeanShift()
     close: Close = Close()
     diffusion_bridge: DiffusionBridge = DiffusionBridge()
     diffusion_link: DiffusionLink = DiffusionLink()
 
+
+MAKES = "generator"
+"""The field that makes a trial one of generation; without it the rest of its block is idle."""
 
 TUNABLE = (
     "train.lr",
@@ -139,6 +147,8 @@ class Trial(TrialSpec):
     def _name_the_method(self) -> None:
         enabled = (self.cdm.enabled, self.bst.enabled)
         method = self.method
+        if self.generates and self.generation.condition != "bridged":
+            method = "none"  # no bridge has a part in it
         if method == "diffgap":
             method = next((name for name, cell in CELLS.items() if cell == enabled), method)
         else:
@@ -151,6 +161,8 @@ class Trial(TrialSpec):
         own_cdm = [f"cdm.{name}" for name in CDM.model_fields if name != "enabled"]
         own_bst = [f"bst.{name}" for name in BST.model_fields if name != "enabled"]
         paths = [block for block in OPTIONS if block != self.method]
+        if not self.generates:
+            paths += [f"generation.{name}" for name in Generation.model_fields if name != MAKES]
         if not self.trains:
             return [*paths, *own_cdm, *own_bst, "denoiser", "loss", "train", "score"]
         if self.method not in ("deterministic", "diffgap"):
@@ -179,13 +191,21 @@ class Trial(TrialSpec):
         return self.method not in UNTRAINED
 
     @property
+    def generates(self) -> bool:
+        """Whether it makes sound, and is measured by that."""
+        return self.generation.generator != "none"
+
+    @property
     def effective_score(self) -> ScoreKind:
-        """The score that its method allows, at most `score.kind`."""
+        """The score that its method allows, at most `score.kind`; in generation, the way in which
+        embeddings are carried over: the mean or a sample."""
         if not self.trains:
             return "cosine"
+        if self.generates and self.score.kind in ("cosine", "rerank"):
+            return "sample" if self.method in SAMPLED else "bridge"
         if self.method == "diffgap" or self.score.kind == "cosine":
             return self.score.kind
-        return "bridge" if self.method in ("deterministic", "close") else "sample"
+        return "sample" if self.method in SAMPLED else "bridge"
 
 
 DEFAULTS = TrialSpec()

@@ -77,8 +77,9 @@ def label(values: Mapping[str, Any], trial: Trial) -> str:
             continue
         if isinstance(value, bool):
             parts.append(f"{field.removesuffix('.enabled')} {'on' if value else 'off'}")
-        elif field == "method":
+        elif field in ("method", "task"):
             parts.append(str(value))
         else:
-            parts.append(f"{field.removesuffix('.kind')} {value}")
+            name = field.removesuffix(".kind").removeprefix("generation.")
+            parts.append(f"{name} {value}")
     return ", ".join([*parts, f"seed {trial.seed}"])

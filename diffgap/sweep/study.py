@@ -301,7 +301,7 @@ class Study:
     def _identity(self) -> str:
         """Changes with whatever makes values of searches incomparable; not with their length."""
         content = {
-            "trial": self.plan.spec.trial.model_dump(mode="json"),
+            "trial": self.plan.spec.trial.model_dump(mode="json", exclude={"generation"}),
             "task": self.plan.spec.task,
             "store": self.plan.fingerprint,
             "seeds": self.plan.spec.seed_list,

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from diffgap.errors import UserError, nearest
-from diffgap.ledger import CONFIG, HISTORY, METRICS, RANKS
+from diffgap.ledger import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
 from diffgap.places import Place
 from diffgap.secrets import redact
 from diffgap.tracking import (
@@ -245,7 +245,8 @@ class Reader:
         files, problem = None, None
         if run.info.status == FINISHED:
             files = self.download(run.info.run_id, BRIDGE)
-            lacking = [n for n in (METRICS, RANKS) if not (files and (files / n).is_file())]
+            needed = (METRICS, REPLICATES if _generates(entry["trial"]) else RANKS)
+            lacking = [n for n in needed if not (files and (files / n).is_file())]
             if lacking:
                 files, problem = None, f"its run has no {' and no '.join(lacking)}"
         return TrialRun(
@@ -275,3 +276,8 @@ class Reader:
                 f"MLflow at {self.where} does not answer: {redact(lines[0])}; start it, or "
                 "change MLFLOW_TRACKING_URI or --output"
             ) from None
+
+
+def _generates(trial: dict[str, Any]) -> bool:
+    """Whether a resolved trial, maybe of an earlier version, makes sound."""
+    return bool(trial.get("generation", {}).get("generator", "none") != "none")

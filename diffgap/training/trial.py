@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.evaluation.bridged import Evaluation, evaluate, gap
-from diffgap.evaluation.examples import examples
-from diffgap.evaluation.gap_sample import gap_sample
+from diffgap.evaluation.bridged import evaluate
 from diffgap.files import new_directory
-from diffgap.ledger import EXAMPLES, GAP_SAMPLE, HISTORY, METRICS, RANKS, Ledger, TrialRecord
+from diffgap.ledger import HISTORY, METRICS, Ledger, TrialRecord
 from diffgap.places import local_copy
 from diffgap.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.store import EmbeddingStore, Pairs, split_task
 from diffgap.store_cache import open_again
-from diffgap.store_content import TEXT
 from diffgap.training.checkpoint import Best, Point, Progress
 from diffgap.training.data import PairTable
 from diffgap.training.engine import process_group
+from diffgap.training.findings import findings
 from diffgap.training.host import Host
 from diffgap.training.loop import Recipe, train
 
@@ -75,10 +72,14 @@ def conclude(
     progress: Progress,
 ) -> None:
     """Evaluates a trained bridge, once, and leaves its checkpoint in the ledger."""
-    pairs = store.pairs(trial.task, trial.split)
-    result = evaluate(bridge, pairs)
+    found = findings(trial, bridge, store)
     with new_directory(ledger.trial(signature).bridge, METRICS) as path:
-        _write(path, trial, signature, store, bridge, progress, result, pairs)
+        bridge.save_pretrained(path, **_facts(trial, signature, store), **found.facts)
+        (path / CODE_DIFF).write_text(code_diff())
+        found.write(path)
+        (path / HISTORY).write_text(json.dumps([asdict(point) for point in progress.history]))
+        metrics = {**found.metrics, **_cost(bridge, progress)}
+        (path / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     ledger.record_training(training_signature(trial, store.fingerprint), signature)
 
 
@@ -165,39 +166,29 @@ def score_config(trial: Trial) -> ScoreConfig:
     return ScoreConfig(**{**trial.score.model_dump(), "kind": trial.effective_score})
 
 
-def _write(
-    path: Path,
-    trial: Trial,
-    signature: str,
-    store: EmbeddingStore,
-    bridge: Bridge,
-    progress: Progress,
-    result: Evaluation,
-    pairs: Pairs,
-) -> None:
-    """Fills a bridge checkpoint directory; metrics last, for they mean 'finished'."""
-    bridge.save_pretrained(
-        path,
-        trial=trial.model_dump(mode="json"),
-        signature=signature,
-        encoder=store.manifest.encoder.model_dump(mode="json"),
-        store={"fingerprint": store.fingerprint, **store.manifest.corpus.model_dump(mode="json")},
-        git_commit=git_commit(),
-        packages=package_versions(),
-        hardware=hardware(),
-        threads=torch.get_num_threads(),
-    )
-    (path / CODE_DIFF).write_text(code_diff())
-    pq.write_table(result.rank_table(pairs), path / RANKS)
-    pq.write_table(gap_sample(bridge, pairs), path / GAP_SAMPLE)
-    captions = store.caption_texts(pairs.ids) if split_task(trial.task)[0] == TEXT else []
-    texts = [text for _, text in captions]
-    pq.write_table(examples(result.scorer, pairs, texts, tuple(result.ranks)), path / EXAMPLES)
-    (path / HISTORY).write_text(json.dumps([asdict(point) for point in progress.history]))
-    metrics = {f"{trial.split}/{name}": value for name, value in result.metrics.items()}
-    metrics |= {f"gap/{name}": value for name, value in gap(bridge, pairs).items()}
+def _facts(trial: Trial, signature: str, store: EmbeddingStore) -> dict[str, Any]:
+    """What a bridge's config.json says of how it came about."""
+    return {
+        "trial": trial.model_dump(mode="json"),
+        "signature": signature,
+        "encoder": store.manifest.encoder.model_dump(mode="json"),
+        "store": {
+            "fingerprint": store.fingerprint,
+            **store.manifest.corpus.model_dump(mode="json"),
+        },
+        "git_commit": git_commit(),
+        "packages": package_versions(),
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cost(bridge: Bridge, progress: Progress) -> dict[str, float]:
+    """What it cost, and which of its validations was the best."""
+    found = {
+        "cost/train_seconds": progress.seconds,
+        "cost/parameters": float(sum(p.numel() for p in bridge.parameters())),
+    }
     if progress.best:
-        metrics |= {"best/step": float(progress.best.step), "best/val_R5": progress.best.value}
-    metrics["cost/train_seconds"] = progress.seconds
-    metrics["cost/parameters"] = float(sum(p.numel() for p in bridge.parameters()))
-    (path / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+        found |= {"best/step": float(progress.best.step), "best/val_R5": progress.best.value}
+    return found

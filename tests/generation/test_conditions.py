@@ -56,15 +56,25 @@ def bridge():
 def test_tokens_are_carried_over_each_by_itself(bridge, kind):
     rows = torch.nn.functional.normalize(torch.randn(3, 4, 128), dim=-1).numpy()
     score = ScoreConfig(kind, samples=2)
-    found = bridged(bridge, rows, score)
+    found = bridged(bridge, rows, score, [7, 8, 9])
     assert found.shape == rows.shape
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
-    np.testing.assert_allclose(found[1, 2], bridged(bridge, rows[1, 2:3], score)[0], atol=1e-5)
+    np.testing.assert_allclose(found[1], bridged(bridge, rows[1:2], score, [8])[0], atol=1e-5)
+
+
+def test_samples_of_a_clip_follow_from_its_seed(bridge):
+    row = torch.nn.functional.normalize(torch.randn(1, 128), dim=-1).numpy()
+    rows, score = np.repeat(row, 3, axis=0), ScoreConfig("sample", samples=1)
+    one, same, other = bridged(bridge, rows, score, [7, 7, 8])
+    np.testing.assert_array_equal(one, same)
+    assert one @ other < 0.99
 
 
 def test_it_is_what_the_bridge_itself_gives(bridge):
     rows = torch.nn.functional.normalize(torch.randn(5, 128), dim=-1)
     score = replace(bridge.config.score, draws=4)
     np.testing.assert_allclose(
-        bridged(bridge, rows.numpy(), score), bridge.bridge(rows, "text").numpy(), atol=1e-6
+        bridged(bridge, rows.numpy(), score, range(5)),
+        bridge.bridge(rows, "text").numpy(),
+        atol=1e-6,
     )

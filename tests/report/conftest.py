@@ -63,10 +63,10 @@ search:
 ALL = (ABLATION, METHODS, SCHEDULES, SCORES, SEARCH)
 
 
-def plan_of(spec: str, place: Path, store: Path):
-    """The plan of a spec's text, with the common trial."""
+def plan_of(spec: str, place: Path, store: Path, more: str = ""):
+    """The plan of a spec's text, with the common trial and more of it."""
     path = place / "spec.yaml"
-    path.write_text((spec + COMMON).format(store=store))
+    path.write_text((spec + COMMON + more).format(store=store))
     wanted = load_sweep(path, (), known_stores=lambda name: None)
     return make_plan(wanted, str(store), EmbeddingStore.open(store).fingerprint)
 

@@ -54,7 +54,7 @@ def test_finished_trials_come_first_and_the_best_of_them_on_top(search):
 
 
 def test_the_best_can_be_repeated_in_any_sweep(search):
-    for text in (as_text(own_tables(search)), as_markdown(own_tables(search))):
+    for text in (as_text(own_tables(search, ())), as_markdown(own_tables(search, ()))):
         assert "R@5 on val, mean of both directions" in text
         assert "--set trial.train.lr=0.002" in text
 

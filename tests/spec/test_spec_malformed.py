@@ -254,6 +254,11 @@ def test_a_folder_and_no_file_are_refused(tmp_path):
 
 GOOD = "name: a\nstore: soundscapes\n"
 DIMENSION = GOOD + "search: {space: {train.lr: {low: 0.001, high: 0.1}}}\n"
+SOUND = """\
+trial: {generation: {generator: soundscape}}
+report: {tables: [generation]}
+"""
+
 TOLD = {
     "a misspelt key of a search": (
         DIMENSION.replace("{space", "{trails: 3, space"),
@@ -357,12 +362,54 @@ TOLD = {
     "an axis of no block": (
         GOOD + "axes: {zzz: [1]}\n",
         "axes.zzz (line 3): no field of a trial; fields begin with method, cdm, bst, denoiser, "
-        "loss, train, score, mean_shift, close, diffusion_bridge, diffusion_link",
+        "loss, train, score, generation, mean_shift, close, diffusion_bridge, diffusion_link",
     ),
     "only wrong values in a list": (
         GOOD + "report: {tables: [axis]}\n",
-        "report.tables[0] (line 3): 'axis' is not one of ablation, methods, axes; did you mean "
-        "axes?",
+        "report.tables[0] (line 3): 'axis' is not one of ablation, methods, axes, generation; did "
+        "you mean axes?",
+    ),
+    "sound beside recall": (
+        GOOD + "axes: {generation.generator: [none, soundscape]}\n",
+        "axes.generation.generator (line 3): 'none' beside others mixes recall and sound; give "
+        "each its own sweep",
+    ),
+    "a search of sound": (
+        GOOD + SOUND + "search: {space: {train.lr: {low: 0.1, high: 0.2}}}\n",
+        "search (line 5): looks at recall, and these trials make sound; cross axes instead",
+    ),
+    "a table of recall for sound": (
+        GOOD + SOUND.replace("generation]", "methods]"),
+        "report.tables (line 4): 'methods' tells of recall, and these trials make sound; use "
+        "[generation]",
+    ),
+    "a table of sound for recall": (
+        GOOD + "report: {tables: [generation]}\n",
+        "report.tables (line 3): 'generation' needs trials that make sound; use "
+        "trial.generation.generator: soundscape",
+    ),
+    "recall of two tasks": (
+        GOOD + "axes: {task: [text-audio, video-audio]}\n",
+        "axes.task (line 3): recall is compared within one task; set task, and give each a sweep "
+        "of its own",
+    ),
+    "a task that is none": (
+        GOOD + SOUND + "axes: {task: [text]}\n",
+        "axes.task[0] (line 5): 'text' is not a name; use two modalities as in text-audio",
+    ),
+    "an extractor that is none": (
+        GOOD + SOUND.replace("soundscape}", "soundscape, extractors: [vgish=/w]}"),
+        "trial.generation.extractors[0] (line 3): 'vgish=/w' is not a name; as in "
+        "[vggish=/weights/vggish.pth]",
+    ),
+    "an extractor without its weights": (
+        GOOD + SOUND.replace("soundscape}", "soundscape, extractors: [panns]}"),
+        "trial.generation.extractors (line 3): panns needs weights; use panns=PATH",
+    ),
+    "a generator without its weights": (
+        GOOD + SOUND.replace("soundscape}", "diff_foley}"),
+        "trial.generation.weights (line 3): diff_foley has none of its own; give the path of "
+        "ldm_epoch240.ckpt",
     ),
 }  # fmt: skip
 

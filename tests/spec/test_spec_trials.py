@@ -140,9 +140,20 @@ def _changed(value):
         "x0": "eps", "cosine": "linear", "split": "joint", "auto": "fp32", "rerank": "bridge",
         "text-audio": "video-audio", "noise": "query", "test": "val", "diffgap": "close",
         "power": "uniform", "uniform": "snr", "ddim": "heun", "sample": "cosine",
-        "diffusion_link": "close", "none": "optimizer",
+        "diffusion_link": "close", "none": "optimizer", "bridge": "sample",
     }  # fmt: skip
     return "one_cycle" if value == "cosine" else others[value]
+
+
+OTHER = {
+    "cdm.schedule": "linear",
+    "generation.generator": "audioldm",
+    "generation.condition": "query",
+    "generation.weights": "weights",
+    "generation.audio": "clips",
+    "generation.encoder": "checkpoint",
+    "generation.extractors": ["vggish=weights"],
+}
 
 
 def _with(trial, path):
@@ -152,18 +163,19 @@ def _with(trial, path):
     *blocks, last = path.split(".")
     for name in blocks:
         block = block[name]
-    block[last] = "linear" if path == "cdm.schedule" else _changed(block[last])
+    block[last] = OTHER[path] if path in OTHER else _changed(block[last])
     return Trial.model_validate(tree)
 
 
 WHOLE = Trial(task="text-audio", seed=0)
 SAMPLED = Trial(task="text-audio", seed=0, score={"kind": "sample"})
 LINKED = Trial(task="text-audio", seed=0, method="diffusion_link")
+MADE = Trial(task="text-audio", seed=0, generation={"generator": "soundscape"})
 
 
 @pytest.mark.parametrize("path", sorted(set(flatten(WHOLE)) - {"changes"}))
 def test_every_field_in_use_and_the_store_make_another_experiment(path):
-    for trial in (WHOLE, SAMPLED, LINKED):
+    for trial in (WHOLE, SAMPLED, LINKED, MADE):
         other = _with(trial, path)
         decided = trial.cell is None and path.endswith(".enabled")
         same = decided or path.startswith(tuple(trial.unused()))
@@ -180,7 +192,7 @@ def test_changes_on_the_way_make_another_experiment():
 
 def test_every_field_is_of_use_to_some_trial():
     trials = [Trial(task="text-audio", seed=0, method=method) for method in get_args(Method)]
-    idle = [set(trial.unused()) for trial in (*trials, SAMPLED)]
+    idle = [set(trial.unused()) for trial in (*trials, SAMPLED, MADE)]
     never = {path for path in flatten(WHOLE) if all(path.startswith(tuple(i)) for i in idle)}
     assert never == set()
 

@@ -1,0 +1,156 @@
+"""PANNs' Cnn14 at 16 kHz (Kong et al., TASLP 2020), the extractor of FD, KL and IS.
+
+Weights: ``Cnn14_16k_mAP=0.438.pth`` (https://zenodo.org/records/3987831). As in the evaluation of
+AudioLDM (https://github.com/haoheliu/audioldm_eval), class probabilities are the softmax of the
+logits, which sum to 1; the sigmoids that the network was trained with do not.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffgap.encoders.cavp_model import ConvBlock
+from diffgap.encoders.clap_audio import weights_hash
+from diffgap.encoders.mel import slaney_filterbank
+from diffgap.encoders.strict import HARMLESS
+from diffgap.errors import UserError
+from diffgap.evaluation.extractors import Features
+from diffgap.evaluation.extractors.files import weights_file
+from diffgap.evaluation.extractors.waveforms import each_clip
+
+RATE = 16_000
+N_FFT, HOP = 512, 160
+MELS, LOW, HIGH = 64, 50.0, 8000.0
+POWER_FLOOR = 1e-10
+WIDTH, CLASSES = 2048, 527
+BLOCKS = 6
+SHORTEST = 32 * HOP
+"""Samples: the poolings halve time five times."""
+ERROR = 500
+"""Characters of torch's message that an error repeats."""
+
+MEL_KEY = "logmel_extractor.melW"
+FOURIER_KEYS = tuple(f"spectrogram_extractor.stft.conv_{part}.weight" for part in ("real", "imag"))
+_REBUILT = np.zeros(0).__reduce__()[0]
+ARRAYS: list[Any] = [_REBUILT, (_REBUILT, "numpy.core.multiarray._reconstruct"), np.ndarray]
+"""What a sampler's state beside the weights is made of; NumPy 1 and 2 have names of their own."""
+
+
+class Cnn14(nn.Module):
+    """(B, 1, T, 64) log-mel spectra to embeddings (B, 2048) and logits (B, 527)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn0 = nn.BatchNorm2d(MELS)
+        inputs = 1
+        for number in range(1, BLOCKS + 1):
+            outputs = 32 * 2**number
+            setattr(self, f"conv_block{number}", ConvBlock(inputs, outputs))
+            inputs = outputs
+        self.fc1 = nn.Linear(WIDTH, WIDTH)
+        self.fc_audioset = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.bn0(spectra.transpose(1, 3)).transpose(1, 3)
+        for number in range(1, BLOCKS + 1):
+            pool = (2, 2) if number < BLOCKS else (1, 1)
+            h = getattr(self, f"conv_block{number}")(h, pool)
+        h = h.mean(3)
+        embedding = F.relu(self.fc1(h.amax(2) + h.mean(2)))
+        return embedding, self.fc_audioset(embedding)
+
+
+class PANNsExtractor:
+    """Cnn14 behind the `Extractor` protocol; use `load`."""
+
+    name = "panns"
+    rate = RATE
+
+    def __init__(self, model: Cnn14, device: str = "cpu") -> None:
+        self.weights_hash = weights_hash(model)
+        self._model = model.eval().to(device)
+        self._mel = slaney_filterbank(RATE, N_FFT, MELS, LOW, HIGH).to(device)
+        self._device = device
+
+    @classmethod
+    def load(cls, weights: str | None, device: str = "cpu") -> PANNsExtractor:
+        """From a file of the layout of Cnn14_16k_mAP=0.438.pth.
+
+        Raises:
+            UserError: where there is none, a weight is missing, unexpected or misshapen, or it
+                was trained on other spectra.
+        """
+        published = "Cnn14_16k_mAP=0.438.pth"
+        path = weights_file(cls.name, weights, published)
+        state = _state(path)
+        _check_spectra(state, path)
+        fixed = (MEL_KEY, *FOURIER_KEYS)
+        model = Cnn14()
+        try:
+            model.load_state_dict({n: value for n, value in state.items() if n not in fixed})
+        except RuntimeError as error:
+            message = " ".join(str(error).split())[:ERROR]
+            raise UserError(f"{path}: not the weights of {published}: {message}") from None
+        return cls(model, device)
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> Features:
+        """Clips (N, 2048) and probabilities (N, 527); silence fills a clip up to 0.32 s."""
+        clips, logits = each_clip(waveforms, self._run, device=self._device, shortest=SHORTEST)
+        probabilities = torch.stack(logits).softmax(1).numpy()
+        return Features(clips=torch.stack(clips).numpy(), probabilities=probabilities)
+
+    def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self._model(log_mel(waveforms, self._mel)[:, None])
+        return found
+
+
+def log_mel(waveforms: Tensor, filterbank: Tensor) -> Tensor:
+    """(B, samples) at 16 kHz to (B, T, 64): power in decibels, as torchlibrosa gives it."""
+    window = torch.hann_window(N_FFT, device=waveforms.device)
+    spectra = torch.stft(waveforms, N_FFT, HOP, window=window, return_complex=True)
+    power = filterbank @ torch.view_as_real(spectra).square().sum(-1)
+    return 10 * power.clamp_min(POWER_FLOOR).log10().transpose(1, 2)
+
+
+def _state(path: Path) -> Mapping[str, Tensor]:
+    """The weights, which lie under ``model``."""
+    try:
+        with torch.serialization.safe_globals([*HARMLESS, *ARRAYS]):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(f"{path}: no checkpoint of weights: {str(error).splitlines()[0]}") from None
+    state = found.get("model") if isinstance(found, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path}: not a checkpoint of PANNs; it holds nothing under 'model'")
+    return state
+
+
+def _check_spectra(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raises a UserError where the checkpoint's fixed filters are not those of `log_mel`."""
+    turns = torch.outer(torch.arange(N_FFT // 2 + 1.0), torch.arange(N_FFT).double()) / N_FFT
+    window = torch.hann_window(N_FFT, dtype=torch.float64)
+    wave = torch.exp(-2j * torch.pi * turns) * window
+    ours = {
+        MEL_KEY: slaney_filterbank(RATE, N_FFT, MELS, LOW, HIGH).T,
+        FOURIER_KEYS[0]: wave.real[:, None],
+        FOURIER_KEYS[1]: wave.imag[:, None],
+    }
+    for name, value in ours.items():
+        theirs = state.get(name)
+        if theirs is None:
+            raise UserError(f"{path}: lacks {name}; give a checkpoint as PANNs published it")
+        if theirs.shape != value.shape or not torch.allclose(
+            theirs.double(), value.double(), atol=1e-4
+        ):
+            raise UserError(
+                f"{path}: {name} is not that of 16 kHz, {N_FFT} samples and {MELS} mel bands; "
+                "give Cnn14_16k_mAP=0.438.pth"
+            )

@@ -1,0 +1,225 @@
+"""The embedded corpus's own judges: what is heard, and whether pictures and sound belong together.
+
+Two small networks, trained by `soundscape_training` on clips of their own, and apart from the
+encoder, which must not judge itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from diffgap.corpora.soundscapes.audio import RATE
+from diffgap.corpora.soundscapes.scenes import KINDS, SECONDS
+from diffgap.corpora.soundscapes.video import FRAMES, SIZE
+from diffgap.encoders.soundscape import HOP, N_FFT, mel_filterbank
+from diffgap.errors import UserError
+from diffgap.evaluation.extractors import Features
+from diffgap.evaluation.extractors.waveforms import check, each_clip, filled
+
+WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
+WIDTH = 64
+"""Of the features: a few hundred clips must do to estimate their covariance."""
+WINDOW = int(SECONDS * RATE)
+"""Samples that are heard at once."""
+BATCH = 64
+STEPS, PER_FRAME = 8, 2
+"""Steps in time of a window, and how many of them make a frame, of half a second."""
+
+
+class Spectrogram(nn.Module):
+    """(B, 32000) waveforms to (B, 1, 64, 125) log-mel spectrograms of about -1 to 1."""
+
+    mel: Tensor
+    window: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mel", mel_filterbank(), persistent=False)
+        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        spectra = torch.stft(waveforms, N_FFT, HOP, window=self.window, return_complex=True)
+        power = self.mel @ torch.view_as_real(spectra).square().sum(-1)
+        return (power.clamp_min(1e-6).log10() / 3 + 0.5)[:, None, :, :125]
+
+
+class Listener(nn.Module):
+    """(B, 1, 64, 125) spectrograms to (B, 8, 64): what is heard in each quarter of a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _convolution(1, 16), _convolution(16, 32), _convolution(32, 48), _convolution(48, 64)
+        )
+        self.step = nn.Linear(64 * 4, WIDTH)
+
+    def forward(self, spectra: Tensor) -> Tensor:
+        h = self.layers(spectra)  # (B, 64, 4 bands, 8 steps)
+        return nn.functional.silu(self.step(h.flatten(1, 2).transpose(1, 2)))
+
+
+class Classifier(nn.Module):
+    """Which of the kinds of sound are there, each with its share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listener = Listener()
+        self.kinds = nn.Linear(WIDTH, len(KINDS))
+
+    def forward(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, 64, 125) to frames (B, 4, 64) and logits (B, 24)."""
+        steps = self.listener(spectra)
+        return steps.unflatten(1, (-1, PER_FRAME)).mean(2), self.kinds(steps.mean(1))
+
+
+class Alignment(nn.Module):
+    """Whether pictures and sound are of one scene, and in time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listener = Listener()
+        self.viewer = nn.Sequential(
+            _convolution(3, 16), _convolution(16, 32), _convolution(32, 48), nn.Flatten(),
+            nn.Linear(48 * 16, WIDTH), nn.SiLU(),
+        )  # fmt: skip
+        self.compare = nn.Sequential(
+            nn.Conv1d(3 * WIDTH, 96, 3, padding=1), nn.SiLU(),
+            nn.Conv1d(96, 96, 3, padding=1), nn.SiLU(), nn.Flatten(),
+            nn.Linear(96 * STEPS, 96), nn.SiLU(), nn.Linear(96, 1),
+        )  # fmt: skip
+
+    def forward(self, videos: Tensor, spectra: Tensor) -> Tensor:
+        """uint8 (B, 8, 32, 32, 3) and (B, 1, 64, 125) to (B,) logits."""
+        return self.judge(self.view(videos), self.listener(spectra))
+
+    def view(self, videos: Tensor) -> Tensor:
+        """uint8 (B, 8, 32, 32, 3) to (B, 8, 64)."""
+        pixels = videos.permute(0, 1, 4, 2, 3).float() / 255
+        return self.viewer(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+
+    def judge(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """(B, 8, 64) each to (B,) logits."""
+        both = torch.cat([seen, heard, seen * heard], dim=2)
+        return self.compare(both.transpose(1, 2))[:, 0]
+
+
+class Networks(nn.Module):
+    """Both, as they lie in one file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier, self.alignment = Classifier(), Alignment()
+
+
+class SoundscapeExtractor:
+    """The classifier behind the `Extractor` protocol; use `load`.
+
+    Clips longer than two seconds are heard in windows of two, the last filled up with silence;
+    what is said of a clip is the mean over its windows.
+    """
+
+    name = "soundscape"
+    rate = RATE
+
+    def __init__(self, classifier: Classifier, weights_hash: str, device: str = "cpu") -> None:
+        self._classifier = classifier.eval().to(device)
+        self._spectrogram = Spectrogram().to(device)
+        self._device = device
+        self.weights_hash = weights_hash
+
+    @classmethod
+    def load(cls, device: str = "cpu") -> SoundscapeExtractor:
+        """With the weights that come with this package."""
+        return cls(_networks().classifier, _hash(), device)
+
+    def features(self, waveforms: Sequence[np.ndarray]) -> Features:
+        """Frames of half a second, (N, F, 64); their means; and shares of the 24 kinds."""
+        frames, *rest = each_clip(waveforms, self._run, device=self._device, multiple=WINDOW)
+        clips, shares = (torch.stack(part).numpy() for part in rest)
+        return Features(filled(frames), clips, shares)
+
+    def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        windows = waveforms.unflatten(1, (-1, WINDOW))
+        frames, logits = self._classifier(self._spectrogram(windows.flatten(0, 1)))
+        frames = frames.view(len(windows), -1, WIDTH)
+        shares = logits.softmax(1).view(len(windows), -1, len(KINDS))
+        return frames, frames.mean(1), shares.mean(1)
+
+
+class SoundscapeAlignment:
+    """Diff-Foley's AlignAcc (Luo et al. 2023) for the embedded corpus; use `load`."""
+
+    name = "soundscape"
+    rate = RATE
+
+    def __init__(self, alignment: Alignment, weights_hash: str, device: str = "cpu") -> None:
+        self._alignment = alignment.eval().to(device)
+        self._spectrogram = Spectrogram().to(device)
+        self._device = device
+        self.weights_hash = weights_hash
+
+    @classmethod
+    def load(cls, device: str = "cpu") -> SoundscapeAlignment:
+        """With the weights that come with this package."""
+        return cls(_networks().alignment, _hash(), device)
+
+    @torch.inference_mode()
+    def aligned(self, videos: Sequence[np.ndarray], waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Whether each video and its sound belong together.
+
+        Args:
+            videos: N of uint8 (8, 32, 32, 3), four frames a second.
+            waveforms: N of mono float32 (32000,) at 16 kHz.
+
+        Returns:
+            (N,) bool.
+
+        Raises:
+            UserError: where the numbers or shapes are others, or samples are not finite.
+        """
+        check(waveforms)
+        _check_shapes(videos, waveforms)
+        found = []
+        for start in range(0, len(videos), BATCH):
+            batch = slice(start, start + BATCH)
+            seen, heard = (
+                torch.from_numpy(np.stack(part[batch])).to(self._device)
+                for part in (videos, waveforms)
+            )
+            found.append(self._alignment(seen, self._spectrogram(heard.float())) > 0)
+        return np.asarray(torch.cat(found).cpu())
+
+
+def _check_shapes(videos: Sequence[np.ndarray], waveforms: Sequence[np.ndarray]) -> None:
+    shapes = {f"{video.dtype} {video.shape}" for video in videos}
+    lengths = {len(waveform) for waveform in waveforms}
+    wanted = f"uint8 {(FRAMES, SIZE, SIZE, 3)}"
+    if shapes != {wanted} or lengths != {WINDOW} or len(videos) != len(waveforms):
+        raise UserError(
+            f"videos: {len(videos)}, of {sorted(shapes)}, with {len(waveforms)} sounds of "
+            f"{sorted(lengths)} samples; alignment needs {wanted} and {WINDOW} samples each"
+        )
+
+
+def _networks() -> Networks:
+    networks = Networks()
+    networks.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+    return networks
+
+
+def _hash() -> str:
+    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Module:
+    """Halves both sides; normalised within each clip, so that a batch does not matter."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()
+    )

@@ -1,0 +1,221 @@
+"""A trial of generation: sound for clips of a store, measured against their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffgap import corpora
+from diffgap.bridge.base import Bridge
+from diffgap.corpora.base import Clip, Corpus
+from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.encoders.resampling import resample
+from diffgap.encoders.soundscape import FPS, SIZE
+from diffgap.evaluation.bridged import device_of
+from diffgap.evaluation.extractors import Extractor, ExtractorChoice, Features
+from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
+from diffgap.evaluation.generation import Scores, measure
+from diffgap.generation import Generator, GeneratorChoice, Sampling
+from diffgap.generation.audio_files import write_audio
+from diffgap.generation.conditions import Asked, bridged, choose, seeds_of
+from diffgap.generation.making import make
+from diffgap.ledger import GENERATED, PLAYED, REPLICATES
+from diffgap.spec import Trial
+from diffgap.store import EmbeddingStore, split_task
+
+log = logging.getLogger(__name__)
+
+HEARD = 3
+"""Clips of a trial that are kept, to be listened to."""
+SOUNDSCAPE = "soundscape"
+VIDEO = "video"
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """N mono float32 clips, and their rate in Hz."""
+
+    waveforms: Sequence[np.ndarray]
+    rate: int
+
+    def at(self, rate: int) -> list[np.ndarray]:
+        """The clips at another rate."""
+        return [resample(waveform, self.rate, rate) for waveform in self.waveforms]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clips of a corpus: what was really heard and seen."""
+
+    corpus: str
+    root: str | None
+    ids: tuple[str, ...]
+
+    @lru_cache(maxsize=2)  # noqa: B019 - of a few, and shared by the trials of a process
+    def sounds(self) -> Sounds:
+        """The clips' own sound, all at the rate of the first."""
+        found = [corpus.audio(clip) for corpus, clip in self._clips()]
+        rate = found[0][1]
+        return Sounds([resample(samples, its, rate) for samples, its in found], rate)
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def videos(self) -> list[np.ndarray]:
+        """The clips' own pictures, as the embedded corpus has them."""
+        return [corpus.video(clip, FPS, SIZE) for corpus, clip in self._clips()]
+
+    def _clips(self) -> list[tuple[Corpus, Clip]]:
+        corpus = corpora.load(self.corpus, Path(self.root) if self.root else None)
+        clips = {clip.id: clip for clip in corpus.clips()}
+        return [(corpus, clips[name]) for name in self.ids]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a trial has made, and how good that is."""
+
+    asked: Asked
+    made: Sounds
+    real: Sounds
+    scores: Scores
+    generator: Generator
+    split: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its figures mean."""
+        made_by = {
+            "name": self.generator.name,
+            "weights_hash": self.generator.weights_hash,
+            "rate": self.generator.rate,
+        }
+        measured = {"clips": self.scores.clips, "extractors": self.scores.extractors}
+        return {"generation": {"generator": made_by, **measured}}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``test/generation/FAD`` and so on."""
+        return {f"{self.split}/generation/{n}": value for n, value in self.scores.values.items()}
+
+    def write(self, path: Path) -> None:
+        """Leaves a row a clip, the replicates of every figure, and a few clips to listen to."""
+        columns = {"clip": list(self.asked.ids)}
+        if self.asked.captions:
+            columns["caption"] = list(self.asked.captions)
+        pq.write_table(pa.table({**columns, **self.scores.per_clip}), path / GENERATED)
+        pq.write_table(pa.table(self.scores.replicates), path / REPLICATES)
+        for number, name in enumerate(self.asked.ids[:HEARD]):
+            for kind, sounds in (("made", self.made), ("real", self.real)):
+                place = path / PLAYED / f"{number}-{kind}.flac"
+                write_audio(place, sounds.waveforms[number], sounds.rate)
+            log.info("%s is %s/%d-made.flac", name, PLAYED, number)
+
+
+def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> Measured:
+    """Makes sound for a trial's clips, and compares it with theirs.
+
+    Args:
+        trial: one that generates.
+        bridge: its own; idle where its condition is not `bridged`.
+        store: where the clips' embeddings are.
+
+    Raises:
+        UserError: where the generator, an extractor, the encoder or the corpus cannot be had.
+    """
+    wanted, device = trial.generation, str(device_of(bridge))
+    generator = _generator(GeneratorChoice(wanted.generator, wanted.weights), device)
+    asked = choose(store, trial.task, trial.split, wanted.clips)
+    seeds = seeds_of(asked.ids, trial.seed)
+    conditions = _conditions(trial, bridge, asked, seeds)
+    sampling = Sampling(wanted.steps, wanted.guidance)
+    waveforms = make(generator, conditions, seeds, sampling, _said)
+    made = Sounds(list(waveforms), generator.rate)
+    source = Source(store.manifest.corpus.name, wanted.audio, asked.ids)
+    scores = _scores(trial, store, asked, made, source, device)
+    return Measured(asked, made, source.sounds(), scores, generator, trial.split)
+
+
+def _said(done: int, total: int) -> None:
+    log.info("%d of %d clips made", done, total)
+
+
+def _conditions(trial: Trial, bridge: Bridge, asked: Asked, seeds: Sequence[int]) -> np.ndarray:
+    if trial.generation.condition == "query":
+        return asked.queries
+    if trial.generation.condition == "target":
+        assert asked.targets is not None, "a store has the audio of its clips"
+        return asked.targets
+    return bridged(bridge, asked.queries, bridge.config.score, seeds)
+
+
+# What it is measured with, kept by a process that runs one trial after another -------------------
+
+
+def _scores(
+    trial: Trial, store: EmbeddingStore, asked: Asked, made: Sounds, source: Source, device: str
+) -> Scores:
+    choices = [ExtractorChoice.parse(text) for text in trial.generation.extractors]
+    found = {}
+    for choice in choices:
+        extractor = _extractor(choice, device)
+        found[choice.name] = extractor.features(made.at(extractor.rate))
+    return measure(
+        found,
+        {choice.name: _real_features(choice, device, source) for choice in choices},
+        _similarity(trial, store, asked, made, device),
+        _aligned(trial, made, source, device),
+    )
+
+
+def _similarity(
+    trial: Trial, store: EmbeddingStore, asked: Asked, made: Sounds, device: str
+) -> np.ndarray | None:
+    """(N,) cosines of each clip with what asked for it, by the store's own frozen encoder; None
+    where its checkpoint is not given."""
+    choice = EncoderChoice(store.manifest.encoder.name, trial.generation.encoder)
+    if choice.name != SOUNDSCAPE and choice.checkpoint is None:
+        return None
+    encoder = _encoder(choice, device)
+    heard = encoder.encode_audio(made.at(encoder.sample_rate))
+    return (heard * asked.queries).sum(1)
+
+
+def _aligned(trial: Trial, made: Sounds, source: Source, device: str) -> np.ndarray | None:
+    """(N,) whether each clip belongs to its video; None for corpora that no judge was made for."""
+    if split_task(trial.task)[0] != VIDEO or source.corpus not in corpora.BUILTIN:
+        return None
+    judge = _judge(device)
+    return judge.aligned(source.videos(), made.at(judge.rate))
+
+
+@lru_cache(maxsize=1)
+def _generator(choice: GeneratorChoice, device: str) -> Generator:
+    return choice.load(device)
+
+
+@lru_cache(maxsize=4)
+def _extractor(choice: ExtractorChoice, device: str) -> Extractor:
+    return choice.load(device)
+
+
+@lru_cache(maxsize=1)
+def _encoder(choice: EncoderChoice, device: str) -> Encoder:
+    return choice.load(device)
+
+
+@lru_cache(maxsize=1)
+def _judge(device: str) -> SoundscapeAlignment:
+    return SoundscapeAlignment.load(device)
+
+
+@lru_cache(maxsize=4)
+def _real_features(choice: ExtractorChoice, device: str, source: Source) -> Features:
+    extractor = _extractor(choice, device)
+    return extractor.features(source.sounds().at(extractor.rate))

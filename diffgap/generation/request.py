@@ -1,0 +1,222 @@
+"""What a person asks a generator for: prompts or videos, encoded, with every mistake told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffgap.bridge.base import Bridge
+from diffgap.corpora.media import read_video, video_seconds
+from diffgap.encoders import NAMES as ENCODERS
+from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.errors import ClipError, MissingClipError, UserError
+from diffgap.generation import FITTING, Generator, GeneratorChoice
+from diffgap.generation.conditions import Asked
+from diffgap.store_content import TEXT
+
+LONGEST_PROMPT = 1000
+"""Characters; encoders read a few dozen words."""
+SHORTEST_VIDEO, LONGEST_VIDEO = 1.0, 60.0
+"""Seconds."""
+SAME_CLAP = 0.99
+"""Least cosine of one text's embeddings by two towers that are taken for the same."""
+PROBE = "a dog barks while rain falls on a tin roof"
+
+VIDEO = "video"
+
+
+def default_generator(encoder: str) -> str:
+    """The generator that takes an encoder's embeddings.
+
+    Raises:
+        UserError: where there is none.
+    """
+    found = next((name for name, takes in FITTING.items() if encoder in takes), None)
+    if found is None:
+        raise UserError(
+            f"BRIDGE: no generator takes embeddings of {encoder!r}; there are "
+            + ", ".join(f"{name} for {' and '.join(takes)}" for name, takes in FITTING.items())
+        )
+    return found
+
+
+def misfits(bridge: Bridge, encoder: str, generator: GeneratorChoice) -> list[str]:
+    """Why a bridge's embeddings are not what a generator takes; nothing where they are."""
+    if encoder not in FITTING.get(generator.name, (encoder,)):
+        return [
+            f"--generator: {generator.name} takes embeddings of "
+            f"{' or '.join(FITTING[generator.name])}, and the bridge was trained on those of "
+            f"{encoder}; use {default_generator(encoder)}"
+        ]
+    if 0 not in bridge.directions:
+        x, a = bridge.config.modalities
+        return [f"BRIDGE: it was not trained from {x} to {a}; use one that was, as DiffGAP is"]
+    if bridge.moves_space:
+        return [
+            f"BRIDGE: its method, {bridge.config.method}, compares in a space of its own, in which "
+            "no generator was trained; use one of diffgap, deterministic or diffusion_link"
+        ]
+    return []
+
+
+def dimension_problem(bridge: Bridge, generator: Generator) -> str | None:
+    """Why embeddings of this length are none that a generator takes."""
+    if bridge.config.dimension == generator.dimension:
+        return None
+    return (
+        f"BRIDGE: it carries embeddings of {bridge.config.dimension} dimensions, and "
+        f"{generator.name} takes {generator.dimension}; use a bridge of the generator's encoder"
+    )
+
+
+def own_encoder(made: dict[str, Any], checkpoint: str | None, device: str) -> Encoder:
+    """The frozen encoder that a bridge was trained on.
+
+    Args:
+        made: what the bridge's config.json says of it.
+        checkpoint: its weights, where it has several.
+        device: of torch.
+
+    Raises:
+        UserError: where it is none of ours, or the weights are others.
+    """
+    name = made.get("name")
+    if name not in ENCODERS:
+        raise UserError(
+            f"BRIDGE: it was trained on the encoder {name!r}, which is none of diffgap's; make "
+            "embeddings yourself, carry them over with: diffgap bridge, and give them to "
+            "diffgap.generation"
+        )
+    encoder = EncoderChoice(name, checkpoint).load(device)
+    if made["checkpoint_hash"] not in ("unknown", encoder.checkpoint_hash):
+        raise UserError(
+            f"--checkpoint: these weights of {name} are {encoder.checkpoint_hash}, and the bridge "
+            f"was trained on {made['checkpoint_hash']}; give those"
+        )
+    return encoder
+
+
+def clap_problem(generator: Generator, encoder: Encoder) -> str | None:
+    """Why a generator with a text tower of its own was trained on another CLAP than the bridge."""
+    encode = getattr(generator, "encode_text", None)
+    if encode is None or TEXT not in encoder.modalities:
+        return None
+    cosine = float((encode([PROBE]) * encoder.encode_text([PROBE])).sum())
+    if cosine >= SAME_CLAP:
+        return None
+    return (
+        f"--checkpoint: {encoder.name} and the text tower of {generator.name} are not the same "
+        f"CLAP (cosine {cosine:.2f} on one text); train the bridge on embeddings of the "
+        "generator's own CLAP"
+    )
+
+
+# Prompts ------------------------------------------------------------------------------------------
+
+
+def prompt_problems(bridge: Bridge, prompts: Sequence[str]) -> list[str]:
+    """What is wrong with prompts, told without an encoder."""
+    x = bridge.config.modalities[0]
+    if prompts and x != TEXT:
+        return [f"--prompt: this bridge starts from {x}, not from text; use one of text-audio"]
+    return [problem for text in prompts if (problem := _prompt_problem(text))]
+
+
+def _prompt_problem(text: str) -> str | None:
+    if not text.strip():
+        return "--prompt: is empty; say what should be heard, as in 'a dog barks in the rain'"
+    if len(text) > LONGEST_PROMPT:
+        return (
+            f"--prompt: {text[:30]!r}... has {len(text)} characters; encoders read a few dozen "
+            f"words, so use at most {LONGEST_PROMPT}"
+        )
+    if not re.search(r"[^\W_]", text):
+        return f"--prompt: {text!r} has no word; say in letters what should be heard"
+    return None
+
+
+def encoded_prompts(encoder: Encoder, prompts: Sequence[str]) -> Asked:
+    """Prompts as queries.
+
+    Raises:
+        UserError: where the encoder cannot read one.
+    """
+    try:
+        vectors = encoder.encode_text(list(prompts))
+    except ClipError as error:
+        raise UserError(f"--prompt: {error}; say it in other words") from None
+    names = [f"{number:03d}-{_slug(text)}" for number, text in enumerate(prompts)]
+    return Asked(tuple(names), tuple(prompts), vectors, None)
+
+
+def _slug(text: str) -> str:
+    return "-".join(re.findall(r"\w+", text.lower()))[:40].strip("-") or "sound"
+
+
+# Videos -------------------------------------------------------------------------------------------
+
+
+def video_problems(bridge: Bridge, videos: Sequence[Path]) -> list[str]:
+    """What is wrong with videos, told before they are decoded."""
+    x = bridge.config.modalities[0]
+    if videos and x != VIDEO:
+        return [f"--video: this bridge starts from {x}, not from video; use one of video-audio"]
+    return [problem for path in videos if (problem := _video_problem(path))]
+
+
+def _video_problem(path: Path) -> str | None:
+    if not path.is_file():
+        return f"--video: {path} is no file"
+    try:
+        seconds = video_seconds(path)
+    except ClipError as error:
+        return f"--video: {path}: {error}; give a video with pictures, such as an .mp4"
+    if seconds < SHORTEST_VIDEO:
+        return f"--video: {path} lasts {seconds:.1f} s; at least {SHORTEST_VIDEO:g} s are needed"
+    if seconds > LONGEST_VIDEO:
+        return (
+            f"--video: {path} lasts {seconds:.0f} s, of which a generator uses the first few; cut "
+            f"it to at most {LONGEST_VIDEO:g} s, as with: ffmpeg -ss 0 -t 8 -i {path.name} cut.mp4"
+        )
+    return None
+
+
+def encoded_videos(
+    encoder: Encoder, videos: Sequence[Path], generator: Generator, pooled: bool
+) -> Asked:
+    """The first seconds of videos as queries: as many as the generator makes sound for.
+
+    Args:
+        encoder: with a video tower.
+        videos: files.
+        generator: which may take several embeddings of a video in a row.
+        pooled: give it one embedding of the whole video all the same.
+
+    Raises:
+        UserError: where a video cannot be decoded.
+    """
+    vectors = []
+    for path in videos:
+        try:
+            frames = read_video(path, encoder.frame_rate, encoder.frame_size)
+        except (ClipError, MissingClipError) as error:
+            raise UserError(f"--video: {path}: {error}; give another file") from None
+        frames = frames[: max(1, round(generator.seconds * encoder.frame_rate))]
+        vectors.append(_video_vectors(encoder, frames, None if pooled else generator.tokens))
+    names = [f"{number:03d}-{_slug(path.stem)}" for number, path in enumerate(videos)]
+    return Asked(tuple(names), tuple(path.name for path in videos), np.stack(vectors), None)
+
+
+def _video_vectors(encoder: Any, frames: np.ndarray, tokens: int | None) -> np.ndarray:
+    """(D,) of the whole video, or (T, D) of its tokens; the last frame fills up."""
+    if tokens is None:
+        whole: np.ndarray = encoder.encode_video([frames])[0]
+        return whole
+    short = max(0, tokens - len(frames))
+    filled = np.concatenate([frames, np.repeat(frames[-1:], short, axis=0)])[:tokens]
+    found: np.ndarray = encoder.video_tokens(filled)
+    return found
