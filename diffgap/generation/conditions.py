@@ -69,7 +69,10 @@ def seeds_of(ids: tuple[str, ...], seed: int) -> list[int]:
 def bridged(
     bridge: Bridge, queries: np.ndarray, score: ScoreConfig, seeds: Sequence[int]
 ) -> np.ndarray:
-    """Queries carried over to a's side.
+    """Queries carried over to a's side: what the score compares with a's embeddings.
+
+    The score adds ``fusion`` times the query's own cosine to that of what is carried over, which is
+    the cosine of their sum.
 
     Args:
         bridge: with the direction from x.
@@ -88,5 +91,6 @@ def bridged(
         moved = unit(bridge.sample(rows.flatten(0, -2) * bridge.scale, 0, draws, score))
     else:
         moved = bridge.carry(bridge.space(rows.flatten(0, -2), 0), 0, score)
+    moved = unit(moved + score.fusion * rows.flatten(0, -2))
     found: np.ndarray = moved.float().cpu().numpy().reshape(queries.shape)
     return found

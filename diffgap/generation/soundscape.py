@@ -36,6 +36,8 @@ CENTRE, SCALE = -1.8, 0.64
 """Mean and standard deviation of log10 magnitudes, over the training clips."""
 LOUDEST = 1.0
 """The highest log10 magnitude that is made; none of the training clips has it."""
+ITERATIONS = 16
+"""Of Griffin-Lim: 32 bring FD 0.04 nearer to the real clips, and take twice as long."""
 PATCH, CHANNELS = 8, 16
 """Pixels a side of a patch, and how many of its 64 principal components are kept."""
 LATENT = (CHANNELS, MELS // PATCH, FRAMES // PATCH)
@@ -195,6 +197,6 @@ def sounds(mels: Tensor, seeds: Sequence[int]) -> np.ndarray:
     seeds."""
     bands = 10 ** (mels * SCALE + CENTRE).clamp(max=LOUDEST)
     magnitudes = mel_to_magnitudes(bands, filterbank().to(mels.device))
-    found = griffin_lim(magnitudes, N_FFT, HOP, seeds=seeds)[:, : int(SECONDS * RATE)]
+    found = griffin_lim(magnitudes, N_FFT, HOP, ITERATIONS, seeds=seeds)[:, : int(SECONDS * RATE)]
     samples: np.ndarray = found.clamp(-1, 1).cpu().numpy()
     return samples

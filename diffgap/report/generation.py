@@ -128,9 +128,11 @@ def row_names(cells: Sequence[Made]) -> list[str]:
 
 def _name(made: Made) -> str:
     x, a = split_task(made.trial.task)
+    score = made.trial.score
+    way = f"{score.samples} samples" if score.kind == "sample" else "mean"
     names = {
         "query": f"{x} embedding",
-        "bridged": METHOD_NAMES[made.trial.method],
+        "bridged": f"{METHOD_NAMES[made.trial.method]} ({way})",
         "target": f"{a} embedding (ceiling)",
     }
     guidance, steps = made.setting

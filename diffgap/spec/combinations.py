@@ -9,6 +9,9 @@ from diffgap.spec.document import Key
 from diffgap.spec.sweep import Scheduler, Search, SweepSpec
 from diffgap.spec.trial import TUNABLE, Trial
 
+CARRY = ("diffgap", "deterministic")
+"""Methods that carry x over to a, in the encoder's own space."""
+
 Problems = Iterator[tuple[tuple[Key, ...], str]]
 """Paths of the fields that do not go together, and what to do."""
 
@@ -85,7 +88,8 @@ def _generation_combinations(spec: SweepSpec, at: Callable[[str], Key]) -> Probl
     """Sweeps that make sound are told in tables of their own, and no search looks at it."""
     tables: Key = ("report", "tables")
     generator = at("generation.generator")
-    made = {trial.generates for trial in spec.trials()}
+    generators = spec.axes.get("generation.generator", [spec.trial.generation.generator])
+    made = {name != "none" for name in generators}
     if len(made) > 1:
         yield ((generator,), "'none' beside others mixes recall and sound; give each its own sweep")
         return
@@ -168,6 +172,12 @@ def _trial_combinations(trial: Trial, workers: int) -> Iterator[tuple[tuple[str,
     batch = trial.train.batch_size
     yield from _sharing(trial.train, workers)
     yield from _weights(trial)
+    if trial.generates and trial.generation.condition == "bridged" and trial.method not in CARRY:
+        yield (
+            ("method", "cdm.enabled", "bst.enabled", "generation.condition"),
+            f"{trial.method} has no way to embeddings that a generator knows; use "
+            f"{' or '.join(CARRY)}, or generation.condition query",
+        )
     yield from _offload(trial.train)
     forward = round(batch * trial.bst.fraction)
     if trial.bst.enabled and trial.bst.mode == "split" and forward in (0, batch):

@@ -8,6 +8,7 @@ import torch
 
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
+from diffgap.bridge.scores import Scorer
 from diffgap.generation.conditions import bridged, choose, seeds_of
 from diffgap.store import EmbeddingStore
 
@@ -70,9 +71,22 @@ def test_samples_of_a_clip_follow_from_its_seed(bridge):
     assert one @ other < 0.99
 
 
-def test_it_is_what_the_bridge_itself_gives(bridge):
+def test_it_is_what_the_score_compares(bridge):
+    """Which adds the query's own cosine."""
+    queries, gallery = torch.nn.functional.normalize(torch.randn(2, 5, 128), dim=-1)
+    one_way = replace(bridge.config, bst=False, score=ScoreConfig("bridge", fusion=0.7))
+    single = make_bridge(one_way).eval()
+    single.load_state_dict(bridge.state_dict())
+    scorer = Scorer(single, queries, gallery, None)
+    wanted = scorer.scores(0, 5, True)
+    found = torch.from_numpy(bridged(single, queries.numpy(), one_way.score, range(5))) @ gallery.T
+    for mine, its in zip(found, wanted, strict=True):
+        assert mine.argsort().tolist() == its.argsort().tolist()
+
+
+def test_without_fusion_it_is_what_the_bridge_itself_gives(bridge):
     rows = torch.nn.functional.normalize(torch.randn(5, 128), dim=-1)
-    score = replace(bridge.config.score, draws=4)
+    score = ScoreConfig("bridge", draws=4, fusion=0)
     np.testing.assert_allclose(
         bridged(bridge, rows.numpy(), score, range(5)),
         bridge.bridge(rows, "text").numpy(),

@@ -50,10 +50,10 @@ def test_each_task_has_a_table_with_baseline_bridge_and_ceiling(sweep):
     assert video.title.startswith("Table I. Video-to-audio generation on soundscapes")
     assert [row.name for row in text.rows] == [
         "text embedding, guidance 1, 1 steps",
-        "DiffGAP, guidance 1, 1 steps",
+        "DiffGAP (mean), guidance 1, 1 steps",
         "audio embedding (ceiling), guidance 1, 1 steps",
         "text embedding, guidance 1, 2 steps",
-        "DiffGAP, guidance 1, 2 steps",
+        "DiffGAP (mean), guidance 1, 2 steps",
         "audio embedding (ceiling), guidance 1, 2 steps",
     ]
     assert text.headings == ("FAD", "FD", "KL", "IS", "similarity")
@@ -80,7 +80,9 @@ def test_the_best_is_no_ceiling_and_notes_say_what_was_measured(sweep):
         assert not any("ceiling" in name for name in best)
         notes = "\n".join(table.notes)
         assert "6 clips; FAD by soundscape, FD by soundscape" in notes
-        assert "DiffGAP, guidance 1, 2 steps, against the query's own embedding: FAD" in notes
+        assert (
+            "DiffGAP (mean), guidance 1, 2 steps, against the query's own embedding: FAD" in notes
+        )
 
 
 def test_bridges_are_trained_once_for_all_settings(output, sweep):

@@ -397,6 +397,11 @@ TOLD = {
         GOOD + SOUND + "axes: {task: [text]}\n",
         "axes.task[0] (line 5): 'text' is not a name; use two modalities as in text-audio",
     ),
+    "sound through a bridge that is none": (
+        GOOD + SOUND.replace("{generation", "{method: center, generation"),
+        "trial.method (line 3): center has no way to embeddings that a generator knows; use "
+        "diffgap or deterministic, or generation.condition query",
+    ),
     "an extractor that is none": (
         GOOD + SOUND.replace("soundscape}", "soundscape, extractors: [vgish=/w]}"),
         "trial.generation.extractors[0] (line 3): 'vgish=/w' is not a name; as in "
