@@ -25,6 +25,28 @@ def write_audioldm(folder: Path, seed: int = 0) -> None:
     pipeline.save_pretrained(folder)
 
 
+def write_clap(audioldm: Path, folder: Path) -> None:
+    """A whole CLAP in transformers' format, with the text tower of an AudioLDM that was written."""
+    from safetensors.torch import load_file
+    from transformers import (
+        ClapConfig,
+        ClapFeatureExtractor,
+        ClapModel,
+        ClapTextConfig,
+        RobertaTokenizer,
+    )
+
+    text = ClapTextConfig.from_pretrained(audioldm / "text_encoder").to_dict()
+    torch.manual_seed(1)
+    model = ClapModel(ClapConfig(text_config=text))
+    weights = load_file(audioldm / "text_encoder" / "model.safetensors")
+    _, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected
+    model.save_pretrained(folder)
+    RobertaTokenizer.from_pretrained(audioldm / "tokenizer").save_pretrained(folder)
+    ClapFeatureExtractor().save_pretrained(folder)
+
+
 def _tokenizer(folder: Path) -> Any:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import RobertaTokenizer
