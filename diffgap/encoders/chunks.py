@@ -130,6 +130,19 @@ def cut(
     }
 
 
+def encode_streams(encoder: Encoder, modality: str, streams: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, D) unit vectors of sounds or videos of any length: the mean over their windows.
+
+    Args:
+        encoder: frozen.
+        modality: audio or video.
+        streams: (samples,) or (frames, ...) each, at the encoder's rates.
+    """
+    recipe = Recipe.of(encoder, (modality,), "mean")
+    cuts = [cut({modality: stream}, "", recipe)[modality] for stream in streams]
+    return _encode_windows(encoder, modality, cuts)
+
+
 def _starts(duration: float, window: float, clip_id: str, long_clips: str) -> Iterator[float]:
     """Seconds, in quarters: a whole number of video frames."""
     spare = max(0.0, duration - window)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffgap.encoders import Encoder
+from diffgap.encoders.chunks import encode_streams
 from diffgap.encoders.resampling import resample
 from diffgap.generation import Generator, Sampling
 from diffgap.generation.conditions import Asked, seeds_of
@@ -77,7 +78,8 @@ def _similarities(
     """Cosines of the sound with the queries; with their mean, where those are several tokens."""
     if encoder is None:
         return [None] * len(waveforms)
-    heard = encoder.encode_audio([resample(w, rate, encoder.sample_rate) for w in waveforms])
+    sounds = [resample(w, rate, encoder.sample_rate) for w in waveforms]
+    heard = encode_streams(encoder, "audio", sounds)
     queries = asked.queries.mean(axis=1) if asked.queries.ndim == 3 else asked.queries
     lengths = np.linalg.norm(queries, axis=1)
     found: list[float] = ((heard * queries).sum(1) / lengths).tolist()

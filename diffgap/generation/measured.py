@@ -17,6 +17,7 @@ from diffgap import corpora
 from diffgap.bridge.base import Bridge
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.encoders.chunks import encode_streams
 from diffgap.encoders.resampling import resample
 from diffgap.encoders.soundscape import FPS, SIZE
 from diffgap.evaluation.bridged import device_of
@@ -183,7 +184,7 @@ def _similarity(
     if choice.name != SOUNDSCAPE and choice.checkpoint is None:
         return None
     encoder = _encoder(choice, device)
-    heard = encoder.encode_audio(made.at(encoder.sample_rate))
+    heard = encode_streams(encoder, "audio", made.at(encoder.sample_rate))
     return (heard * asked.queries).sum(1)
 
 

@@ -13,6 +13,7 @@ from diffgap.bridge.base import Bridge
 from diffgap.corpora.media import read_video, video_seconds
 from diffgap.encoders import NAMES as ENCODERS
 from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.encoders.chunks import encode_streams
 from diffgap.errors import ClipError, MissingClipError, UserError
 from diffgap.generation import FITTING, Generator, GeneratorChoice
 from diffgap.generation.conditions import Asked
@@ -214,7 +215,7 @@ def encoded_videos(
 def _video_vectors(encoder: Any, frames: np.ndarray, tokens: int | None) -> np.ndarray:
     """(D,) of the whole video, or (T, D) of its tokens; the last frame fills up."""
     if tokens is None:
-        whole: np.ndarray = encoder.encode_video([frames])[0]
+        whole: np.ndarray = encode_streams(encoder, "video", [frames])[0]
         return whole
     short = max(0, tokens - len(frames))
     filled = np.concatenate([frames, np.repeat(frames[-1:], short, axis=0)])[:tokens]
