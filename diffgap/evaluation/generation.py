@@ -17,7 +17,7 @@ from diffgap.evaluation.extractors import Features
 from diffgap.evaluation.frechet import frechet, frechet_influences
 from diffgap.evaluation.statistics import LEVEL, Interval, mean_interval
 
-LOWEST = {"FAD": 0.0, "FD": 0.0, "KL": 0.0, "IS": 1.0, "similarity": -1.0}
+LOWEST = {"FAD": 0.0, "FD": 0.0, "KL": 0.0, "IS": 1.0, "similarity": -1.0, "fidelity": -1.0}
 """What the metrics can be at least."""
 
 REPLICATES, SEED = 200, 0
@@ -49,12 +49,12 @@ class Scores:
     """
 
     values: dict[str, float]
-    """By metric: FAD, FD, KL, IS, similarity, AlignAcc (percent), those that could be had."""
+    """By metric: FAD, FD, KL, IS, similarity, fidelity, AlignAcc (percent), as could be had."""
     extractors: dict[str, str]
     """Which extractor made which of FAD, FD, KL and IS."""
     clips: int
     per_clip: dict[str, np.ndarray]
-    """(N,): KL, similarity, and aligned (bool), where they could be had."""
+    """(N,): KL, similarity, fidelity, and aligned (bool), where they could be had."""
     replicates: dict[str, np.ndarray]
     """(200,) of every value."""
 
@@ -75,6 +75,7 @@ def measure(
     generated: Mapping[str, Features],
     reference: Mapping[str, Features],
     similarity: np.ndarray | None = None,
+    fidelity: np.ndarray | None = None,
     aligned: np.ndarray | None = None,
 ) -> Scores:
     """All metrics that can be had.
@@ -84,13 +85,14 @@ def measure(
             give a metric, the first does.
         reference: the same of the real clips, in the same order.
         similarity: (N,) cosines of conditions and generated audio; see `similarity`.
+        fidelity: (N,) cosines of the real and the generated audio's embeddings.
         aligned: (N,) bool, whether each generated clip belongs to its video.
 
     Raises:
         UserError: where extractors, clips or dimensions of the two sides differ, values are not
             finite, or clips are fewer than two.
     """
-    sides = {"similarity": similarity, "aligned": aligned}
+    sides = {"similarity": similarity, "fidelity": fidelity, "aligned": aligned}
     per_clip = {name: np.asarray(part) for name, part in sides.items() if part is not None}
     clips = _check(generated, reference, per_clip)
     found: dict[str, _Linear] = {}
@@ -102,8 +104,9 @@ def measure(
             extractors[metric], found[metric] = name, compute(*pair)
             if metric == "KL":
                 per_clip[metric] = kl(*pair)
-    if similarity is not None:
-        found["similarity"] = _mean(per_clip["similarity"])
+    for metric in ("similarity", "fidelity"):
+        if metric in per_clip:
+            found[metric] = _mean(per_clip[metric])
     if aligned is not None:
         found["AlignAcc"] = _mean(100.0 * per_clip["aligned"])
     counts = draws(clips)

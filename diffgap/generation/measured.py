@@ -23,7 +23,7 @@ from diffgap.encoders.soundscape import FPS, SIZE
 from diffgap.evaluation.bridged import device_of
 from diffgap.evaluation.extractors import Extractor, ExtractorChoice, Features
 from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
-from diffgap.evaluation.generation import Scores, measure
+from diffgap.evaluation.generation import Scores, measure, similarity
 from diffgap.generation import Generator, GeneratorChoice, Sampling
 from diffgap.generation.audio_files import write_audio
 from diffgap.generation.conditions import Asked, bridged, choose, seeds_of
@@ -170,22 +170,23 @@ def _scores(
     return measure(
         found,
         {choice.name: _real_features(choice, device, source) for choice in choices},
-        _similarity(trial, store, asked, made, device),
+        *_cosines(trial, store, asked, made, device),
         _aligned(trial, made, source, device),
     )
 
 
-def _similarity(
+def _cosines(
     trial: Trial, store: EmbeddingStore, asked: Asked, made: Sounds, device: str
-) -> np.ndarray | None:
-    """(N,) cosines of each clip with what asked for it, by the store's own frozen encoder; None
-    where its checkpoint is not given."""
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """(N,) cosines of each clip with what asked for it, and with its true audio, by the store's
+    own frozen encoder; None where its checkpoint is not given."""
     choice = EncoderChoice(store.manifest.encoder.name, trial.generation.encoder)
     if choice.name != SOUNDSCAPE and choice.checkpoint is None:
-        return None
+        return None, None
     encoder = _encoder(choice, device)
     heard = encode_streams(encoder, "audio", made.at(encoder.sample_rate))
-    return (heard * asked.queries).sum(1)
+    assert asked.targets is not None, "a store has the audio of its clips"
+    return similarity(asked.queries, heard), similarity(asked.targets, heard)
 
 
 def _aligned(trial: Trial, made: Sounds, source: Source, device: str) -> np.ndarray | None:

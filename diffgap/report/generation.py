@@ -29,7 +29,7 @@ from diffgap.tracking.reader import LoggedSweep
 
 SIGNIFICANT = 0.05
 
-BETTER = {"FAD": -1, "FD": -1, "KL": -1, "IS": 1, "similarity": 1, "AlignAcc": 1}
+BETTER = {"FAD": -1, "FD": -1, "KL": -1, "IS": 1, "similarity": 1, "fidelity": 1, "AlignAcc": 1}
 """The metrics in the order of the columns, and whether more of each is better."""
 
 PUBLISHED = {"similarity": "CLAP"}
@@ -39,9 +39,10 @@ NUMBERS = {"video-audio": "Table I. Video-to-audio", "text-audio": "Table II. Te
 """The paper's tables of generation, by task."""
 
 MEANING = (
-    "FAD, FD and KL: less is better; IS, similarity and AlignAcc (%): more. Similarity is the mean "
-    "cosine of the sound with what asked for it, by the store's own encoder (of CLAP: the CLAP "
-    "score). Figures can be compared only where extractor and number of clips are the same."
+    "FAD, FD and KL: less is better; IS, similarity, fidelity and AlignAcc (%): more. Similarity "
+    "is the mean cosine of the sound with the query (of CLAP: the CLAP score), which favours the "
+    "query's own embedding, and fidelity that with the real sound, both by the store's encoder. "
+    "Figures can be compared only where extractor and number of clips are the same."
 )
 INTERVALS = (
     "Mean over seeds ± half of the 95 % interval over clips (200 bootstrap replicates) and seeds. "

@@ -28,7 +28,7 @@ def scores(clips=60, seed=0, **options):
     rng = np.random.default_rng(seed)
     made = features(clips, seed=seed + 1, **options)
     sides = {"x": made}, {"x": features(clips, seed=seed + 2)}
-    return measure(*sides, rng.uniform(-1, 1, clips), rng.random(clips) < 0.8)
+    return measure(*sides, rng.uniform(-1, 1, clips), aligned=rng.random(clips) < 0.8)
 
 
 def test_a_set_against_itself_is_at_no_distance():

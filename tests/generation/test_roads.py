@@ -92,8 +92,8 @@ def test_a_trial_compares_what_audioldm_makes(text, tmp_path):
     )  # fmt: skip
     frozen = make_bridge(BridgeConfig(("text", "audio"), 512, 0, 0, False, False, "none"))
     found = generate_and_measure(trial, frozen, EmbeddingStore.open(tmp_path / "store"))
-    assert found.metrics.keys() == {f"test/generation/{n}" for n in
-                                    ("FAD", "FD", "KL", "IS", "similarity")}  # fmt: skip
+    told = ("FAD", "FD", "KL", "IS", "similarity", "fidelity")
+    assert found.metrics.keys() == {f"test/generation/{name}" for name in told}
     assert all(np.isfinite(value) for value in found.metrics.values())
     assert found.facts["generation"]["generator"]["name"] == "audioldm"
 

@@ -56,7 +56,7 @@ def test_each_task_has_a_table_with_baseline_bridge_and_ceiling(sweep):
         "DiffGAP (mean), guidance 1, 2 steps",
         "audio embedding (ceiling), guidance 1, 2 steps",
     ]
-    assert text.headings == ("FAD", "FD", "KL", "IS", "similarity")
+    assert text.headings == ("FAD", "FD", "KL", "IS", "similarity", "fidelity")
     assert video.headings == (*text.headings, "AlignAcc")
     for table in (text, video):
         for row in table.rows:
