@@ -261,10 +261,18 @@ def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
 def _open_store(wanted: SweepSpec, console: Console) -> tuple[EmbeddingStore, str]:
     """A spec's store and its absolute URI; a built-in one is built if need be."""
     from diffgap.encoders.builtin import open_store, store_uri
+    from diffgap.generation import misfit
 
     with progress_bar(console, f"Building the corpus {wanted.store} (once)") as advance:
         store = open_store(wanted.store, advance)
-    if problems := [p for task in wanted.tasks if (p := store.task_problem(task, wanted.store))]:
+    problems = [p for task in wanted.tasks if (p := store.task_problem(task, wanted.store))]
+    encoder = store.manifest.encoder.name
+    problems += [
+        f"generation.generator: {problem}; use one that fits the store"
+        for name in wanted.generators
+        if (problem := misfit(name, encoder))
+    ]
+    if problems:
         raise UserError(*problems)
     return store, store_uri(wanted.store)
 

@@ -19,6 +19,14 @@ FITTING = {
 NAMES = tuple(FITTING)
 
 
+def misfit(generator: str, encoder: str) -> str | None:
+    """Why a generator was not trained on an encoder's embeddings; None where it was."""
+    takes = FITTING.get(generator, (encoder,))
+    if encoder in takes:
+        return None
+    return f"{generator} takes embeddings of {' or '.join(takes)}, and these are of {encoder}"
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a generator runs its diffusion backwards.

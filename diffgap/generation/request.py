@@ -15,7 +15,7 @@ from diffgap.encoders import NAMES as ENCODERS
 from diffgap.encoders import Encoder, EncoderChoice
 from diffgap.encoders.chunks import encode_streams
 from diffgap.errors import ClipError, MissingClipError, UserError
-from diffgap.generation import FITTING, Generator, GeneratorChoice
+from diffgap.generation import FITTING, Generator, GeneratorChoice, misfit
 from diffgap.generation.conditions import Asked
 from diffgap.store_content import TEXT
 
@@ -47,12 +47,8 @@ def default_generator(encoder: str) -> str:
 
 def misfits(bridge: Bridge, encoder: str, generator: GeneratorChoice) -> list[str]:
     """Why a bridge's embeddings are not what a generator takes; nothing where they are."""
-    if encoder not in FITTING.get(generator.name, (encoder,)):
-        return [
-            f"--generator: {generator.name} takes embeddings of "
-            f"{' or '.join(FITTING[generator.name])}, and the bridge was trained on those of "
-            f"{encoder}; use {default_generator(encoder)}"
-        ]
+    if problem := misfit(generator.name, encoder):
+        return [f"--generator: {problem}; use {default_generator(encoder)}"]
     if 0 not in bridge.directions:
         x, a = bridge.config.modalities
         return [f"BRIDGE: it was not trained from {x} to {a}; use one that was, as DiffGAP is"]

@@ -37,6 +37,8 @@ SETTINGS: dict[str, Any] = {
     "condition_dropout": 0.1,
     "seed": 0,
 }
+TOLD = 100
+"""Steps whose mean loss is told, and kept."""
 RENDERED = 200
 """Clips rendered and encoded at once."""
 
@@ -64,7 +66,7 @@ def train(
     condition_dropout: float,
     seed: int,
 ) -> tuple[nn.Module, list[float]]:
-    """Trains the network; returns its averaged weights, and the mean loss of every 100 steps."""
+    """Trains the network; returns its averaged weights, and the mean loss of every `TOLD` steps."""
     torch.manual_seed(seed)
     network, scheduler = make_network(), make_scheduler()
     network.components.fit(mels)
@@ -85,7 +87,7 @@ def train(
         for mine, its in zip(averaged.parameters(), network.parameters(), strict=True):
             mine.lerp_(its.detach(), 1 - min(ema, step / (step + 10)))
         seen.append(loss.item())
-        if step % 100 == 0:
+        if step % TOLD == 0:
             losses.append(float(np.mean(seen)))
             seen.clear()
             click.echo(f"step {step}: loss {losses[-1]:.4f}, {time.monotonic() - started:.0f} s")

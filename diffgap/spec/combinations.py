@@ -88,8 +88,7 @@ def _generation_combinations(spec: SweepSpec, at: Callable[[str], Key]) -> Probl
     """Sweeps that make sound are told in tables of their own, and no search looks at it."""
     tables: Key = ("report", "tables")
     generator = at("generation.generator")
-    generators = spec.axes.get("generation.generator", [spec.trial.generation.generator])
-    made = {name != "none" for name in generators}
+    made = {name != "none" for name in spec.generators}
     if len(made) > 1:
         yield ((generator,), "'none' beside others mixes recall and sound; give each its own sweep")
         return

@@ -189,6 +189,11 @@ class SweepSpec(Model):
         return Trial.model_validate({**tree, "split": split, "seed": seed})
 
     @property
+    def generators(self) -> list[str]:
+        """What makes sound in its trials: none, unless they are of generation."""
+        return self.axes.get("generation.generator", [self.trial.generation.generator])
+
+    @property
     def tasks(self) -> list[str]:
         """The tasks of its trials: one, unless an axis has several."""
         return self.axes.get("task", [self.task])

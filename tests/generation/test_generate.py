@@ -179,12 +179,26 @@ def test_a_bridge_that_does_not_fit_is_refused(here):
     )
     save(here / "clap", dimension=512, encoder="hf_clap")
     (line,) = refused("clap", "--prompt", "rain", "--generator", "soundscape")
-    assert "soundscape takes embeddings of soundscape, and the bridge was trained on those" in line
+    assert "soundscape takes embeddings of soundscape, and these are of hf_clap" in line
     assert line.endswith("use audioldm")
     save(here / "other", encoder="mine")
     assert "no generator takes embeddings of 'mine'" in refused("other", "--prompt", "rain")[0]
     save(here / "frozen", cdm=False, bst=False, method="none")
     assert "was not trained from text to audio" in refused("frozen", "--prompt", "rain")[0]
+
+
+def test_a_sweep_of_a_generator_that_does_not_fit_the_store_starts_nothing(here, small_store):
+    (here / "spec.yaml").write_text(
+        f"name: x\nstore: {small_store}\ntrial: {{generation: {{generator: audioldm}}}}\n"
+        "report: {tables: [generation]}\n"
+    )
+    done = CliRunner().invoke(main, ["sweep", "spec.yaml"])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: generation.generator: audioldm takes embeddings of laion_clap or hf_clap, and "
+        "these are of soundscape; use one that fits the store\n"
+    )
+    assert not (here / "runs").exists()
 
 
 def test_weights_that_are_not_those_of_the_bridge_are_refused(here):
