@@ -6,6 +6,7 @@ Sound files go through libsndfile, containers of video through FFmpeg (PyAV, the
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ LONGEST = 600.0
 
 LOST = 0.1
 """Seconds of sound that may be missing from a file before it counts as truncated."""
+
+TICKS = 1_000_000
+"""FFmpeg's own clock (AV_TIME_BASE), a second."""
 
 EARLY = 1e-3
 """Seconds: times of frames are rounded in their files."""
@@ -77,18 +81,9 @@ def read_video(path: Path, fps: float, size: int) -> np.ndarray:
     Raises:
         ClipError: where it is no video, or none that can be decoded.
     """
-    _check_size(path)
-    if not is_video(path.name):
-        raise ClipError("a sound file has no video")
-    av = require("av", "video", "reading video")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ClipError("it has no pictures")
-            _check_length((container.duration or 0) / av.time_base)
-            frames = list(_on_display(container, fps, size))
-    except av.FFmpegError as error:
-        raise ClipError(f"not readable as video: {error.strerror}") from None
+    with _pictures(path) as container:
+        _check_length(_seconds(container))
+        frames = list(_on_display(container, fps, size))
     if not frames:
         raise ClipError("it holds no frame")
     return np.stack(frames)
@@ -100,17 +95,8 @@ def video_seconds(path: Path) -> float:
     Raises:
         ClipError: where it is no video, or has no pictures.
     """
-    _check_size(path)
-    if not is_video(path.name):
-        raise ClipError("a sound file has no video")
-    av = require("av", "video", "reading video")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ClipError("it has no pictures")
-            return float((container.duration or 0) / av.time_base)
-    except av.FFmpegError as error:
-        raise ClipError(f"not readable as video: {error.strerror}") from None
+    with _pictures(path) as container:
+        return _seconds(container)
 
 
 # Sound ------------------------------------------------------------------------------------------
@@ -168,7 +154,7 @@ def _sound_track(path: Path) -> tuple[np.ndarray, int]:
             if not container.streams.audio:
                 raise ClipError("a video without sound")
             stream = container.streams.audio[0]
-            _check_length((container.duration or 0) / av.time_base)
+            _check_length(_seconds(container))
             to_float = av.AudioResampler(format="fltp")
             for frame in container.decode(stream):
                 parts += [f.to_ndarray().mean(axis=0) for f in to_float.resample(frame)]
@@ -180,6 +166,27 @@ def _sound_track(path: Path) -> tuple[np.ndarray, int]:
 
 
 # Pictures ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _pictures(path: Path) -> Iterator[Any]:
+    """A container that has a stream of video; ClipError where it has none, or cannot be decoded."""
+    _check_size(path)
+    if not is_video(path.name):
+        raise ClipError("a sound file has no video")
+    av = require("av", "video", "reading video")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ClipError("it has no pictures")
+            yield container
+    except av.FFmpegError as error:
+        raise ClipError(f"not readable as video: {error.strerror}") from None
+
+
+def _seconds(container: Any) -> float:
+    """Its length, as its header says; 0 where it does not."""
+    return float(container.duration or 0) / TICKS
 
 
 def _on_display(container: Any, fps: float, size: int) -> Iterator[np.ndarray]:

@@ -172,14 +172,18 @@ def _video_problem(path: Path) -> str | None:
         seconds = video_seconds(path)
     except ClipError as error:
         return f"--video: {path}: {error}; give a video with pictures, such as an .mp4"
-    if seconds < SHORTEST_VIDEO:
-        return f"--video: {path} lasts {seconds:.1f} s; at least {SHORTEST_VIDEO:g} s are needed"
+    if 0 < seconds < SHORTEST_VIDEO:  # a header may not say it
+        return _too_short(path, seconds)
     if seconds > LONGEST_VIDEO:
         return (
             f"--video: {path} lasts {seconds:.0f} s, of which a generator uses the first few; cut "
             f"it to at most {LONGEST_VIDEO:g} s, as with: ffmpeg -ss 0 -t 8 -i {path.name} cut.mp4"
         )
     return None
+
+
+def _too_short(path: Path, seconds: float) -> str:
+    return f"--video: {path} lasts {seconds:.1f} s; at least {SHORTEST_VIDEO:g} s are needed"
 
 
 def encoded_videos(
@@ -194,7 +198,7 @@ def encoded_videos(
         pooled: give it one embedding of the whole video all the same.
 
     Raises:
-        UserError: where a video cannot be decoded.
+        UserError: where a video cannot be decoded, or is too short.
     """
     vectors = []
     for path in videos:
@@ -202,6 +206,8 @@ def encoded_videos(
             frames = read_video(path, encoder.frame_rate, encoder.frame_size)
         except (ClipError, MissingClipError) as error:
             raise UserError(f"--video: {path}: {error}; give another file") from None
+        if len(frames) < SHORTEST_VIDEO * encoder.frame_rate:
+            raise UserError(_too_short(path, len(frames) / encoder.frame_rate))
         frames = frames[: max(1, round(generator.seconds * encoder.frame_rate))]
         vectors.append(_video_vectors(encoder, frames, None if pooled else generator.tokens))
     names = [f"{number:03d}-{_slug(path.stem)}" for number, path in enumerate(videos)]
