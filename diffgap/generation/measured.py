@@ -20,6 +20,7 @@ from diffgap.encoders import Encoder, EncoderChoice
 from diffgap.encoders.chunks import encode_streams
 from diffgap.encoders.resampling import resample
 from diffgap.encoders.soundscape import FPS, SIZE
+from diffgap.errors import UserError
 from diffgap.evaluation.bridged import device_of
 from diffgap.evaluation.extractors import Extractor, ExtractorChoice, Features
 from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
@@ -60,22 +61,24 @@ class Source:
     root: str | None
     ids: tuple[str, ...]
 
-    @lru_cache(maxsize=2)  # noqa: B019 - of a few, and shared by the trials of a process
-    def sounds(self) -> Sounds:
-        """The clips' own sound, all at the rate of the first."""
-        found = [corpus.audio(clip) for corpus, clip in self._clips()]
+    def sounds(self, count: int | None = None) -> Sounds:
+        """The own sound of the first clips, or of all, at the rate of the first."""
+        found = [corpus.audio(clip) for corpus, clip in self._clips(count)]
         rate = found[0][1]
         return Sounds([resample(samples, its, rate) for samples, its in found], rate)
 
-    @lru_cache(maxsize=2)  # noqa: B019
     def videos(self) -> list[np.ndarray]:
         """The clips' own pictures, as the embedded corpus has them."""
-        return [corpus.video(clip, FPS, SIZE) for corpus, clip in self._clips()]
+        return [corpus.video(clip, FPS, SIZE) for corpus, clip in self._clips(None)]
 
-    def _clips(self) -> list[tuple[Corpus, Clip]]:
-        corpus = corpora.load(self.corpus, Path(self.root) if self.root else None)
-        clips = {clip.id: clip for clip in corpus.clips()}
-        return [(corpus, clips[name]) for name in self.ids]
+    def _clips(self, count: int | None) -> list[tuple[Corpus, Clip]]:
+        corpus, clips = _listed(self.corpus, self.root)
+        if missing := [name for name in self.ids if name not in clips]:
+            raise UserError(
+                f"generation.audio: {self.root} has no clip {missing[0]!r}, and lacks "
+                f"{len(missing)} of {len(self.ids)}; give the directory that the store was made of"
+            )
+        return [(corpus, clips[name]) for name in self.ids[:count]]
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Measured:
     asked: Asked
     made: Sounds
     real: Sounds
+    """Of the clips that are kept to be listened to."""
     scores: Scores
     generator: Generator
     split: str
@@ -140,7 +144,7 @@ def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) ->
     made = Sounds(list(waveforms), generator.rate)
     source = Source(store.manifest.corpus.name, wanted.audio, asked.ids)
     scores = _scores(trial, store, asked, made, source, device)
-    return Measured(asked, made, source.sounds(), scores, generator, trial.split)
+    return Measured(asked, made, source.sounds(HEARD), scores, generator, trial.split)
 
 
 def _said(done: int, total: int) -> None:
@@ -194,7 +198,19 @@ def _aligned(trial: Trial, made: Sounds, source: Source, device: str) -> np.ndar
     if split_task(trial.task)[0] != VIDEO or source.corpus not in corpora.BUILTIN:
         return None
     judge = _judge(device)
-    return judge.aligned(source.videos(), made.at(judge.rate))
+    return judge.aligned(_videos(source), made.at(judge.rate))
+
+
+@lru_cache(maxsize=1)
+def _listed(name: str, root: str | None) -> tuple[Corpus, dict[str, Clip]]:
+    """A corpus and its clips by id."""
+    corpus = corpora.load(name, Path(root) if root else None)
+    return corpus, {clip.id: clip for clip in corpus.clips()}
+
+
+@lru_cache(maxsize=2)
+def _videos(source: Source) -> list[np.ndarray]:
+    return source.videos()
 
 
 @lru_cache(maxsize=1)

@@ -173,7 +173,7 @@ def _table(
         f"{task} generation on {setting} (sweep {sweep.name})",
         tuple(columns),
         (*rows, *(row for row, _ in published)),
-        (*_notes(cells), *_verdicts(cells, names, tests), *sweep.notes),
+        (*_notes(cells), *_verdicts(cells, names, tests, against), *sweep.notes),
         tuple(f"{source.source} ({source.seen}){_extractors(source)}" for _, source in published),
     )
 
@@ -298,24 +298,34 @@ def _notes(cells: Sequence[Made]) -> tuple[str, ...]:
     )
 
 
-def _verdicts(cells: Sequence[Made], names: Sequence[str], tests: Tests) -> Iterable[str]:
+def _verdicts(
+    cells: Sequence[Made], names: Sequence[str], tests: Tests, against: str | None
+) -> Iterable[str]:
     """What the bridge gains at every setting, and whether that holds."""
     if not tests:
         return
+    base = against or "the query's own embedding"
     yield (
-        "* differs from what the query's own embedding makes at the same setting: p < 0.05, "
-        "bootstrap over clips of the trained seeds, Holm-corrected over the table."
+        f"* differs from {base}{'' if against else ' at the same setting'}: p < 0.05, bootstrap "
+        "over clips of the trained seeds, Holm-corrected over the table."
     )
-    wanted = ("FAD", "FD", "KL")
+    wanted = [m for m in ("FAD", "FD", "KL") if any(m == metric for _, metric in tests)]
+    better: set[str] = set()
     for i, name in enumerate(names):
         found = {c: tests[i, c] for c in wanted if (i, c) in tests}
         if cells[i].trial.generation.condition != "bridged" or not found:
             continue
         parts = [f"{c} {test.difference:+.3g} (p {_p(test.p)})" for c, test in found.items()]
         won = [c for c, test in found.items() if test.difference < 0 and test.p < SIGNIFICANT]
+        better.update(won)
         yield (
-            f"{name}, against the query's own embedding: {', '.join(parts)}: better in "
+            f"{name}, against {base}: {', '.join(parts)}: better in "
             f"{', '.join(won) if won else 'none of them'}."
+        )
+    if lacking := [metric for metric in wanted if metric not in better]:
+        yield (
+            f"No bridge is significantly better than {base} in {' or '.join(lacking)}. What was "
+            "tried on the embedded corpus: docs/generation.md."
         )
 
 

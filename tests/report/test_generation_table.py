@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from conftest import plan_of, run_here, tell
 
+from diffgap.errors import UserError
 from diffgap.evaluation.statistics import replicate_interval, replicate_test
 from diffgap.ledger import Ledger
 from diffgap.report.generation import Made, generation_tables
@@ -83,6 +84,18 @@ def test_the_best_is_no_ceiling_and_notes_say_what_was_measured(sweep):
         assert (
             "DiffGAP (mean), guidance 1, 2 steps, against the query's own embedding: FAD" in notes
         )
+        assert "No bridge is significantly better than the query's own embedding in" in notes
+
+
+def test_rows_are_tested_against_another_that_is_named(sweep):
+    ceiling = "audio embedding (ceiling), guidance 1, 2 steps"
+    text, video = generation_tables(sweep, (), against=ceiling)
+    for table in (text, video):
+        notes = "\n".join(table.notes)
+        assert f"* differs from {ceiling}: p < 0.05" in notes
+        assert f"DiffGAP (mean), guidance 1, 1 steps, against {ceiling}: FAD" in notes
+    with pytest.raises(UserError, match="--against: no row 'DifGAP'; did you mean"):
+        generation_tables(sweep, (), against="DifGAP")
 
 
 def test_bridges_are_trained_once_for_all_settings(output, sweep):
