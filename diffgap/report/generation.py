@@ -109,7 +109,7 @@ def generation_tables(
     for cell in read_cells(sweep):
         made = Made(cell)
         by_task.setdefault(made.trial.task, []).append(made)
-    told = [name for made in by_task.values() for name in row_names(made)]
+    told = dict.fromkeys(name for made in by_task.values() for name in row_names(made))
     if against is not None and against not in told:
         raise UserError(f"--against: no row {against!r}; {nearest(against, told)}")
     return [

@@ -94,7 +94,7 @@ def test_rows_are_tested_against_another_that_is_named(sweep):
         notes = "\n".join(table.notes)
         assert f"* differs from {ceiling}: p < 0.05" in notes
         assert f"DiffGAP (mean), guidance 1, 1 steps, against {ceiling}: FAD" in notes
-    with pytest.raises(UserError, match="--against: no row 'DifGAP'; did you mean"):
+    with pytest.raises(UserError, match="--against: no row 'DifGAP'; known: DiffGAP"):
         generation_tables(sweep, (), against="DifGAP")
 
 
