@@ -16,7 +16,6 @@ from diffgap.cli_use import BRIDGE, SPLIT
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.console import Console
 
     from diffgap.bridge.base import Bridge
@@ -134,6 +133,7 @@ def generate(bridge: Path, name: str | None, **options: Any) -> None:
     from diffgap.apply import load_bridge
     from diffgap.generation import GeneratorChoice, Sampling
     from diffgap.generation.candidates import best_of
+    from diffgap.generation.conditions import given, seeds_of
     from diffgap.generation.request import default_generator
 
     console = make_console()
@@ -149,7 +149,7 @@ def generate(bridge: Path, name: str | None, **options: Any) -> None:
     with progress_bar(console, f"Generating with {generator.name}", "clips") as advance:
         best = best_of(
             generator,
-            _conditions(wanted, loaded, asked),
+            given(wanted.condition, loaded, asked, seeds_of(asked.ids, wanted.seed)),
             asked,
             sampling,
             wanted.seed,
@@ -228,17 +228,6 @@ def _asked(
     elif wanted.videos:
         asked = encoded_videos(encoder, wanted.videos, generator, wanted.pooled)
     return asked, encoder
-
-
-def _conditions(wanted: Wanted, bridge: Bridge, asked: Asked) -> np.ndarray:
-    from diffgap.generation.conditions import bridged, seeds_of
-
-    if wanted.condition == "query":
-        return asked.queries
-    if wanted.condition == "target":
-        assert asked.targets is not None, "a store has the audio of its clips"
-        return asked.targets
-    return bridged(bridge, asked.queries, bridge.config.score, seeds_of(asked.ids, wanted.seed))
 
 
 def _write(

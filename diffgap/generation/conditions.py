@@ -65,6 +65,23 @@ def seeds_of(ids: tuple[str, ...], seed: int) -> list[int]:
     return [zlib.crc32(f"{seed}/{name}".encode()) for name in ids]
 
 
+def given(condition: str, bridge: Bridge, asked: Asked, seeds: Sequence[int]) -> np.ndarray:
+    """What a generator is given of each clip: (N, D) unit vectors, or (N, T, D).
+
+    Args:
+        condition: query, bridged (as the bridge's own score has it) or target.
+        bridge: idle where the condition is another.
+        asked: the N clips; for target, of a store.
+        seeds: N of them, of the bridge's samples.
+    """
+    if condition == "query":
+        return asked.queries
+    if condition == "target":
+        assert asked.targets is not None, "a store has the audio of its clips"
+        return asked.targets
+    return bridged(bridge, asked.queries, bridge.config.score, seeds)
+
+
 @torch.inference_mode()
 def bridged(
     bridge: Bridge, queries: np.ndarray, score: ScoreConfig, seeds: Sequence[int]

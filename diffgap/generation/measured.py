@@ -27,7 +27,7 @@ from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
 from diffgap.evaluation.generation import Scores, measure, similarity
 from diffgap.generation import Generator, GeneratorChoice, Sampling
 from diffgap.generation.audio_files import write_audio
-from diffgap.generation.conditions import Asked, bridged, choose, seeds_of
+from diffgap.generation.conditions import Asked, choose, given, seeds_of
 from diffgap.generation.making import make
 from diffgap.ledger import GENERATED, PLAYED, REPLICATES
 from diffgap.spec import Trial
@@ -138,7 +138,7 @@ def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) ->
     generator = _generator(GeneratorChoice(wanted.generator, wanted.weights), device)
     asked = choose(store, trial.task, trial.split, wanted.clips)
     seeds = seeds_of(asked.ids, trial.seed)
-    conditions = _conditions(trial, bridge, asked, seeds)
+    conditions = given(wanted.condition, bridge, asked, seeds)
     sampling = Sampling(wanted.steps, wanted.guidance)
     waveforms = make(generator, conditions, seeds, sampling, _said)
     made = Sounds(list(waveforms), generator.rate)
@@ -149,15 +149,6 @@ def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) ->
 
 def _said(done: int, total: int) -> None:
     log.info("%d of %d clips made", done, total)
-
-
-def _conditions(trial: Trial, bridge: Bridge, asked: Asked, seeds: Sequence[int]) -> np.ndarray:
-    if trial.generation.condition == "query":
-        return asked.queries
-    if trial.generation.condition == "target":
-        assert asked.targets is not None, "a store has the audio of its clips"
-        return asked.targets
-    return bridged(bridge, asked.queries, bridge.config.score, seeds)
 
 
 # What it is measured with, kept by a process that runs one trial after another -------------------

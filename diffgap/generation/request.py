@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from diffgap.apply import UNKNOWN
 from diffgap.bridge.base import Bridge
 from diffgap.corpora.media import read_video, video_seconds
 from diffgap.encoders import NAMES as ENCODERS
@@ -89,7 +90,7 @@ def own_encoder(made: dict[str, Any], checkpoint: str | None, device: str) -> En
             "diffgap.generation"
         )
     encoder = EncoderChoice(name, checkpoint).load(device)
-    if made["checkpoint_hash"] not in ("unknown", encoder.checkpoint_hash):
+    if made["checkpoint_hash"] not in (UNKNOWN, encoder.checkpoint_hash):
         raise UserError(
             f"--checkpoint: these weights of {name} are {encoder.checkpoint_hash}, and the bridge "
             f"was trained on {made['checkpoint_hash']}; give those"

@@ -10,9 +10,10 @@ import torch
 from diffgap.corpora.soundscapes import SEED, SoundscapeCorpus
 from diffgap.corpora.soundscapes.scenes import draw_scene, generator
 from diffgap.encoders.mel import slaney_filterbank
+from diffgap.encoders.strict import HARMLESS
 from diffgap.errors import UserError
 from diffgap.evaluation.extractors import ExtractorChoice
-from diffgap.evaluation.extractors.panns import N_FFT, Cnn14, log_mel
+from diffgap.evaluation.extractors.panns import ARRAYS, N_FFT, Cnn14, log_mel
 from diffgap.evaluation.extractors.soundscape import WEIGHTS, SoundscapeAlignment
 from diffgap.evaluation.extractors.vggish import VGGish, mel_matrix, patches_of
 from diffgap.evaluation.generation import measure
@@ -51,6 +52,11 @@ def panns_file(tmp_path_factory):
     torch.save(panns_checkpoint(Cnn14()), path)
     yield path
     path.unlink()
+
+
+def read(path):
+    with torch.serialization.safe_globals([*HARMLESS, *ARRAYS]):
+        return torch.load(path, weights_only=True)
 
 
 def panns_checkpoint(model):
@@ -254,7 +260,7 @@ def test_panns_takes_the_filters_that_torchlibrosa_makes(panns_file):
     theirs = {f"spectrogram_extractor.{name}": value for name, value in made.state_dict().items()}
     mel = stft.LogmelFilterBank(sr=RATE, n_fft=512, n_mels=64, fmin=50, fmax=8000)
     theirs |= {f"logmel_extractor.{name}": value for name, value in mel.state_dict().items()}
-    ours = torch.load(panns_file, weights_only=False)["model"]
+    ours = read(panns_file)["model"]
     assert set(theirs) == {name for name in ours if "extractor" in name}
     for name, value in theirs.items():
         assert (ours[name] - value).abs().max() < 1e-5
@@ -263,7 +269,7 @@ def test_panns_takes_the_filters_that_torchlibrosa_makes(panns_file):
 def test_panns_probabilities_are_the_softmax_of_its_logits(panns_file):
     extractor = ExtractorChoice("panns", str(panns_file)).load()
     model = Cnn14().eval()
-    state = torch.load(panns_file, weights_only=False)["model"]
+    state = read(panns_file)["model"]
     model.load_state_dict({n: v for n, v in state.items() if "extractor" not in n})
     sound = noise(32_000)
     spectra = log_mel(torch.from_numpy(sound)[None], slaney_filterbank(RATE, 512, 64, 50, 8000))
@@ -286,7 +292,7 @@ def test_wrong_checkpoints_are_refused_by_name(tmp_path, vggish_file, panns_file
     ]
     with pytest.raises(UserError, match=r"not a checkpoint of PANNs; it holds nothing under"):
         ExtractorChoice("panns", str(vggish_file)).load()
-    content = torch.load(panns_file, weights_only=False)
+    content = read(panns_file)
     del content["model"]["fc1.bias"]
     torch.save(content, tmp_path / "wrong.pth")
     with pytest.raises(UserError, match=r"not the weights of .*Missing key.*fc1\.bias"):
