@@ -57,7 +57,7 @@ def cluster(
 
     Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which listens on
     loopback only and ends with the block, or with this process. Within another such block it is
-    that block's Ray.
+    that block's Ray. Its end takes Ray a second of waiting, which a thread does.
 
     Args:
         address: of the cluster to join.
@@ -68,6 +68,7 @@ def cluster(
     joined = address or os.environ.get("RAY_ADDRESS")
     if joined:
         show_token()
+    _ending.join()
     import ray
 
     if ray.is_initialized():
@@ -93,6 +94,25 @@ def cluster(
             if on_loss:
                 stack.enter_context(_watched(guard, on_loss))
         yield bool(joined)
+        _ending.begin(stack.pop_all().close)
+
+
+class _Ending:
+    """The end of a Ray, in a thread; this process waits for it before it ends itself."""
+
+    def __init__(self) -> None:
+        self._thread = Thread()
+
+    def begin(self, work: Callable[[], None]) -> None:
+        self._thread = Thread(target=work, name="end of Ray")
+        self._thread.start()
+
+    def join(self) -> None:
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+_ending = _Ending()
 
 
 @contextmanager

@@ -115,7 +115,11 @@ class DiffGAP(Bridge):
             return deterministic_bridge(self.denoiser, which, condition)
         log_snr = condition.new_tensor(-LOG_SNR_MAX)
         modulation = self.modulation(condition, direction, log_snr)
-        draws = [self.clean(z.expand_as(condition), log_snr, modulation) for z in noise]
+        level, prediction = self.schedule.level(log_snr), self.config.objective.prediction
+        draws = [
+            clean_estimate(prediction, self.denoiser.denoise_shared(z, modulation), z, level)
+            for z in noise
+        ]
         return torch.stack(draws).mean(0)
 
     def sample(

@@ -183,9 +183,7 @@ class PairDenoising:
         """(P,) mean squared x0 errors at one level; the arguments have P rows."""
         denoiser, objective = self.bridge.denoiser, self.bridge.config.objective
         h = start.addcmul_(signal, level.at.alpha)
-        for i, block in enumerate(denoiser.blocks):
-            h = block(h, *scale_shift[:, i].unbind(1))
-        output = denoiser.output(F.silu(denoiser.norm(h)))
+        output = denoiser.refine(h, scale_shift)
         wanted = prediction_target(objective.prediction, target, level.noise, level.at)
         missed = output - wanted
         return level.share * (missed * missed).mean(-1)

@@ -10,7 +10,7 @@ candidates of each query by what knowing the query does for denoising the candid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class PairFeatures:
 
     x: Tensor
     a: Tensor
+    carried: dict[int, Tensor] = field(default_factory=dict)
+    """What they are made of: (M, D) or (N, D) rows that the bridge carried over, by direction."""
 
 
 class Scorer:
@@ -119,18 +121,19 @@ def pair_features(bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig) -> 
     x, a = bridge.space(x, 0), bridge.space(a, 1)
     if config.kind == "cosine" or not bridge.directions:
         return PairFeatures(x, a)
-    bridged = {
+    carried = {
         direction: torch.cat(
             [bridge.carry(rows, direction, config) for rows in (x, a)[direction].split(CHUNK)]
         )
         for direction in bridge.directions
     }
-    if bst.X_TO_A not in bridged:
-        return PairFeatures(x, config.fusion * a + bridged[bst.A_TO_X])
-    on_x = config.fusion * x + bridged[bst.X_TO_A]
-    if bst.A_TO_X not in bridged:
-        return PairFeatures(on_x, a)
-    return PairFeatures(torch.cat([on_x, x], -1), torch.cat([a, bridged[bst.A_TO_X]], -1))
+    if bst.X_TO_A not in carried:
+        return PairFeatures(x, config.fusion * a + carried[bst.A_TO_X], carried)
+    on_x = config.fusion * x + carried[bst.X_TO_A]
+    if bst.A_TO_X not in carried:
+        return PairFeatures(on_x, a, carried)
+    on_a = torch.cat([a, carried[bst.A_TO_X]], -1)
+    return PairFeatures(torch.cat([on_x, x], -1), on_a, carried)
 
 
 def candidates(

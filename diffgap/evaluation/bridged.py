@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,7 +13,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from diffgap.bridge import bst
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.scores import Scorer
@@ -27,6 +28,9 @@ from diffgap.store import Pairs
 
 TILE = 2048
 """Rows and columns of scores at once, where both directions share them."""
+
+Clouds = tuple[Tensor, Tensor]
+"""(M, D) of x and of a, on the CPU, paired row by row."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Evaluation:
             for direction, ranks in self.ranks.items()
             for name, value in summary(ranks).items()
         }
+
+    @property
+    def posterior_means(self) -> Mapping[int, Tensor]:
+        """What the bridge carried over for the scores, by direction, if by its posterior mean."""
+        return {} if self.scorer.config.kind == "sample" else self.scorer.features.carried
 
     def rank_table(self, pairs: Pairs) -> pa.Table:
         """One row a query: direction, its clip's id, rank and AP@10; in the store's order."""
@@ -95,38 +104,49 @@ _gap_before: WeakKeyDictionary[Pairs, dict[str, float]] = WeakKeyDictionary()
 """Gap metrics of frozen pairs, which all bridges over them share, for as long as these are kept."""
 
 
-def gap(bridge: Bridge, pairs: Pairs) -> dict[str, float]:
-    """Gap metrics between the paired embeddings, before and after the bridge.
+def gap(pairs: Pairs, after: Clouds | None) -> dict[str, float]:
+    """Gap metrics between the paired embeddings, before and after a bridge.
 
-    After: x carried over to a's side by the bridge, against the real a, in the bridge's space;
-    the other way round where only that direction is learnt. Without a network, what is left of
-    the gap in the method's space; nothing where that is the encoders' own.
+    Args:
+        pairs: as the encoders put them.
+        after: what `bridged` makes of them.
     """
-    x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
     if pairs not in _gap_before:
+        x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
         _gap_before[pairs] = gap_metrics(x, a)
     found = {f"before/{name}": value for name, value in _gap_before[pairs].items()}
-    after = bridged(bridge, x, a)
     if after is None:
         return found
     return found | {f"after/{name}": value for name, value in gap_metrics(*after).items()}
 
 
 @torch.inference_mode()
-def bridged(bridge: Bridge, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The two clouds, paired row by row, as near to each other as the bridge brings them.
+def bridged(
+    bridge: Bridge, pairs: Pairs, known: Mapping[int, Tensor] = MappingProxyType({})
+) -> Clouds | None:
+    """The paired embeddings as near to each other as the bridge brings them.
 
-    None where it neither carries embeddings over nor compares them elsewhere than they lie.
+    x carried over to a's side by the posterior mean, against the real a, in the bridge's space;
+    the other way round where only that direction is learnt. Without a network, both in the
+    method's space; None where that is the encoders' own.
+
+    Args:
+        bridge: the bridge.
+        pairs: the embeddings.
+        known: posterior means of all rows, by direction, where they have been computed.
     """
     if not (bridge.directions or bridge.moves_space):
         return None
-    device, score = device_of(bridge), ScoreConfig("bridge")
-    x, a = bridge.space(x.to(device), 0), bridge.space(a.to(device), 1)
-    if bst.X_TO_A in bridge.directions:
-        x = bridge.carry(x, bst.X_TO_A, score)
-    elif bst.A_TO_X in bridge.directions:
-        a = bridge.carry(a, bst.A_TO_X, score)
-    return x.cpu(), a.cpu()
+    device, score = device_of(bridge), replace(bridge.config.score, kind="bridge")
+    clouds = [torch.from_numpy(part).to(device) for part in (pairs.x, pairs.a)]
+    clouds = [bridge.space(cloud, side) for side, cloud in enumerate(clouds)]
+    for direction in bridge.directions[:1]:
+        means = known.get(direction)
+        if means is None:
+            means = bridge.carry(clouds[direction], direction, score)
+        clouds[direction] = means
+    x, a = (cloud.cpu() for cloud in clouds)
+    return x, a[torch.from_numpy(pairs.owner)]
 
 
 def device_of(bridge: Bridge) -> torch.device:

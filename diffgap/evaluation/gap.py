@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffgap.evaluation.frechet import frechet
+from diffgap.optim import LBFGS
 
 UNIFORMITY_POINTS = 2000
 """Points of each modality that uniformity is taken over: it is quadratic in them."""
@@ -75,7 +76,7 @@ def _logistic_regression(points: Tensor, labels: Tensor, ridge: float = 1e-3) ->
     """(D + 1,) weights, the bias last, by L-BFGS."""
     points = _with_bias(points)
     weights = torch.zeros(points.shape[1], dtype=points.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = LBFGS(weights, max_iter=100)
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -6,10 +6,8 @@ import json
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from diffgap.bridge.base import Bridge
-from diffgap.evaluation.bridged import bridged
+from diffgap.evaluation.bridged import Clouds
 from diffgap.ledger import EXPLAINED
 from diffgap.store import Pairs
 
@@ -17,8 +15,12 @@ SAMPLE = 300
 """Pairs at most: more cannot be told apart in a drawing."""
 
 
-def gap_sample(bridge: Bridge, pairs: Pairs) -> pa.Table:
+def gap_sample(pairs: Pairs, after: Clouds | None) -> pa.Table:
     """One row a pair, of at most 300 chosen by a fixed seed, in the store's order.
+
+    Args:
+        pairs: as the encoders put them.
+        after: what `bridged` makes of them.
 
     Returns:
         before_x_1, before_x_2, before_a_1, before_a_2: coordinates of x and a on the first two
@@ -29,15 +31,14 @@ def gap_sample(bridge: Bridge, pairs: Pairs) -> pa.Table:
     """
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(pairs.x))[:SAMPLE])
-    x = torch.from_numpy(pairs.x[chosen])
-    a = torch.from_numpy(pairs.a[pairs.owner[chosen]])
-    clouds = {"before": (x, a), "after": bridged(bridge, x, a)}
+    clouds = {"before": (pairs.x[chosen], pairs.a[pairs.owner[chosen]])}
+    if after is not None:
+        x, a = (cloud.numpy()[chosen] for cloud in after)
+        clouds["after"] = x, a
     columns: dict[str, np.ndarray] = {}
     explained = {}
     for when, found in clouds.items():
-        if found is None:
-            continue
-        x_ND, a_ND = (cloud.double().numpy() for cloud in found)
+        x_ND, a_ND = (cloud.astype(np.float64) for cloud in found)
         points, explained[when] = principal(np.concatenate([x_ND, a_ND]))
         for side, part in zip("xa", np.split(points, 2), strict=True):
             columns |= {f"{when}_{side}_{i}": part[:, i - 1] for i in (1, 2)}

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from diffgap.optim import AdamW
 from diffgap.spec import Train
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def engine_of(
     engine, *_ = _import_deepspeed().initialize(
         model=whole.to(device),
         model_parameters=groups,
-        optimizer=None if first.zero_stage else partial(torch.optim.AdamW, fused=True),
+        optimizer=None if first.zero_stage else AdamW,
         config=deepspeed_config(first, workers, device, universal),
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
             optimizer, [partial(lr_factor, train) for train in settings]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
 from diffgap.bridge.base import Bridge
-from diffgap.evaluation.bridged import Evaluation, evaluate, gap
+from diffgap.evaluation.bridged import Clouds, Evaluation, bridged, evaluate, gap
 from diffgap.evaluation.examples import examples
 from diffgap.evaluation.gap_sample import gap_sample
 from diffgap.ledger import EXAMPLES, GAP_SAMPLE, RANKS
@@ -64,16 +65,20 @@ class Recall:
     def facts(self) -> dict[str, Any]:
         return {}
 
+    @cached_property
+    def _bridged(self) -> Clouds | None:
+        return bridged(self.bridge, self.pairs, self.found.posterior_means)
+
     @property
     def metrics(self) -> dict[str, float]:
         recalls = {f"{self.split}/{name}": value for name, value in self.found.metrics.items()}
-        gaps = gap(self.bridge, self.pairs)
+        gaps = gap(self.pairs, self._bridged)
         return recalls | {f"gap/{name}": value for name, value in gaps.items()}
 
     def write(self, path: Path) -> None:
         """Ranks of every query, a sample of the two clouds, and examples to read."""
         pq.write_table(self.found.rank_table(self.pairs), path / RANKS)
-        pq.write_table(gap_sample(self.bridge, self.pairs), path / GAP_SAMPLE)
+        pq.write_table(gap_sample(self.pairs, self._bridged), path / GAP_SAMPLE)
         directions = tuple(self.found.ranks)
         answers = examples(self.found.scorer, self.pairs, self.texts, directions)
         pq.write_table(answers, path / EXAMPLES)

@@ -69,3 +69,20 @@ def test_ranks_are_those_of_the_whole_matrix(monkeypatch, kind, layout):
     assert found["text_to_audio"].best.tolist() == slow_ranks(to_a, owner[:, None])
     own = [np.flatnonzero(owner == clip) for clip in range(clips)]
     assert found["audio_to_text"].best.tolist() == slow_ranks(to_x, own)
+
+
+@pytest.mark.parametrize("kind", ["bridge", "rerank", "sample", "cosine"])
+def test_clouds_take_over_what_scores_have_carried(kind):
+    owner = np.arange(20).repeat(2)
+    pairs = Pairs(tuple(map(str, range(20))), repeated(40, 1), repeated(20, 2), owner)
+    bridge = bridge_of(kind)
+    known = bridged.evaluate(bridge, pairs).posterior_means
+    assert set(known) == ({0, 1} if kind in ("bridge", "rerank") else set())
+    found, expected = bridged.bridged(bridge, pairs, known), bridged.bridged(bridge, pairs)
+    if kind == "cosine":
+        assert found is expected is None
+        return
+    x = bridge.bridge(torch.from_numpy(pairs.x), "text")
+    for cloud, again, right in zip(found, expected, (x, pairs.a[owner]), strict=True):
+        torch.testing.assert_close(cloud, again)
+        np.testing.assert_allclose(cloud, right, atol=1e-6)

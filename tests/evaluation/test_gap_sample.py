@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from diffgap.bridge import bst
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
+from diffgap.evaluation.bridged import bridged
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.gap_sample import SAMPLE, gap_sample
 from diffgap.store import Pairs
@@ -39,6 +40,10 @@ def bridge_of(method):
     return make_bridge(config).eval()
 
 
+def sample_of(bridge, pairs):
+    return gap_sample(pairs, bridged(bridge, pairs))
+
+
 def points(table, when):
     """(2, N, 2): the coordinates of x and of a."""
     return np.stack(
@@ -57,7 +62,7 @@ def slow_plane(x, a):
 
 def test_coordinates_are_those_of_both_clouds_principal_components():
     pairs = paired(40, 2)
-    table = gap_sample(bridge_of("diffgap"), pairs)
+    table = sample_of(bridge_of("diffgap"), pairs)
     expected, explained = slow_plane(pairs.x, pairs.a[pairs.owner])
     found = points(table, "before")
     signs = np.sign((found * expected).sum((0, 1)))
@@ -68,7 +73,7 @@ def test_coordinates_are_those_of_both_clouds_principal_components():
 
 def test_after_is_x_carried_over_in_a_plane_of_its_own():
     pairs, bridge = paired(30, 1), bridge_of("diffgap")
-    table = gap_sample(bridge, pairs)
+    table = sample_of(bridge, pairs)
     with torch.inference_mode():
         x = bridge.carry(torch.from_numpy(pairs.x), bst.X_TO_A, ScoreConfig("bridge")).numpy()
     expected, _ = slow_plane(x, pairs.a)
@@ -81,7 +86,7 @@ def test_after_is_x_carried_over_in_a_plane_of_its_own():
 
 def test_cosines_are_each_pair_s_own():
     pairs = paired(20, 3)
-    table = gap_sample(bridge_of("none"), pairs)
+    table = sample_of(bridge_of("none"), pairs)
     expected = [float(np.dot(pairs.x[i], pairs.a[pairs.owner[i]])) for i in range(60)]
     np.testing.assert_allclose(table["before_cosine"].to_numpy(), expected, atol=1e-6)
     whole = gap_metrics(torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner]))
@@ -90,22 +95,22 @@ def test_cosines_are_each_pair_s_own():
 
 def test_frozen_embeddings_have_no_after_and_centred_ones_have():
     pairs = paired(10, 1)
-    assert not any(n.startswith("after") for n in gap_sample(bridge_of("none"), pairs).column_names)
+    assert not any(n.startswith("after") for n in sample_of(bridge_of("none"), pairs).column_names)
     center = bridge_of("center")
     center.fit(torch.from_numpy(pairs.x), torch.from_numpy(pairs.a))
-    assert "after_cosine" in gap_sample(center, pairs).column_names
+    assert "after_cosine" in sample_of(center, pairs).column_names
 
 
 def test_many_pairs_are_thinned_the_same_way_every_time():
     pairs = paired(SAMPLE, 2)
-    table = gap_sample(bridge_of("none"), pairs)
+    table = sample_of(bridge_of("none"), pairs)
     assert len(table) == SAMPLE
-    assert table.equals(gap_sample(bridge_of("diffgap"), pairs).select(table.column_names))
+    assert table.equals(sample_of(bridge_of("diffgap"), pairs).select(table.column_names))
     cosines = (pairs.x * pairs.a[pairs.owner]).sum(1)
     places = [int(np.abs(cosines - c).argmin()) for c in table["before_cosine"].to_numpy()]
     assert places == sorted(set(places))  # in the store's order, each once
 
 
 def test_a_single_pair_has_a_plane_too():
-    table = gap_sample(bridge_of("diffgap"), paired(1, 1))
+    table = sample_of(bridge_of("diffgap"), paired(1, 1))
     assert np.isfinite(points(table, "after")).all()

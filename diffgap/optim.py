@@ -1,0 +1,37 @@
+"""PyTorch's optimisers without its compiler, whose import takes a process a second.
+
+PyTorch keeps its compiler out of optimisers, and imports it to that end: 1,400 modules for the
+first optimiser of a process, and two calls into it in each of AdamW's steps. Nothing here is
+compiled, so these take the same methods without that wrapping; they compute the same to the last
+digit.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class _Eager(Optimizer):
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+
+
+class AdamW(_Eager, torch.optim.AdamW):
+    """Fused AdamW of parameter groups."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, fused=True)
+
+
+class LBFGS(_Eager, torch.optim.LBFGS):
+    """L-BFGS of one tensor, with a line search."""
+
+    def __init__(self, parameter: Tensor, max_iter: int) -> None:
+        super().__init__([parameter], max_iter=max_iter, line_search_fn="strong_wolfe")
