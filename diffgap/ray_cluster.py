@@ -94,7 +94,9 @@ def cluster(
             if on_loss:
                 stack.enter_context(_watched(guard, on_loss))
         yield bool(joined)
-        _ending.begin(stack.pop_all().close)
+        if not joined:
+            guard.stop_marking()
+            _ending.begin(stack.pop_all().close)
 
 
 class _Ending:

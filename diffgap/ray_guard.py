@@ -24,7 +24,7 @@ ROUNDS, PAUSE_S = 20, 0.1
 
 
 class RayGuard:
-    """Marks all processes that are started within the block, and ends them after it."""
+    """Marks the processes that are started within the block, and ends them after it."""
 
     def __enter__(self) -> RayGuard:
         environment = {name: v for name, v in os.environ.items() if name != VARIABLE}
@@ -43,9 +43,13 @@ class RayGuard:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self.stop_marking()
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
+
+    def stop_marking(self) -> None:
+        """Lets processes that are started from here on live, though Ray has not ended yet."""
         os.environ.pop(VARIABLE, None)
 
 

@@ -1,0 +1,32 @@
+"""A local Ray's end, which a thread waits for."""
+
+import subprocess
+import sys
+
+import psutil
+import ray
+
+from diffgap.ray_cluster import cluster
+
+
+def rays():
+    """Ray's own processes below this one."""
+    names = {"raylet", "gcs_server"}
+    return {p.pid for p in psutil.Process().children(recursive=True) if p.name() in names}
+
+
+def test_a_new_ray_waits_for_the_end_of_the_one_before_which_takes_nobody_along(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with cluster(None) as joined:
+        assert not joined
+        first = rays()
+    waits = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE) as bystander:
+        with cluster(None):
+            second = rays()
+            assert len(first) == len(second) == 2
+            assert not first & second
+            assert ray.is_initialized()
+        assert bystander.poll() is None
+        bystander.communicate(b"\n")
+    assert bystander.returncode == 0
