@@ -79,20 +79,12 @@ def test_a_submitted_sweep_loses_a_node_and_nothing_else(three, small_store, tmp
         assert losses == pytest.approx(losses_alone(trial, small_store, tmp_path), rel=1e-5)
 
 
-TWENTY = """\
-name: twenty
-store: file://{store}
-trial: {{method: mean_shift}}
-axes:
-  mean_shift.scale: {scales}
-"""
-
-
 @pytest.mark.timeout(600)
 def test_twenty_trials_on_room_for_three(three, small_store):
-    scales = [number / 20 for number in range(20)]
-    (three.place / "twenty.yaml").write_text(TWENTY.format(store=small_store, scales=scales))
-    done = three.diffgap("sweep", "twenty.yaml", "--address", three.address, timeout=500)
+    # Long enough that the first two have not ended them before the third has its process.
+    more = "seeds: 20\nresources: {pack_mode: in_turn}"
+    spec = three.ask_for("twenty", small_store, steps=100, cdm="[true]", more=more)
+    done = three.diffgap("sweep", spec, "--address", three.address, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "20 of 20 trials to run, 3 trials at once, each 1 worker x 1 CPU; 17 wait" in done.stdout
     at_once, most = 0, 0
