@@ -21,15 +21,15 @@ from diffgap.sweep.worker import BEGUN, ENDED
 from diffgap.training.batched import Member, can_batch, run_batched
 from diffgap.training.faults import is_hopeless, reason_of
 from diffgap.training.loop import StoppedError
-from diffgap.training.pace import BATCHED, IN_TURN, faster_way
+from diffgap.training.pace import BATCHED, IN_TURN, faster_way, implied_way
 from diffgap.training.shape import shape_of
 from diffgap.training.trial import run_trial
 from diffgap.training.trial_log import captured_output, log_file, trial_log
 
 log = logging.getLogger(__name__)
 
-_verdicts: dict[Hashable, str] = {}
-"""The faster way for packs of a shape and size, as this process has measured it."""
+_verdicts: dict[Hashable, dict[int, str]] = {}
+"""The faster way for packs of a shape, by their size, as this process has measured it."""
 
 
 def run_pack(pack: dict[str, Any], seat: Seat) -> None:
@@ -146,10 +146,11 @@ def _train_at_once(attempts: Sequence[_Attempt], pack: dict[str, Any]) -> bool:
         return False
     if pack["mode"] == BATCHED:
         return True
-    key = (shape_of(members[0].trial), len(members))
-    if key not in _verdicts:
-        _verdicts[key] = faster_way(members, pack["store"], attempts[0].seat.device)
-    return _verdicts[key] == BATCHED
+    known = _verdicts.setdefault(shape_of(members[0].trial), {})
+    way = implied_way(known, len(members))
+    if way is None:
+        way = known[len(members)] = faster_way(members, pack["store"], attempts[0].seat.device)
+    return way == BATCHED
 
 
 def _run_batched(attempts: Sequence[_Attempt]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import torch
@@ -25,6 +25,18 @@ PATIENCE_S = 10.0
 
 GAIN = 0.9
 """A batch must take less than this share of the time: machines are noisy, and it needs memory."""
+
+
+def implied_way(known: Mapping[int, str], size: int) -> str | None:
+    """The faster way for a pack of a size, if those known for packs of other sizes tell it.
+
+    A larger batch gains as much or more a trial, and of one larger than `MEASURED` no more is
+    measured: where batches do not pay, smaller ones do not, and where they do, larger ones do.
+    """
+    for other, way in known.items():
+        if min(size, MEASURED) <= other if way == IN_TURN else size >= min(other, MEASURED):
+            return way
+    return None
 
 
 def faster_way(members: Sequence[Member], store_uri: str, device: torch.device) -> str:

@@ -24,7 +24,7 @@ from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import process_group
 from diffgap.training.host import Host
 from diffgap.training.loop import StoppedError
-from diffgap.training.pace import faster_way
+from diffgap.training.pace import faster_way, implied_way
 from diffgap.training.shape import LINK_BLOCKS, shape_of
 from diffgap.training.trial import run_trial
 
@@ -415,3 +415,22 @@ def test_a_process_of_many_trials_keeps_nothing_of_them(small_store, tmp_path):
     finally:
         gc.enable()
     assert alive[0] == alive[2]
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "way"),
+    [
+        ({}, 3, None),
+        ({11: "in_turn"}, 11, "in_turn"),
+        ({11: "in_turn"}, 2, "in_turn"),
+        ({4: "in_turn"}, 11, "in_turn"),  # of both, four are measured
+        ({2: "in_turn"}, 3, None),
+        ({3: "batched"}, 11, "batched"),
+        ({11: "batched"}, 4, "batched"),
+        ({11: "batched"}, 3, None),
+        ({2: "in_turn", 11: "batched"}, 2, "in_turn"),
+        ({2: "in_turn", 11: "batched"}, 3, None),
+    ],
+)
+def test_what_one_pack_has_measured_tells_of_others(known, size, way):
+    assert implied_way(known, size) == way

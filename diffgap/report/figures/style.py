@@ -124,6 +124,7 @@ class Drawing:
         with matplotlib.rc_context(RC):
             figure = self.draw()
             figure.savefig(svg, format="svg", metadata={"Date": None})
+            figure.set_layout_engine("none")  # as it is now: finding it anew takes longest
             figure.savefig(png, format="png", dpi=DPI)
         return Picture(
             self.key, self.title, self.caption, svg.getvalue(), png.getvalue(), self.runs
