@@ -79,28 +79,46 @@ def cluster(
     level = logging.INFO if verbose else logging.ERROR
     talk: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     logging.getLogger("ray").setLevel(level)
-    with ExitStack() as stack:
-        if joined:
-            runtime = {"env_vars": WORKER_ENVIRONMENT}
-            with _explained(f"at {joined}", "is its head up, and is --address right?"):
-                _reach(joined)
-                ray.init(address=joined, runtime_env=runtime, **talk)
-            stack.callback(ray.shutdown)
-        else:
-            guard = stack.enter_context(RayGuard())
-            with _explained("on this machine", "look at free memory and disk"):
-                ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
-            stack.callback(ray.shutdown)
+    if joined:
+        runtime = {"env_vars": WORKER_ENVIRONMENT}
+        with _explained(f"at {joined}", "is its head up, and is --address right?"):
+            _reach(joined)
+            ray.init(address=joined, runtime_env=runtime, **talk)
+        try:
+            yield True
+        finally:
+            ray.shutdown()
+        return
+    with ExitStack() as processes:
+        guard = processes.enter_context(RayGuard())
+        with _explained("on this machine", "look at free memory and disk"):
+            ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
+        with ExitStack() as connection:
+            connection.callback(_disconnect, processes)
             if on_loss:
-                stack.enter_context(_watched(guard, on_loss))
-        yield bool(joined)
-        if not joined:
-            guard.stop_marking()
-            _ending.begin(stack.pop_all().close)
+                connection.enter_context(_watched(guard, on_loss))
+            yield False
+        guard.stop_marking()
+        _ending.begin(processes.pop_all().close)
+
+
+def _disconnect(processes: ExitStack) -> None:
+    """Leaves a local Ray, whose processes end with `processes`.
+
+    Ray would end them here, and wait. Only leaving it must not go on beside another thread, which
+    may still hold references to Ray's objects.
+    """
+    import ray
+    from ray._private import worker
+
+    node, worker._global_node = worker._global_node, None
+    processes.callback(node.kill_all_processes, check_alive=False, allow_graceful=True)
+    processes.callback(node.destroy_external_storage)  # what objects have spilled to disk
+    ray.shutdown()
 
 
 class _Ending:
-    """The end of a Ray, in a thread; this process waits for it before it ends itself."""
+    """The end of a local Ray's processes, which a thread waits for; this process waits for it."""
 
     def __init__(self) -> None:
         self._thread = Thread()
