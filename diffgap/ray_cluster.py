@@ -57,7 +57,7 @@ def cluster(
 
     Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which listens on
     loopback only and ends with the block, or with this process. Within another such block it is
-    that block's Ray. Its end takes Ray a second of waiting, which a thread does.
+    that block's Ray.
 
     Args:
         address: of the cluster to join.
@@ -68,7 +68,6 @@ def cluster(
     joined = address or os.environ.get("RAY_ADDRESS")
     if joined:
         show_token()
-    _ending.join()
     import ray
 
     if ray.is_initialized():
@@ -79,60 +78,33 @@ def cluster(
     level = logging.INFO if verbose else logging.ERROR
     talk: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     logging.getLogger("ray").setLevel(level)
-    if joined:
-        runtime = {"env_vars": WORKER_ENVIRONMENT}
-        with _explained(f"at {joined}", "is its head up, and is --address right?"):
-            _reach(joined)
-            ray.init(address=joined, runtime_env=runtime, **talk)
-        try:
-            yield True
-        finally:
-            ray.shutdown()
-        return
-    with ExitStack() as processes:
-        guard = processes.enter_context(RayGuard())
-        with _explained("on this machine", "look at free memory and disk"):
-            ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
-        with ExitStack() as connection:
-            connection.callback(_disconnect, processes)
+    with ExitStack() as stack:
+        if joined:
+            runtime = {"env_vars": WORKER_ENVIRONMENT}
+            with _explained(f"at {joined}", "is its head up, and is --address right?"):
+                _reach(joined)
+                ray.init(address=joined, runtime_env=runtime, **talk)
+            stack.callback(ray.shutdown)
+        else:
+            guard = stack.enter_context(RayGuard())
+            with _explained("on this machine", "look at free memory and disk"):
+                ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
+            stack.callback(_end_local)
             if on_loss:
-                connection.enter_context(_watched(guard, on_loss))
-            yield False
-        guard.stop_marking()
-        _ending.begin(processes.pop_all().close)
+                stack.enter_context(_watched(guard, on_loss))
+        yield bool(joined)
 
 
-def _disconnect(processes: ExitStack) -> None:
-    """Leaves a local Ray, whose processes end with `processes`.
+def _end_local() -> None:
+    """Ends the local Ray that this process has started.
 
-    Ray would end them here, and wait. Only leaving it must not go on beside another thread, which
-    may still hold references to Ray's objects.
+    Its autoscaler takes no notice of a request to end, and Ray would wait a second for it.
     """
     import ray
-    from ray._private import worker
+    from ray._private.worker import _global_node
 
-    node, worker._global_node = worker._global_node, None
-    processes.callback(node.kill_all_processes, check_alive=False, allow_graceful=True)
-    processes.callback(node.destroy_external_storage)  # what objects have spilled to disk
+    _global_node.kill_monitor(check_alive=False)
     ray.shutdown()
-
-
-class _Ending:
-    """The end of a local Ray's processes, which a thread waits for; this process waits for it."""
-
-    def __init__(self) -> None:
-        self._thread = Thread()
-
-    def begin(self, work: Callable[[], None]) -> None:
-        self._thread = Thread(target=work, name="end of Ray")
-        self._thread.start()
-
-    def join(self) -> None:
-        if self._thread.is_alive():
-            self._thread.join()
-
-
-_ending = _Ending()
 
 
 @contextmanager

@@ -43,14 +43,10 @@ class RayGuard:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self.stop_marking()
+        os.environ.pop(VARIABLE, None)
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
-
-    def stop_marking(self) -> None:
-        """Lets processes that are started from here on live, though Ray has not ended yet."""
-        os.environ.pop(VARIABLE, None)
 
 
 def end_marked(mark: str) -> None:

@@ -1,4 +1,4 @@
-"""A local Ray's end, which a thread waits for."""
+"""A local Ray's end."""
 
 import subprocess
 import sys
@@ -15,16 +15,18 @@ def rays():
     return {p.pid for p in psutil.Process().children(recursive=True) if p.name() in names}
 
 
-def test_a_new_ray_waits_for_the_end_of_the_one_before_which_takes_nobody_along(monkeypatch):
+def test_a_ray_ends_with_its_block_and_takes_nobody_along(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with cluster(None) as joined:
         assert not joined
         first = rays()
+        assert len(first) == 2
+    assert not rays()
     waits = [sys.executable, "-c", "input()"]
     with subprocess.Popen(waits, stdin=subprocess.PIPE) as bystander:
         with cluster(None):
             second = rays()
-            assert len(first) == len(second) == 2
+            assert len(second) == 2
             assert not first & second
             assert ray.is_initialized()
         assert bystander.poll() is None

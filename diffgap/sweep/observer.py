@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -77,6 +78,11 @@ class Observer(tune.Callback):
             self._looked = time.monotonic()
             free_forsaken_groups()
             self.stage.room.tell_waiting(self.stage.show.counts().get(RUNNING, 0))
+
+    def on_trial_start(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
+        work, self.stage.meanwhile = self.stage.meanwhile, None
+        if work:
+            Thread(target=work, name="meanwhile", daemon=True).start()
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: TuneTrial, result: dict[str, Any], **_: Any

@@ -44,6 +44,8 @@ class Wishes:
     """Minutes to wait for a cluster that is to grow; None for one that has what it has."""
     on_loss: Callable[[str], None] | None = None
     """Called when a local Ray is lost; see `ray_cluster.cluster`."""
+    meanwhile: Callable[[], None] | None = None
+    """Called in a thread once trials run, and this process waits for them."""
 
 
 def run_sweep(plan: Plan, ledger: Ledger, console: Console, wishes: Wishes) -> dict[str, str]:
@@ -122,6 +124,7 @@ class _Run:
                 room,
                 show,
                 verbose=self.wishes.verbose,
+                meanwhile=self.wishes.meanwhile,
             )
             kind.go(stage, lambda: telling.describe(self._record(kind)))
         return stage.failed

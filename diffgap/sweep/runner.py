@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from diffgap.imports import without
 from diffgap.ledger import Ledger
 from diffgap.running import Running
 from diffgap.sweep.display import SweepDisplay
@@ -53,6 +54,8 @@ class Stage:
     room: Room
     show: SweepDisplay
     verbose: bool = False
+    meanwhile: Callable[[], None] | None = None
+    """What is left to do in a thread while trials run."""
     failed: dict[str, str] = field(default_factory=dict)
     """Reason, by signature."""
 
@@ -87,6 +90,7 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
     """
     stage = searcher.stage
     spec = stage.plan.spec
+    _import_integrations()
     config = tune.TuneConfig(
         num_samples=most,
         search_alg=searcher,
@@ -112,6 +116,12 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
         tuner.fit()
+
+
+def _import_integrations() -> None:
+    """What Tune tells callbacks apart by, without the half second of Weights & Biases' import."""
+    with without("wandb"):
+        import ray.air.integrations.wandb  # noqa: F401
 
 
 def driver_resources(stage: Stage) -> dict[str, float]:

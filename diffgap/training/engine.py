@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from diffgap.imports import without
 from diffgap.optim import AdamW
 from diffgap.spec import Train
 
@@ -27,14 +28,8 @@ def _import_deepspeed() -> Any:
     """DeepSpeed, without the second that its autotuner spends on importing MLflow."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found nothing
-    hidden = "mlflow" not in sys.modules
-    if hidden:
-        sys.modules["mlflow"] = None  # type: ignore[assignment]
-    try:
+    with without("mlflow"):
         import deepspeed
-    finally:
-        if hidden:
-            del sys.modules["mlflow"]
     deepspeed.utils.logger.setLevel("ERROR")
     return deepspeed
 
