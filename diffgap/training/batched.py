@@ -107,7 +107,7 @@ def _distinct(
 
 
 @dataclass
-class _Seat:
+class _Trainee:
     """A member that trains."""
 
     member: Member
@@ -119,19 +119,19 @@ class _Batch:
 
     def __init__(self, members: Sequence[Member], store: EmbeddingStore, ended: Ended) -> None:
         self.store, self.ended, self.host = store, ended, members[0].host
-        self.seats = [
-            _Seat(member, training)
+        self.trainees = [
+            _Trainee(member, training)
             for member, training in zip(members, fresh_trainings(members, store), strict=True)
         ]
-        self.engine = gather([seat.training for seat in self.seats])
+        self.engine = gather([trainee.training for trainee in self.trainees])
 
     def train(self) -> None:
         """Takes all that neither stop nor fail to their last step, from their checkpoints."""
         try:
             self._begin()
-            while self.seats and self.seats[0].training.epoch:
-                self._each(lambda seat: seat.training.go_on(), StoppedError)
-                if self.seats:
+            while self.trainees and self.trainees[0].training.epoch:
+                self._each(lambda trainee: trainee.training.go_on(), StoppedError)
+                if self.trainees:
                     self._epoch()
         finally:
             close(self.engine)
@@ -139,47 +139,47 @@ class _Batch:
     def conclude(self, ledger: Ledger) -> None:
         """Evaluates those that came to their last step; their checkpoints go to the ledger."""
 
-        def finish(seat: _Seat) -> None:
-            member, (bridge, progress) = seat.member, seat.training.result()
+        def finish(trainee: _Trainee) -> None:
+            member, (bridge, progress) = trainee.member, trainee.training.result()
             if self.host.rank == 0:
                 conclude(member.trial, member.signature, self.store, ledger, bridge, progress)
 
-        for seat in self.seats:
-            self.ended(seat.member, _error_of(partial(finish, seat)))
+        for trainee in self.trainees:
+            self.ended(trainee.member, _error_of(partial(finish, trainee)))
 
     def _begin(self) -> None:
-        for seat in self.seats:
-            training = seat.training
+        for trainee in self.trainees:
+            training = trainee.training
             if path := training.host.checkpoints.latest():
                 resume(training.state, path, training.host)
-        tune(self.engine, [seat.training for seat in self.seats])
-        log.info("Training in a batch of %d trials", len(self.seats))
-        for seat in self.seats:
-            seat.training.begin()
+        tune(self.engine, [trainee.training for trainee in self.trainees])
+        log.info("Training in a batch of %d trials", len(self.trainees))
+        for trainee in self.trainees:
+            trainee.training.begin()
 
     def _epoch(self) -> None:
-        trainings = [seat.training for seat in self.seats]
+        trainings = [trainee.training for trainee in self.trainees]
         if len(trainings) < len(self.engine.optimizer.param_groups):
             self.engine = gather(trainings, self.engine)
             log.info("The batch goes on with %d trials", len(trainings))
         epochs = iter(run_epoch(self.engine, trainings))
         # Several workers only part where all of them know of it, and the first alone validates.
         own = DivergedError if self.host.workers > 1 else Exception
-        self._each(lambda seat: seat.training.learn(next(epochs)), own)
-        for seat in self.seats:
-            seat.training.keep()
+        self._each(lambda trainee: trainee.training.learn(next(epochs)), own)
+        for trainee in self.trainees:
+            trainee.training.keep()
 
-    def _each(self, action: Callable[[_Seat], None], own: type[Exception]) -> None:
+    def _each(self, action: Callable[[_Trainee], None], own: type[Exception]) -> None:
         """Does something for each member; those that it fails for with an error of theirs leave."""
         staying = []
-        for seat in self.seats:
-            if error := _error_of(partial(action, seat), own):
-                signature = seat.member.signature
+        for trainee in self.trainees:
+            if error := _error_of(partial(action, trainee), own):
+                signature = trainee.member.signature
                 log.info("It leaves its batch: %s", error, extra={"trial": signature})
-                self.ended(seat.member, error)
+                self.ended(trainee.member, error)
             else:
-                staying.append(seat)
-        self.seats = staying
+                staying.append(trainee)
+        self.trainees = staying
 
 
 COMMON = (OSError, MemoryError, torch.OutOfMemoryError)
