@@ -10,6 +10,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from diffgap.errors import UserError
@@ -37,8 +38,11 @@ class Lease(Running):
 
     place: RemotePath
 
-    def __init__(self, output: RemotePath, name: str) -> None:
+    def __init__(
+        self, output: RemotePath, name: str, say: Callable[[str], None] | None = None
+    ) -> None:
         super().__init__(output, name)
+        self._say = say
         self._token = uuid.uuid4().hex
         self._over = threading.Event()
         self._counts: dict[str, int] = {}
@@ -97,8 +101,15 @@ class Lease(Running):
     def _is_renewed(self) -> bool:
         """Whether somebody renews the sweep's lease; waits to see it, for clocks may differ."""
         first = self.note()
+        if first is None or first.get("over"):
+            return False
+        if self._say:
+            self._say(
+                f"Sweep {self.name} was begun by process {first['pid']} on {first['host']}, and "
+                f"not ended: watching for {LEASE_S:.0f} s whether that still runs ..."
+            )
         until = time.monotonic() + LEASE_S
-        while first and not first.get("over") and time.monotonic() < until:
+        while time.monotonic() < until:
             time.sleep(SETTLE_S)
             note = self.note()
             if note is None or note.get("over"):

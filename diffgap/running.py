@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -145,12 +146,12 @@ def _lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def running_of(output: Place, name: str) -> Running:
-    """A sweep's hold, of the kind that its output allows."""
+def running_of(output: Place, name: str, say: Callable[[str], None] | None = None) -> Running:
+    """A sweep's hold, of the kind that its output allows; `say` tells people what is waited for."""
     if isinstance(output, RemotePath):
         from diffgap.leases import Lease
 
-        return Lease(output, name)
+        return Lease(output, name, say)
     return Running(output, name)
 
 

@@ -120,8 +120,10 @@ def test_a_killed_sweeps_lease_runs_out(place, monkeypatch):
     monkeypatch.setattr(leases, "SETTLE_S", 0.1)
     note = {"host": "gone", "pid": 1, "began": 0.0, "time": time.time(), "counts": {}}
     write_json(place / "running/mine.json", note)
-    with running_of(place, "mine") as taken_over:
+    said = []
+    with running_of(place, "mine", said.append) as taken_over:
         assert taken_over.was_cut_short
+    assert "begun by process 1 on gone, and not ended" in said[0]
 
 
 def test_checkpoints(place):

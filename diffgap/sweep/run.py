@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -67,7 +68,8 @@ def run_sweep(plan: Plan, ledger: Ledger, console: Console, wishes: Wishes) -> d
         UserError: where not one trial fits the cluster, MLflow cannot be had, or another process
             runs the sweep; then no trial has been started or forgotten.
     """
-    with running_of(ledger.output, plan.spec.name) as running:
+    say = partial(console.print, style="yellow", highlight=False, soft_wrap=True)
+    with running_of(ledger.output, plan.spec.name, say) as running:
         return _Run(plan, ledger, console, wishes, running).carry_out()
 
 
