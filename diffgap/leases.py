@@ -1,16 +1,19 @@
 """That a sweep is running, where nothing can be locked: on an object store.
 
 Its note, OUTPUT/running/NAME.json, is a lease: written anew every few seconds for as long as the
-sweep lives, with the trials that it has taken. A lease that is not renewed is anybody's.
+sweep lives, with the trials that it has taken. A lease that is not renewed is anybody's, and
+at once where its process was of this machine and is gone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from diffgap.errors import UserError
@@ -101,7 +104,7 @@ class Lease(Running):
     def _is_renewed(self) -> bool:
         """Whether somebody renews the sweep's lease; waits to see it, for clocks may differ."""
         first = self.note()
-        if first is None or first.get("over"):
+        if first is None or _is_over(first):
             return False
         if self._say:
             self._say(
@@ -112,7 +115,7 @@ class Lease(Running):
         while time.monotonic() < until:
             time.sleep(SETTLE_S)
             note = self.note()
-            if note is None or note.get("over"):
+            if note is None or _is_over(note):
                 return False
             if note["time"] != first["time"]:
                 return True
@@ -130,8 +133,39 @@ class Lease(Running):
 
     def _facts(self) -> dict[str, Any]:
         claims = sorted(self._names)
-        return {**self.who(), "token": self._token, "claims": claims, "counts": self._counts}
+        mine = {**self.who(), "processes": _processes()}
+        return {**mine, "token": self._token, "claims": claims, "counts": self._counts}
 
 
 def _is_fresh(note: dict[str, Any] | None) -> bool:
-    return note is not None and not note.get("over") and time.time() - note["time"] < LEASE_S
+    return note is not None and not _is_over(note) and time.time() - note["time"] < LEASE_S
+
+
+def _is_over(note: dict[str, Any]) -> bool:
+    """Whether a note's process is known not to run any more."""
+    if note.get("over"):
+        return True
+    here = _processes()
+    return here is not None and note.get("processes") == here and not _runs(note["pid"])
+
+
+def _processes() -> str | None:
+    """Among which processes this one's id means something: a machine since its start, a container.
+
+    None where the system has no word for it.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import time
 
 import pytest
@@ -124,6 +125,23 @@ def test_a_killed_sweeps_lease_runs_out(place, monkeypatch):
     with running_of(place, "mine", said.append) as taken_over:
         assert taken_over.was_cut_short
     assert "begun by process 1 on gone, and not ended" in said[0]
+
+
+def test_a_lease_whose_process_of_this_machine_is_gone_is_free_at_once(place, monkeypatch):
+    monkeypatch.setattr(leases, "SETTLE_S", 0.1)
+    said = []
+    with running_of(place, "mine") as first:
+        note = first.note()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    write_json(place / "running/mine.json", {**note, "pid": gone.pid})
+    assert not running_of(place, "mine").is_alive()
+    with running_of(place, "mine", said.append) as taken_over:
+        assert taken_over.was_cut_short
+    assert said == []  # nothing was waited for
+    elsewhere = {**note, "pid": gone.pid, "processes": "another machine's"}
+    write_json(place / "running/mine.json", elsewhere)
+    assert running_of(place, "mine").is_alive()
 
 
 def test_checkpoints(place):
