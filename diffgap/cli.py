@@ -225,8 +225,8 @@ def train(spec: Path, sets: tuple[str, ...], output: Place) -> None:
         sys.exit(1)
     record = ledger.trial(planned.signature)
     for name, value in sorted(record.metrics().items()):
-        console.print(f"{name:32} {value:10.4f}", highlight=False)
-    console.print(f"Bridge: {record.bridge}")
+        console.print(f"{name:32} {value:10.4f}")
+    console.print(f"Bridge: {record.bridge}", soft_wrap=True)
 
 
 main.add_command(report)
@@ -316,6 +316,5 @@ def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
         f"MLflow: {reader.where}\n"
         f"Browse the runs and the report: diffgap ui --output {ledger.output}\n"
         f"The report alone: diffgap report {name} --format html --out {name}.html",
-        highlight=False,
         soft_wrap=True,
     )

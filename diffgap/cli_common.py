@@ -101,11 +101,13 @@ class Percentage(click.ParamType):
         return share
 
 
-def make_console() -> Console:
-    """For people: standard output, as wide as the terminal."""
+def make_console(stderr: bool = False) -> Console:
+    """For people: as wide as the terminal; text is shown as it is, names with [brackets] too."""
     from rich.console import Console
 
-    console = Console(file=sys.stdout)  # this one, though Ray's prints be redirected
+    # This standard output, though Ray's prints be redirected.
+    file = sys.stderr if stderr else sys.stdout
+    console = Console(file=file, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console

@@ -127,13 +127,13 @@ def embed(
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
     for bad in result.rejected[:SHOWN]:
-        console.print(f"left out: {bad.id} ({bad.stage}): {bad.reason}", highlight=False)
+        console.print(f"left out: {bad.id} ({bad.stage}): {bad.reason}", soft_wrap=True)
     if len(result.rejected) > SHOWN:
-        console.print(f"... all {len(result.rejected)} in {out}/rejected.parquet")
+        console.print(f"... all {len(result.rejected)} in {out}/rejected.parquet", soft_wrap=True)
     counts = ", ".join(f"{n} {split}" for split, n in result.store.manifest.corpus.counts.items())
     console.print(
         f"{out}: {counts} clips; {len(result.rejected)} left out; {result.seconds:.0f} s.",
-        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -170,7 +170,7 @@ def check(name: str, root: Path | None) -> None:
     _print_bad(console, "unreadable", found.unreadable)
     _print_bad(console, "bad line", found.bad_lines)
     for ids in found.duplicates[:SHOWN]:
-        console.print(f"the same clip: {', '.join(ids)}", highlight=False)
+        console.print(f"the same clip: {', '.join(ids)}", soft_wrap=True)
     for split, count in found.listed.items():
         console.print(f"{split}: {found.usable[split]} of {count} clips can be used")
     console.print(
@@ -271,11 +271,11 @@ def show(store: str, task: str | None, picture: Path | None) -> None:
     for served in tasks:
         pairs = opened.pairs(served, split)
         console.print(store_view.gap_table(pairs, served, split))
-        console.print(store_view.picture(pairs, served), highlight=False, markup=False)
+        console.print(store_view.picture(pairs, served))
     if picture:
         chosen = _chosen(opened, store, task)
         store_view.draw(opened.pairs(chosen, split), chosen, picture)
-        console.print(f"Drawn: {picture}")
+        console.print(f"Drawn: {picture}", soft_wrap=True)
 
 
 @click.command(short_help="Retrieval of a saved bridge, or of the frozen encoders, on a store.")
@@ -322,7 +322,7 @@ def evaluate(
         rows.append(retrieval.bridge_retrieval(bridge, pairs, task))
     console.print(retrieval.retrieval_table(rows, opened, task, split))
     for note in retrieval.retrieval_notes(rows, opened, task):
-        console.print(note, highlight=False)
+        console.print(note)
 
 
 DATA_COMMANDS = (embed, corpus, store, evaluate)
@@ -343,12 +343,12 @@ def _describe(opened: EmbeddingStore, console: Console) -> None:
     from diffgap.report.store_view import describe
 
     for line in describe(opened):
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def _print_bad(console: Console, what: str, bad: Sequence[Rejected]) -> None:
     for one in bad[:SHOWN]:
-        console.print(f"{what}: {one.id}: {one.reason}", highlight=False)
+        console.print(f"{what}: {one.id}: {one.reason}", soft_wrap=True)
     if len(bad) > SHOWN:
         console.print(f"... and {len(bad) - SHOWN} more {what}")
 

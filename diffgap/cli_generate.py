@@ -239,7 +239,7 @@ def _write(
     told = asked.captions or asked.ids
     if wanted.is_file:
         write_audio(wanted.out, best[0].samples, generator.rate)
-        console.print(f"{wanted.out}: {_told(told[0], best[0], generator)}.", highlight=False)
+        console.print(f"{wanted.out}: {_told(told[0], best[0], generator)}.", soft_wrap=True)
         return
     index = csv.writer(lines := StringIO())
     index.writerow(["file", "query", "seed", "similarity"])
@@ -248,7 +248,7 @@ def _write(
         write_audio(wanted.out / file, one.samples, generator.rate)
         like = "" if one.similarity is None else f"{one.similarity:.4f}"
         index.writerow([file, query, one.seed, like])
-        console.print(f"{wanted.out / file}: {_told(query, one, generator)}.", highlight=False)
+        console.print(f"{wanted.out / file}: {_told(query, one, generator)}.", soft_wrap=True)
     write_text(wanted.out / INDEX, lines.getvalue())
 
 

@@ -85,7 +85,7 @@ def report(
         click.echo(TEXTS[style][1](made))
         return
     write_report(made, style, out)
-    console.print(f"Wrote {out}", highlight=False, soft_wrap=True)
+    console.print(f"Wrote {out}", soft_wrap=True)
 
 
 def read_report(
@@ -114,5 +114,5 @@ def print_report(made: Report, console: Console) -> None:
     print_tables(made.tables, console)
     console.print()
     for line in made.missing:
-        console.print(line, style="dim", highlight=False)
-    console.print(f"MLflow: {made.where}", highlight=False, soft_wrap=True)
+        console.print(line, style="dim")
+    console.print(f"MLflow: {made.where}", soft_wrap=True)

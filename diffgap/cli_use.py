@@ -13,7 +13,6 @@ from diffgap.cli_common import make_console, open_known, progress_bar
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from diffgap.apply import Hit, Query
@@ -70,12 +69,13 @@ def bridge_(
         read = read_store(open_known(source_file, console), loaded.config.modalities, source, split)
     values, normalised = unit_rows(read.values, loaded.config.dimension)
     if normalised:
-        console.print(f"{source_file}: rows were not unit vectors, and have been L2-normalised.")
+        said = f"{source_file}: rows were not unit vectors, and have been L2-normalised."
+        console.print(said, soft_wrap=True)
     with progress_bar(console, f"Bridging {source_file}", "rows") as advance:
         moved = carry_over(loaded, values, source, advance)
     with new_file(out) as temporary:
         read.write(temporary, moved)
-    console.print(f"{out}: {_what_they_are(loaded, source, len(moved))}.", highlight=False)
+    console.print(f"{out}: {_what_they_are(loaded, source, len(moved))}.", soft_wrap=True)
 
 
 @click.command(short_help="Find clips of a store by what they should sound like.")
@@ -118,7 +118,7 @@ def retrieve(
         raise UserError("TEXT: missing; give one or more, in quotes, or --clip ID")
     from diffgap.apply import UNKNOWN, Gallery, clip_queries, load_bridge, text_queries
 
-    console = _stderr_console() if style == "json" else make_console()
+    console = make_console(stderr=style == "json")  # beside JSON on standard output
     loaded = load_bridge(bridge)
     opened = open_known(store, console)
     gallery = Gallery(opened, loaded, split)
@@ -174,19 +174,13 @@ def push(
         loaded.push(folder, facts=facts)
     except ValueError as error:
         raise UserError(f"FOLDER: {error}; give another folder") from None
-    console.print(f"{folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    names = ", ".join(sorted(path.name for path in folder.iterdir()))
+    console.print(f"{folder}: {names}", soft_wrap=True)
     if "encoder" not in facts:
         console.print("Its card does not name the encoder: give --store STORE.")
 
 
 USE_COMMANDS = (bridge_, retrieve, push)
-
-
-def _stderr_console() -> Console:
-    """For what people should see beside JSON on standard output."""
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 # bridge -------------------------------------------------------------------------------------------

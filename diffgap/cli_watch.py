@@ -40,7 +40,7 @@ def status(sweep: str | None, output: Place) -> None:
     if not names:
         console.print(f"No sweep in {ledger.output}; start one with: diffgap sweep SPEC")
     for name in names:
-        console.print(_line(sweep_state(ledger, name)), highlight=False, soft_wrap=True)
+        console.print(_line(sweep_state(ledger, name)), soft_wrap=True)
 
 
 @click.command(short_help="Print what a trial's processes have said.")
@@ -109,7 +109,7 @@ def rerun(signature: str, store: str | None, output: Place) -> None:
 
     console = make_console()
     again, found = module.rerun(Ledger(output), signature, store, console)
-    console.print(f"Bridge: {again.bridge}", highlight=False, soft_wrap=True)
+    console.print(f"Bridge: {again.bridge}", soft_wrap=True)
     if found is None:
         console.print("The trial was never finished: there is nothing to compare with.")
         return
@@ -118,7 +118,7 @@ def rerun(signature: str, store: str | None, output: Place) -> None:
         return
     console.print(f"Largest difference of weights: {found.difference:.3g}")
     for name, (old, new) in found.metrics.items():
-        console.print(f"{name:32} {old:10.4f} -> {new:10.4f}", highlight=False)
+        console.print(f"{name:32} {old:10.4f} -> {new:10.4f}")
     sys.exit(1)
 
 
@@ -155,7 +155,7 @@ def _show_trials(state: SweepState) -> None:
     for trial in state.trials:
         if trial.reason:
             said = f"{trial.signature} {trial.state}: {trial.reason} (log: {trial.log})"
-            console.print(said, highlight=False, soft_wrap=True)
+            console.print(said, soft_wrap=True)
 
 
 def _figures(trial: TrialState) -> tuple[str, str, str]:

@@ -35,7 +35,7 @@ def work_bar(console: Console, what: str, counted: str) -> Iterator[Callable[[in
 
     Where the output is no terminal it is one line at the start and one at the end.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, Speed(counted), TimeRemainingColumn(), console=console)
     task = bar.add_task(what, total=None)
     begun = False

@@ -55,7 +55,7 @@ def rerun(
     facts, config = _facts(record), _config(record)
     uri = _store(facts, store)
     for line in _changed_since(config):
-        console.print(line, style="yellow", highlight=False, soft_wrap=True)
+        console.print(line, style="yellow", soft_wrap=True)
     repeated = Ledger(ledger.output / "reruns")
     again = repeated.trial(record.path.name)
     again.forget()

@@ -129,12 +129,14 @@ def test_embed_lists_what_it_left_out(tmp_path):
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", [0.1, -0.1] * 100, 16_000)
-    (tmp_path / "captions.csv").write_text("file_name,caption\na.wav,noise\nb.wav,gone\n")
+    (tmp_path / "captions.csv").write_text(
+        "file_name,caption\na.wav,noise\nb [x1] :cat:.wav,gone\n"
+    )
     done = invoke("embed", "folder", "--root", tmp_path, "--encoder", "soundscape",
                   "--out", tmp_path / "store")  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "left out: b.wav (audio): no such file" in done.output
-    assert "1 left out" in done.output
+    assert "left out: b [x1] :cat:.wav (audio): no such file" in done.output
+    assert f"{tmp_path}/store: 1 train, 0 val, 0 test clips; 1 left out" in done.output
 
 
 def test_a_real_file_of_another_kind_is_no_store(tmp_path):

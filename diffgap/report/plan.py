@@ -30,7 +30,7 @@ def print_plan(plan: Plan, ledger: Ledger | None, console: Console) -> None:
     left = len(plan.missing(ledger)) if ledger and plan.trials else total
     trainings = len({t.training for t in plan.trials if t.trial.trains})
     if plan.spec.search:
-        console.print(f"A search over {', '.join(plan.spec.search.space)}.", highlight=False)
+        console.print(f"A search over {', '.join(plan.spec.search.space)}.")
     elif trainings < sum(t.trial.trains for t in plan.trials):
         what = "training" if trainings == 1 else "trainings"
         console.print(f"{trainings} {what}; the other trials score what comes of it.")
@@ -38,7 +38,6 @@ def print_plan(plan: Plan, ledger: Ledger | None, console: Console) -> None:
         f"{left} of {total} trials to run; each asks for {resources.workers} worker(s) "
         f"x {resources.cpus_per_worker:g} CPU and {resources.gpus_per_worker:g} GPU (CPU alone "
         "where there is no GPU). Nothing was started.",
-        highlight=False,
     )
 
 

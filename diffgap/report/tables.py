@@ -77,12 +77,13 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
         else:
             console.print(table.title, style="bold")
         for note in all_notes(table):
-            console.print(note, highlight=False)
+            console.print(note)
 
 
 def as_text(tables: Sequence[Table]) -> str:
     """The terminal's tables as plain text, and what is missing."""
-    print_tables(tables, Console(file=(written := StringIO()), width=WIDTH))
+    console = Console(file=(written := StringIO()), width=WIDTH, markup=False, emoji=False)
+    print_tables(tables, console)
     return "\n".join([written.getvalue().strip("\n"), "", *missing(tables)])
 
 

@@ -92,7 +92,7 @@ class SweepDisplay:
 
     def say(self, text: str) -> None:
         """Tells something that concerns no single trial."""
-        self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
+        self.console.print(text, style="yellow", soft_wrap=True)
 
     def add(self, planned: PlannedTrial) -> None:
         """A trial that will run; those of a search become known one at a time."""
@@ -139,7 +139,7 @@ class SweepDisplay:
 
     def _line(self, row: _Row, what: str) -> None:
         if not (self.console.is_terminal or self.quiet):
-            self.console.print(f"  {row.label}: {what}", highlight=False, soft_wrap=True)
+            self.console.print(f"  {row.label}: {what}", soft_wrap=True)
 
     def _summary(self) -> str:
         ended = sum(row.state in (DONE, STOPPED, FAILED) for row in self.rows.values())

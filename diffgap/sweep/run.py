@@ -68,7 +68,7 @@ def run_sweep(plan: Plan, ledger: Ledger, console: Console, wishes: Wishes) -> d
         UserError: where not one trial fits the cluster, MLflow cannot be had, or another process
             runs the sweep; then no trial has been started or forgotten.
     """
-    say = partial(console.print, style="yellow", highlight=False, soft_wrap=True)
+    say = partial(console.print, style="yellow", soft_wrap=True)
     with running_of(ledger.output, plan.spec.name, say) as running:
         return _Run(plan, ledger, console, wishes, running).carry_out()
 
@@ -167,7 +167,7 @@ class _Run:
         check_nodes(self.ledger, self.plan.store)
 
     def _warn(self, text: str) -> None:
-        self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
+        self.console.print(text, style="yellow", soft_wrap=True)
 
     def _telling(self) -> Telling:
         from diffgap.sweep.telling import Telling

@@ -137,7 +137,7 @@ class Telling:
             said = f"{self._where} does not answer ({reason_of(error)}); trials go on meanwhile"
         else:
             said = f"{self._where} answers again"
-        self.console.print(said, style="yellow", highlight=False, soft_wrap=True)
+        self.console.print(said, style="yellow", soft_wrap=True)
 
 
 def _patiently(attempt: Callable[[], T], where: str, console: Console) -> T:
