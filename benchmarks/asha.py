@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.sweep.study import objective
 
 SPACE = {

@@ -24,12 +24,12 @@ import click
 import ray
 
 from diffgap import corpora
+from diffgap.cluster.connect import cluster
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.chunks import Recipe, decode, encode
 from diffgap.encoders.embed import CHUNK
 from diffgap.encoders.stream import Pool, place_encoders, stream
-from diffgap.ray_cluster import cluster
 
 Chunks = dict[int, list[Clip]]
 

@@ -13,8 +13,8 @@ import numpy as np
 from common import Row, arguments, show, spread
 
 from diffgap.corpora.soundscapes import SoundscapeCorpus
+from diffgap.evaluation.audio_metrics import fad, fd
 from diffgap.evaluation.extractors import ExtractorChoice, Features
-from diffgap.evaluation.generation import fad, fd
 
 COUNTS = (50, 100, 200, 400, 800)
 SPLIT = "bias"

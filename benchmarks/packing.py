@@ -66,7 +66,7 @@ def plain_loop(options: argparse.Namespace) -> None:
 
     from diffgap.bridge.methods import make_bridge
     from diffgap.encoders.builtin import open_store
-    from diffgap.evaluation.bridged import evaluate
+    from diffgap.evaluation.evaluate import evaluate
     from diffgap.spec import load_sweep
     from diffgap.training.data import PairTable
     from diffgap.training.engine import lr_factor

@@ -33,9 +33,9 @@ from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.reranking import PAIRS
 from diffgap.bridge.scores import Scorer
-from diffgap.evaluation.bridged import TILE
+from diffgap.evaluation.evaluate import TILE
 from diffgap.evaluation.retrieval import ranks_of_captions, ranks_of_owner, ranks_of_pairs, summary
-from diffgap.training.host import local_device
+from diffgap.training.context import local_device
 
 Run = Callable[[], object]
 

@@ -37,9 +37,9 @@ def retrieval_seconds(gallery: int, dimension: int = 512) -> float:
 
     from diffgap.bridge.config import ScoreConfig
     from diffgap.bridge.methods import make_bridge
-    from diffgap.evaluation.bridged import evaluate
+    from diffgap.evaluation.evaluate import evaluate
     from diffgap.spec import Trial
-    from diffgap.store import Pairs
+    from diffgap.store.store import Pairs
     from diffgap.training.trial import bridge_config
 
     generator = torch.Generator().manual_seed(0)

@@ -61,9 +61,9 @@ def worker(config: dict[str, Any]) -> None:
     """Ray Train's training function."""
     from ray import train
 
-    from diffgap.ledger import Ledger
+    from diffgap.ledger.ledger import Ledger
     from diffgap.spec import Trial
-    from diffgap.training.host import Host, local_device
+    from diffgap.training.context import Host, local_device
     from diffgap.training.trial import run_trial
 
     trial, ledger = Trial.model_validate(config["trial"]), Ledger.at(config["output"])

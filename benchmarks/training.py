@@ -34,13 +34,13 @@ from rich.table import Table
 from diffgap.bridge.denoiser import FOURIER_FEATURES
 from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.stacked import Pack
-from diffgap.ledger import TrialRecord
+from diffgap.ledger.ledger import TrialRecord
 from diffgap.spec import Trial
-from diffgap.store import Pairs
+from diffgap.store.store import Pairs
 from diffgap.training.checkpoint import Progress, State
+from diffgap.training.context import Host, local_device
 from diffgap.training.data import PairTable
 from diffgap.training.engine import Average, clip, close, engine_of, process_group
-from diffgap.training.host import Host, local_device
 from diffgap.training.loop import Recipe, Training, run_step
 from diffgap.training.trial import bridge_config
 

@@ -18,7 +18,7 @@ def run() -> None:
         os._exit(status if isinstance(status, int) else int(status is not None))
 
     atexit.register(leave)  # before anything else can register: so it is the last one called
-    from diffgap.cli import main
+    from diffgap.cli.main import main
 
     try:
         main()

@@ -21,9 +21,9 @@ from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.scores import CHUNK, Scorer
 from diffgap.encoders import NAMES, EncoderChoice
 from diffgap.errors import UserError
-from diffgap.evaluation.bridged import device_of
-from diffgap.store import EmbeddingStore
-from diffgap.store_content import NORM_TOLERANCE, TEXT
+from diffgap.evaluation.evaluate import device_of
+from diffgap.store.schema import NORM_TOLERANCE, TEXT
+from diffgap.store.store import EmbeddingStore
 
 UNKNOWN = "unknown"
 """The checkpoint's hash in a store of imported embeddings."""

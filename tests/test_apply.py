@@ -12,10 +12,10 @@ from diffgap.apply import Gallery, carry_over, clip_queries, rank, text_queries
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.scores import CHUNK, Scorer
-from diffgap.embedding_files import unit_rows
 from diffgap.errors import UserError
-from diffgap.evaluation.bridged import evaluate
-from diffgap.store import EmbeddingStore
+from diffgap.evaluation.evaluate import evaluate
+from diffgap.store.embedding_files import unit_rows
+from diffgap.store.store import EmbeddingStore
 
 RERANK = ScoreConfig("rerank", top_k=5, levels=(0.5, 0.9), rerank_weight=3.0)
 PAGE = Path(__file__).parents[1] / "docs" / "use.md"

@@ -7,7 +7,7 @@ import pytest
 
 COMMAND = """
 import atexit, sys, threading, time
-import diffgap.__main__ as command, diffgap.cli
+import diffgap.__main__ as command, diffgap.cli.main
 
 def late():
     time.sleep(0.3)

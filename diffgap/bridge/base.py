@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffgap.bridge import bst
-from diffgap.bridge.card import CARD, foreign_card, model_card, write_whole
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.objective import Batch, Losses
+from diffgap.hub import CARD, foreign_card, model_card, write_whole
 
 WEIGHTS, CONFIG, METRICS = "bridge.safetensors", "config.json", "metrics.json"
 

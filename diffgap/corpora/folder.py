@@ -15,7 +15,7 @@ from diffgap.corpora.base import Clip, Rejected
 from diffgap.corpora.lists import Row, read_table, share
 from diffgap.corpora.media import is_video, read_audio, read_video, within
 from diffgap.errors import UserError
-from diffgap.store_content import SPLITS
+from diffgap.store.schema import SPLITS
 
 CAPTIONS = "captions.csv"
 

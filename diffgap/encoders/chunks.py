@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from diffgap.audio.resampling import resample
 from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.corpora.lists import share
 from diffgap.encoders import Encoder
-from diffgap.encoders.resampling import resample
 from diffgap.errors import ClipError
-from diffgap.store_content import vector_column
+from diffgap.store.schema import vector_column
 
 BATCH = 32
 """Windows, or captions, that go through an encoder at once."""

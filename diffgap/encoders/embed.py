@@ -23,7 +23,7 @@ from diffgap.encoders.chunks import WINDOWS, Recipe, Tables, decode, encode, rej
 from diffgap.encoders.partial import PartialStore, listing_hash
 from diffgap.encoders.stream import Pool, stream
 from diffgap.errors import UserError
-from diffgap.store import EmbeddingStore, EncoderInfo, write_store
+from diffgap.store.store import EmbeddingStore, EncoderInfo, write_store
 
 CHUNK = 32
 """Clips that are decoded, encoded and written together."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, prepare, weights_hash
-from diffgap.encoders.strict import load_strictly
 from diffgap.errors import ClipError, UserError, nearest, require
+from diffgap.pretrained.weights import load_strictly
 
 HUB = "lukewys/laion_clap"
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from diffgap.corpora.base import Clip
 from diffgap.encoders.chunks import Tables
 from diffgap.errors import UserError
-from diffgap.files import write_json
+from diffgap.io.atomic import write_json
 
 REQUEST = "request.json"
 

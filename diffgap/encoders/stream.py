@@ -49,7 +49,7 @@ def stream(
     Raises:
         UserError: where the cluster cannot hold the encoders.
     """
-    from diffgap.ray_cluster import cluster
+    from diffgap.cluster.connect import cluster
 
     with cluster(pool.address):
         import ray

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from diffgap.bridge.scores import Scorer
 from diffgap.corpora.lists import share
-from diffgap.store import Pairs
+from diffgap.store.store import Pairs
 
 QUERIES, SHOWN = 10, 5
 """How many queries of each direction, and how many answers of each."""

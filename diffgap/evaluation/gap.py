@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffgap.compat.torch_optim import LBFGS
 from diffgap.evaluation.frechet import frechet
-from diffgap.optim import LBFGS
 
 UNIFORMITY_POINTS = 2000
 """Points of each modality that uniformity is taken over: it is quadratic in them."""

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from diffgap.evaluation.bridged import Clouds
-from diffgap.ledger import EXPLAINED
-from diffgap.store import Pairs
+from diffgap.evaluation.evaluate import Clouds
+from diffgap.ledger.ledger import EXPLAINED
+from diffgap.store.store import Pairs
 
 SAMPLE = 300
 """Pairs at most: more cannot be told apart in a drawing."""

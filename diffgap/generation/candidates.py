@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffgap.audio.resampling import resample
 from diffgap.encoders import Encoder
 from diffgap.encoders.chunks import encode_streams
-from diffgap.encoders.resampling import resample
 from diffgap.generation import Generator, Sampling
 from diffgap.generation.conditions import Asked, seeds_of
 from diffgap.generation.making import make

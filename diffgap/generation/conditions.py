@@ -13,10 +13,10 @@ from diffgap.bridge.base import Bridge, unit
 from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.model import DiffGAP
 from diffgap.corpora.lists import share
-from diffgap.evaluation.bridged import device_of
+from diffgap.evaluation.evaluate import device_of
 from diffgap.generation.latent import noise
-from diffgap.store import EmbeddingStore, split_task
-from diffgap.store_content import TEXT
+from diffgap.store.schema import TEXT
+from diffgap.store.store import EmbeddingStore, split_task
 
 
 @dataclass(frozen=True)

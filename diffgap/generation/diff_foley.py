@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffgap.audio.griffin_lim import griffin_lim, mel_to_magnitudes
+from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.clap_audio import weights_hash
-from diffgap.encoders.mel import slaney_filterbank
 from diffgap.errors import UserError, require
 from diffgap.generation import Sampling
-from diffgap.generation.griffin_lim import griffin_lim, mel_to_magnitudes
 from diffgap.generation.latent import noise, sample
 from diffgap.generation.ldm_layout import (
     Checkpoint,

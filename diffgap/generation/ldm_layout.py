@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffgap.encoders.strict import HARMLESS, read_state, some_of
 from diffgap.errors import UserError
+from diffgap.pretrained.weights import HARMLESS, read_state, some_of
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 GROUPS = 32

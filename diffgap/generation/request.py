@@ -18,7 +18,7 @@ from diffgap.encoders.chunks import encode_streams
 from diffgap.errors import ClipError, MissingClipError, UserError
 from diffgap.generation import FITTING, Generator, GeneratorChoice, misfit
 from diffgap.generation.conditions import Asked
-from diffgap.store_content import TEXT
+from diffgap.store.schema import TEXT
 
 LONGEST_PROMPT = 1000
 """Characters; encoders read a few dozen words."""

@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffgap.encoders.mel import slaney_filterbank
+from diffgap.audio.griffin_lim import griffin_lim, mel_to_magnitudes
+from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.soundscape import DIMENSION, RATE
 from diffgap.errors import require
 from diffgap.generation import Sampling
-from diffgap.generation.griffin_lim import griffin_lim, mel_to_magnitudes
 from diffgap.generation.latent import noise, sample
 
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"

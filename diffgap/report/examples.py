@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from diffgap.corpora.media import within
 from diffgap.errors import ClipError
-from diffgap.ledger import EXAMPLES
-from diffgap.report.recalls import cell_names
+from diffgap.ledger.ledger import EXAMPLES
 from diffgap.report.results import Cell, merged, setting_of
+from diffgap.report.tables.recall import cell_names
 from diffgap.tracking.reader import LoggedSweep
 
 SMALL_BYTES = 300_000

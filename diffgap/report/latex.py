@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from diffgap.report.table import NOTHING, Row, Table, Value
+from diffgap.report.tables.table import NOTHING, Row, Table, Value
 
 PAGE = 45
 """Lines of rows and notes that fit a page under a caption."""

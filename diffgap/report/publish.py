@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from diffgap.report.model import Report, make_report, write_report
 from diffgap.report.references import Reference
-from diffgap.report.tables import as_markdown
-from diffgap.report.whole import Report, make_report, write_report
-from diffgap.tracking import NOTE, REPORT
+from diffgap.report.tables.registry import as_markdown
+from diffgap.tracking.client import NOTE, REPORT
 from diffgap.tracking.reader import LoggedSweep, Reader
 
 DIRECTORY = "report"

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from diffgap.report.table import Row, Table, Value
+from diffgap.report.tables.table import Row, Table, Value
 
 WIDE = 8
 """Columns beyond which a terminal gets a second table."""

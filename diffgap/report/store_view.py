@@ -11,8 +11,8 @@ from rich.table import Table
 
 from diffgap.errors import UserError
 from diffgap.evaluation.gap import gap_metrics
-from diffgap.store import EmbeddingStore, Pairs, split_task
-from diffgap.store_content import SPLITS
+from diffgap.store.schema import SPLITS
+from diffgap.store.store import EmbeddingStore, Pairs, split_task
 
 POINTS = 400
 """Pairs drawn at most."""

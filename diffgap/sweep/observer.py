@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from diffgap.secrets import redact
+from diffgap.cluster.placement import free_forsaken_groups
+from diffgap.io.redact import redact
 from diffgap.sweep.display import RUNNING
-from diffgap.sweep.placement import free_forsaken_groups
-from diffgap.sweep.plan import PlannedTrial
-from diffgap.sweep.worker import (
+from diffgap.sweep.driver import (
     BEGUN,
     ENDED,
     HISTORY_KEY,
@@ -25,10 +24,11 @@ from diffgap.sweep.worker import (
     STATE_KEY,
     STEP_KEY,
 )
-from diffgap.training.faults import with_remedy
+from diffgap.sweep.plan import PlannedTrial
+from diffgap.training.failures import with_remedy
 
 if TYPE_CHECKING:
-    from diffgap.sweep.runner import Stage
+    from diffgap.sweep.tune import Stage
 
 LEAKS_S = 2.0
 """Between two looks for resources that killed trials still hold."""

@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-from diffgap.ledger import Ledger
-from diffgap.places import remove
+from diffgap.io.paths import remove
+from diffgap.ledger.ledger import Ledger
+from diffgap.ledger.logs import captured_output, log_file, trial_log
 from diffgap.spec import Trial
-from diffgap.sweep.host import Seat, SweepHost
-from diffgap.sweep.worker import BEGUN, ENDED
+from diffgap.sweep.driver import BEGUN, ENDED
+from diffgap.sweep.worker import Seat, SweepHost
+from diffgap.training.autotune import BATCHED, IN_TURN, faster_way, implied_way
 from diffgap.training.batched import Member, can_batch, run_batched
-from diffgap.training.faults import is_hopeless, reason_of
+from diffgap.training.failures import is_hopeless, reason_of
 from diffgap.training.loop import StoppedError
-from diffgap.training.pace import BATCHED, IN_TURN, faster_way, implied_way
 from diffgap.training.shape import shape_of
 from diffgap.training.trial import run_trial
-from diffgap.training.trial_log import captured_output, log_file, trial_log
 
 log = logging.getLogger(__name__)
 

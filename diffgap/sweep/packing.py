@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable
 
+from diffgap.cluster.capacity import Room
 from diffgap.spec import Resources
 from diffgap.sweep.plan import PlannedTrial
-from diffgap.sweep.room import Room
 from diffgap.training.shape import shape_of
 
 MOST = 64

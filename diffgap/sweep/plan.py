@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffgap.ledger import Ledger, SweepRecord
+from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.spec import SweepSpec, Trial, signature, training_signature
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from diffgap.files import new_directory, write_json
-from diffgap.ledger import Ledger
-from diffgap.places import Place, local_copy
+from diffgap.io.atomic import new_directory, write_json
+from diffgap.io.paths import Place, local_copy
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
 from diffgap.spec.trial import Change
@@ -177,7 +177,7 @@ class Population:
     def _value(self, planned: PlannedTrial, step: int) -> float | None:
         """The objective of a member's validation at a step; None before it has come there."""
         from diffgap.training.checkpoint import read_progress
-        from diffgap.training.remote import checkpoints_of
+        from diffgap.training.remote_checkpoints import checkpoints_of
 
         record = self.ledger.trial(planned.signature)
         if record.finished:

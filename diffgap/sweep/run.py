@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from diffgap.ledger import Ledger, SweepRecord
-from diffgap.running import Running, running_of
+from diffgap.ledger.ledger import Ledger, SweepRecord
+from diffgap.ledger.locks import Running, running_of
 from diffgap.sweep.display import SweepDisplay
-from diffgap.sweep.kinds import Kind, kind_of
 from diffgap.sweep.plan import Plan, PlannedTrial
+from diffgap.sweep.strategies import Kind, kind_of
 
 if TYPE_CHECKING:
-    from diffgap.sweep.room import Room
-    from diffgap.sweep.telling import Telling
+    from diffgap.cluster.capacity import Room
+    from diffgap.sweep.tracking import Telling
 
 INTERRUPTED = "interrupted; the same command continues"
 MLFLOW = "MLflow"
@@ -110,7 +110,7 @@ class _Run:
 
     def _go(self, kind: Kind, telling: Telling, room: Room, left: int) -> dict[str, str]:
         """Runs what is missing; returns what failed, with the reasons, by signature."""
-        from diffgap.sweep.runner import Stage
+        from diffgap.sweep.tune import Stage
 
         placement = room.placement
         if self.plan.spec.resources.gpus_per_worker and not placement.gpus:
@@ -140,9 +140,9 @@ class _Run:
         if not left:
             yield None
             return
-        from diffgap.ray_cluster import cluster
-        from diffgap.sweep.room import Room
-        from diffgap.tracking import warm_up
+        from diffgap.cluster.capacity import Room
+        from diffgap.cluster.connect import cluster
+        from diffgap.tracking.client import warm_up
 
         wishes = self.wishes
         self.console.print("Starting Ray ...", style="dim")
@@ -159,7 +159,7 @@ class _Run:
                 room.close()
 
     def _check_nodes(self) -> None:
-        from diffgap.sweep.nodes import check_nodes, several_nodes, shared_store
+        from diffgap.sweep.preflight import check_nodes, several_nodes, shared_store
 
         if several_nodes() or self.wishes.patience:
             store = shared_store(self.plan.store, self.ledger)
@@ -170,7 +170,7 @@ class _Run:
         self.console.print(text, style="yellow", soft_wrap=True)
 
     def _telling(self) -> Telling:
-        from diffgap.sweep.telling import Telling
+        from diffgap.sweep.tracking import Telling
 
         return Telling(self.plan, self.ledger, self.console)
 
@@ -221,7 +221,7 @@ class _Run:
 
 def _status(failed: dict[str, str], without: dict[str, str]) -> str:
     """What the sweep's own run ends as."""
-    from diffgap.tracking import FAILED, FINISHED, KILLED
+    from diffgap.tracking.client import FAILED, FINISHED, KILLED
 
     if failed:
         return FAILED

@@ -7,11 +7,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from diffgap.sweep.feed import PackSearcher, pack_of
 from diffgap.sweep.observer import Observer
 from diffgap.sweep.plan import PlannedTrial
-from diffgap.sweep.runner import Extra, Stage, run_searcher
+from diffgap.sweep.searchers import PackSearcher, pack_of
 from diffgap.sweep.study import Study
+from diffgap.sweep.tune import Extra, Stage, run_searcher
 
 
 def run_studies(stage: Stage, studies: Sequence[Study], changed: Callable[[], None]) -> None:

@@ -22,10 +22,10 @@ from statistics import mean
 from typing import Any
 
 from diffgap.errors import require
-from diffgap.ledger import Ledger, Rung
-from diffgap.places import Place
+from diffgap.io.paths import Place
+from diffgap.ledger.ledger import Ledger, Rung
 from diffgap.spec import flatten
-from diffgap.sweep.journal import backend
+from diffgap.sweep.optuna_storage import backend
 from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
 from diffgap.sweep.space import distribution
 

@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from diffgap.errors import UserError, nearest
-from diffgap.ledger import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
-from diffgap.places import Place
-from diffgap.secrets import redact
-from diffgap.tracking import (
+from diffgap.io.paths import Place
+from diffgap.io.redact import redact
+from diffgap.ledger.ledger import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
+from diffgap.tracking.client import (
     BRIDGE,
     DATABASE,
     FINISHED,

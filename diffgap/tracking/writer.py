@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffgap.places import Place
-from diffgap.secrets import redact
-from diffgap.tracking import (
+from diffgap.io.paths import Place
+from diffgap.io.redact import redact
+from diffgap.tracking.client import (
     BRIDGE,
     FAILED,
     FINISHED,

@@ -18,17 +18,17 @@ from typing import Any
 import torch
 
 from diffgap.bridge.stacked import Pack
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial, training_signature
-from diffgap.store import EmbeddingStore
-from diffgap.store_cache import open_again
+from diffgap.store.cache import open_again
+from diffgap.store.store import EmbeddingStore
 from diffgap.training.checkpoint import Progress, State, read_progress
+from diffgap.training.context import Host
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import DivergedError
-from diffgap.training.elastic import resume
 from diffgap.training.engine import Average, close, engine_of, process_group, retune
-from diffgap.training.host import Host
 from diffgap.training.loop import StoppedError, Training, run_epoch
+from diffgap.training.resume import resume
 from diffgap.training.shape import shape_of
 from diffgap.training.trial import conclude, fresh_bridge, recipe_of, run_trial
 

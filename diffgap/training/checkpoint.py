@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 
 from diffgap.bridge.base import Bridge
 from diffgap.errors import UserError
-from diffgap.files import put_directory
+from diffgap.io.atomic import put_directory
 from diffgap.training.engine import Average
 
 TAG, WEIGHTS, OPTIMIZER = "deepspeed", "weights.safetensors", "optimizer.safetensors"

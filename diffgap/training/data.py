@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from diffgap.store import Pairs
+from diffgap.store.store import Pairs
 
 
 class PairTable:

@@ -17,8 +17,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from diffgap.imports import without
-from diffgap.optim import AdamW
+from diffgap.compat.imports import without
+from diffgap.compat.torch_optim import AdamW
 from diffgap.spec import Train
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from diffgap.ledger import Ledger, TrialRecord
-from diffgap.places import remove
+from diffgap.io.paths import remove
+from diffgap.ledger.ledger import Ledger, TrialRecord
 from diffgap.spec import Trial
 from diffgap.training.checkpoint import Progress
-from diffgap.training.host import Host, local_device
+from diffgap.training.context import Host, local_device
 from diffgap.training.trial import run_trial
 
 

@@ -21,11 +21,11 @@ from diffgap.bridge.config import BridgeConfig
 from diffgap.bridge.objective import Batch
 from diffgap.spec import Train
 from diffgap.training.checkpoint import Best, Point, Progress, State
+from diffgap.training.context import Host
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import check_losses
-from diffgap.training.elastic import begin
 from diffgap.training.engine import clip, close, retune
-from diffgap.training.host import Host
+from diffgap.training.resume import begin
 
 MAX_POINTS = 1000
 """Training points kept of a trial; longer trials average neighbouring steps."""

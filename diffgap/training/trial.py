@@ -11,20 +11,20 @@ import torch
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.evaluation.bridged import evaluate
-from diffgap.files import new_directory
-from diffgap.ledger import HISTORY, METRICS, Ledger, TrialRecord
-from diffgap.places import local_copy
-from diffgap.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
+from diffgap.evaluation.evaluate import evaluate
+from diffgap.io.atomic import new_directory
+from diffgap.io.paths import local_copy
+from diffgap.ledger.ledger import HISTORY, METRICS, Ledger, TrialRecord
+from diffgap.ledger.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
-from diffgap.store import EmbeddingStore, Pairs, split_task
-from diffgap.store_cache import open_again
+from diffgap.store.cache import open_again
+from diffgap.store.store import EmbeddingStore, Pairs, split_task
 from diffgap.training.checkpoint import Best, Point, Progress
+from diffgap.training.context import Host
 from diffgap.training.data import PairTable
 from diffgap.training.engine import process_group
-from diffgap.training.findings import findings
-from diffgap.training.host import Host
 from diffgap.training.loop import Recipe, train
+from diffgap.training.results import findings
 
 WHILE_TRAINING = ScoreConfig("bridge")
 """How bridges are validated during training, whatever the trial's own score: for curves."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from object_store import bucket
 
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 
 pytestmark = pytest.mark.fault
 

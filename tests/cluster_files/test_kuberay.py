@@ -10,7 +10,7 @@ import yaml
 from places import CLUSTER, ROOT, parse
 from ray import __version__ as ray_version
 
-from diffgap.cli import main
+from diffgap.cli.main import main
 
 
 @pytest.fixture

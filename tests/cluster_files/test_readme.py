@@ -7,7 +7,7 @@ import click
 import pytest
 from places import CLUSTER, ROOT, commands, parse
 
-from diffgap.cli import main
+from diffgap.cli.main import main
 
 README = (CLUSTER / "README.md").read_text()
 HEADED = ["aws.yaml", "kuberay-rayjob.yaml", "slurm.sbatch", "Dockerfile"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fake_slurm import SCRIPT, Job, write_command
 
-from diffgap.cli import sweep as sweep_command
+from diffgap.cli.main import sweep as sweep_command
 
 SPEC = """\
 name: slurm

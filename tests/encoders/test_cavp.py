@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from diffgap.audio.mel import slaney_filterbank
+from diffgap.audio.resampling import resample
 from diffgap.corpora.media import read_audio, read_video
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.cavp import RATE, CAVPEncoder, clip_embeddings, log_mel
 from diffgap.encoders.cavp_model import CAVP
-from diffgap.encoders.mel import slaney_filterbank
-from diffgap.encoders.resampling import resample
 from diffgap.errors import UserError
 
 

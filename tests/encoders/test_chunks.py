@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from diffgap.audio.resampling import RESAMPLERS, resample
 from diffgap.corpora.base import Clip
 from diffgap.corpora.lists import share
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.chunks import Decoded, Recipe, cut, decode, encode
-from diffgap.encoders.resampling import RESAMPLERS, resample
 
 
 def recipe(long_clips, window=4.0):

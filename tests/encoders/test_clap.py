@@ -12,7 +12,7 @@ from diffgap.encoders.chunks import Recipe, decode, encode
 from diffgap.encoders.clap_audio import SAMPLES, prepare
 from diffgap.encoders.embed import embed
 from diffgap.errors import UserError
-from diffgap.store import EmbeddingStore
+from diffgap.store.store import EmbeddingStore
 
 pytest.importorskip("laion_clap", reason="needs the extra `clap`")
 pytest.importorskip("transformers", reason="needs the extra `clap`")

@@ -5,9 +5,9 @@ import pytest
 
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.evaluation.bridged import evaluate
+from diffgap.evaluation.evaluate import evaluate
 from diffgap.evaluation.examples import examples
-from diffgap.store import Pairs
+from diffgap.store.store import Pairs
 
 CLIPS, CAPTIONS, DIMENSION = 24, 2, 8
 

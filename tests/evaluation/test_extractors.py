@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from diffgap.audio.mel import slaney_filterbank
 from diffgap.corpora.soundscapes import SEED, SoundscapeCorpus
 from diffgap.corpora.soundscapes.scenes import draw_scene, generator
-from diffgap.encoders.mel import slaney_filterbank
-from diffgap.encoders.strict import HARMLESS
 from diffgap.errors import UserError
+from diffgap.evaluation.audio_metrics import measure
 from diffgap.evaluation.extractors import ExtractorChoice
 from diffgap.evaluation.extractors.panns import ARRAYS, N_FFT, Cnn14, log_mel
 from diffgap.evaluation.extractors.soundscape import WEIGHTS, SoundscapeAlignment
 from diffgap.evaluation.extractors.vggish import VGGish, mel_matrix, patches_of
-from diffgap.evaluation.generation import measure
+from diffgap.pretrained.weights import HARMLESS
 
 RATE = 16_000
 

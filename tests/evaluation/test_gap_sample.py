@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from diffgap.bridge import bst
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.evaluation.bridged import bridged
+from diffgap.evaluation.evaluate import bridged
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.gap_sample import SAMPLE, gap_sample
-from diffgap.store import Pairs
+from diffgap.store.store import Pairs
 
 DIMENSION = 16
 

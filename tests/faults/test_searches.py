@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import COMMAND, Sweep
 
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import load_sweep
-from diffgap.store import EmbeddingStore
+from diffgap.store.store import EmbeddingStore
 from diffgap.sweep.plan import make_plan
 from diffgap.sweep.population import Population
 from diffgap.sweep.study import Study
-from diffgap.training.host import Host
+from diffgap.training.context import Host
 from diffgap.training.loop import StoppedError
 from diffgap.training.trial import run_trial
 

@@ -10,7 +10,7 @@ from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.scores import Scorer
 from diffgap.generation.conditions import bridged, choose, seeds_of
-from diffgap.store import EmbeddingStore
+from diffgap.store.store import EmbeddingStore
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import tiny_diff_foley as tiny
 import torch
 from torch.nn import functional as F
 
+from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.cavp import FLOOR
 from diffgap.encoders.cavp_model import CAVP
-from diffgap.encoders.mel import slaney_filterbank
 from diffgap.errors import UserError
 from diffgap.generation import GeneratorChoice, Sampling
 from diffgap.generation.diff_foley import DiffFoley

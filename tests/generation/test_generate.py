@@ -11,11 +11,11 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from diffgap import files
 from diffgap.bridge.config import BridgeConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.cli import main
+from diffgap.cli.main import main
 from diffgap.encoders.soundscape import SoundscapeEncoder
+from diffgap.io import atomic as files
 
 FAST = ("--steps", "2", "--guidance", "1")
 

@@ -11,16 +11,16 @@ from click.testing import CliRunner
 
 from diffgap.bridge.config import BridgeConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.cli import main
+from diffgap.cli.main import main
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.cavp_model import CAVP
 from diffgap.encoders.embed import embed
 from diffgap.generation import GeneratorChoice
-from diffgap.generation.measured import generate_and_measure
 from diffgap.generation.request import encoded_videos
+from diffgap.generation.scoring import generate_and_measure
 from diffgap.spec import Trial
-from diffgap.store import EmbeddingStore
+from diffgap.store.store import EmbeddingStore
 
 pytest.importorskip("diffusers", reason="needs the extra `generate`")
 

@@ -11,7 +11,8 @@ from diffgap.corpora.base import Clip
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders.soundscape import SoundscapeEncoder
 from diffgap.errors import UserError
-from diffgap.generation import GeneratorChoice, Sampling, soundscape_training
+import train_soundscape_generator
+from diffgap.generation import GeneratorChoice, Sampling
 from diffgap.generation.soundscape import WEIGHTS, Components, log_mel, sounds
 
 FEW = Sampling(steps=6, guidance=2.5)
@@ -84,18 +85,18 @@ def test_weights_are_those_of_the_record():
 
 
 def test_it_learns(encoder, real, monkeypatch):
-    monkeypatch.setattr(soundscape_training, "TOLD", 10)
+    monkeypatch.setattr(train_soundscape_generator, "TOLD", 10)
     settings = {"batch_size": 4, "lr": 3e-3, "weight_decay": 0.01, "ema": 0.9}
     mels, told = log_mel(torch.from_numpy(real)), torch.from_numpy(encoder.encode_audio(real))
-    network, losses = soundscape_training.train(
+    network, losses = train_soundscape_generator.train(
         mels, told, steps=30, condition_dropout=0.1, seed=0, **settings
     )
     assert len(losses) == 3
     torch.manual_seed(1)
-    latents, scheduler = network.components.encode(mels), soundscape_training.make_scheduler()
+    latents, scheduler = network.components.encode(mels), train_soundscape_generator.make_scheduler()
     with torch.no_grad():  # a batch of four is a matter of luck; these are the same for everybody
         left = [
-            float(soundscape_training._loss(network, scheduler, latents, told)) for _ in range(8)
+            float(train_soundscape_generator._loss(network, scheduler, latents, told)) for _ in range(8)
         ]
     assert np.mean(left) < 0.97 < 1 < losses[0]  # v has unit variance
 

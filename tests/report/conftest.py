@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import load_sweep
-from diffgap.store import EmbeddingStore
+from diffgap.store.store import EmbeddingStore
 from diffgap.sweep.plan import make_plan
 from diffgap.sweep.study import Study
 from diffgap.tracking.reader import Reader
 from diffgap.tracking.writer import Tracker
-from diffgap.training.host import Host
+from diffgap.training.context import Host
 from diffgap.training.trial import run_trial
 
 COMMON = """\
@@ -127,8 +127,8 @@ def read(demo):
 @pytest.fixture(scope="session")
 def report(demo):
     """The report of all of them."""
+    from diffgap.report.model import make_report
     from diffgap.report.references import read_references
-    from diffgap.report.whole import make_report
 
     reader = Reader(demo)
     sweeps = [

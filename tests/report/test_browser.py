@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from diffgap.report.page import to_html
+from diffgap.report.html.page import to_html
 from diffgap.tracking.reader import Reader
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")

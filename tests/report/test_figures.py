@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffgap.evaluation.statistics import mean_interval
-from diffgap.report.compare import CUTOFFS, compare, heading
 from diffgap.report.figures import draw, drawings
 from diffgap.report.figures.against import series_against
 from diffgap.report.figures.bars import heights
@@ -25,7 +24,8 @@ from diffgap.report.figures.steps import FIELD as STEPS
 from diffgap.report.figures.steps import recall_lines
 from diffgap.report.figures.style import RC, mark
 from diffgap.report.results import Cell, read_cells
-from diffgap.report.tables import all_tables
+from diffgap.report.tables.compare import CUTOFFS, compare, heading
+from diffgap.report.tables.registry import all_tables
 from diffgap.tracking.reader import TrialRun
 
 

@@ -11,12 +11,12 @@ from conftest import plan_of, run_here, tell
 
 from diffgap.errors import UserError
 from diffgap.evaluation.statistics import replicate_interval, replicate_test
-from diffgap.ledger import Ledger
-from diffgap.report.generation import Made, generation_tables
-from diffgap.report.heard import heard_of
+from diffgap.ledger.ledger import Ledger
+from diffgap.report.audio_clips import heard_of
+from diffgap.report.model import make_report, write_report
 from diffgap.report.references import read_references
 from diffgap.report.results import read_cells
-from diffgap.report.whole import make_report, write_report
+from diffgap.report.tables.generation import Made, generation_tables
 from diffgap.tracking.reader import Reader
 
 SPEC = """\

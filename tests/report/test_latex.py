@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgap.report.latex import PAGE, escape, to_latex
-from diffgap.report.table import NOTHING, Row, Table, Value
+from diffgap.report.tables.table import NOTHING, Row, Table, Value
 
 NASTY = "\\ { } $ & # _ % ~ ^ < > | \" ' ` [x] * -- ''"
 LETTERS = "× ± λ Δ → ≤ − – “é” Ångström Łódź naïve ﬁ ² 中 🎵 \t\n \x07"

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from diffgap.report.page import to_html
+from diffgap.report.html.page import to_html
+from diffgap.report.model import Report
 from diffgap.report.picture import Picture
-from diffgap.report.table import NOTHING, Row, Table, Value
-from diffgap.report.whole import Report
+from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 EVIL = "<script>alert(1)</script>"

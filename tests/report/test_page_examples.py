@@ -5,10 +5,10 @@ import re
 import pytest
 
 from diffgap.report.examples import SMALL_BYTES, Answer, Clips, Example, examples_of
-from diffgap.report.page import to_html
-from diffgap.report.page_examples import examples_html
+from diffgap.report.html.examples import examples_html
+from diffgap.report.html.page import to_html
+from diffgap.report.model import make_report
 from diffgap.report.references import read_references
-from diffgap.report.whole import make_report
 
 
 def test_every_cell_answers_the_same_ten_queries_of_each_direction(read):

@@ -6,11 +6,11 @@ import pytest
 from conftest import ABLATION, plan_of, tell
 
 from diffgap.errors import UserError
-from diffgap.ledger import Ledger
-from diffgap.report.recalls import sweep_table
+from diffgap.ledger.ledger import Ledger
+from diffgap.report.model import TEXTS, make_report
 from diffgap.report.references import read_references
-from diffgap.report.tables import all_tables, as_markdown, as_text
-from diffgap.report.whole import TEXTS, make_report
+from diffgap.report.tables.recall import sweep_table
+from diffgap.report.tables.registry import all_tables, as_markdown, as_text
 from diffgap.tracking.reader import Reader
 
 

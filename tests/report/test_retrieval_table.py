@@ -7,16 +7,16 @@ import pytest
 from rich.console import Console
 
 from diffgap.errors import UserError
-from diffgap.report.references import Reference, read_references, retrieval_references
-from diffgap.report.retrieval import (
+from diffgap.report.evaluate import (
     bridge_retrieval,
     choose_pairs,
     frozen_retrieval,
     retrieval_notes,
     retrieval_table,
 )
-from diffgap.store import EmbeddingStore
-from diffgap.store_import import import_store
+from diffgap.report.references import Reference, read_references, retrieval_references
+from diffgap.store.importing import import_store
+from diffgap.store.store import EmbeddingStore
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import json
 import pytest
 from conftest import tell
 
-from diffgap.ledger import Ledger
-from diffgap.report.search import importance_table, search_table
-from diffgap.report.tables import as_markdown, as_text, own_tables
+from diffgap.ledger.ledger import Ledger
+from diffgap.report.tables.registry import as_markdown, as_text, own_tables
+from diffgap.report.tables.search import importance_table, search_table
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import Plan, label, planned_trial
 from diffgap.tracking.reader import Reader

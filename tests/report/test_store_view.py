@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from diffgap.cli import main
+from diffgap.cli.main import main
 from diffgap.errors import UserError
 from diffgap.report.store_view import describe, draw, fullest_split, picture, project
-from diffgap.store import EmbeddingStore, Pairs
+from diffgap.store.store import EmbeddingStore, Pairs
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from html import unescape
 import pyarrow.parquet as pq
 import pytest
 
-from diffgap.report.page import to_html
+from diffgap.report.html.page import to_html
 from diffgap.tracking.reader import Reader
 
 

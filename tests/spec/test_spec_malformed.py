@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffgap.cli import main
+from diffgap.cli.main import main
 from diffgap.errors import UserError
 from diffgap.spec import load_sweep
 
@@ -473,7 +473,7 @@ def test_nothing_heavy_is_started_for_a_malformed_spec(tmp_path, text):
     """In a process of its own, as a person gives the command."""
     (tmp_path / "spec.yaml").write_text(text)
     code = (
-        "import sys; from diffgap.cli import main\n"
+        "import sys; from diffgap.cli.main import main\n"
         "try: main(['sweep', 'spec.yaml'])\n"
         "except SystemExit as end: status = end.code\n"
         "heavy = {'torch', 'ray', 'mlflow', 'deepspeed'} & set(sys.modules)\n"

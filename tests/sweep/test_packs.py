@@ -7,14 +7,14 @@ import pytest
 import torch
 from ray.train import WorkerGroupError
 
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Resources, Trial
+from diffgap.sweep import driver as worker
 from diffgap.sweep import pack as packs
-from diffgap.sweep import worker
-from diffgap.sweep.host import Seat
+from diffgap.sweep.driver import BEGUN, ENDED, SIGNATURE_KEY, STATE_KEY
 from diffgap.sweep.packing import Dealer
 from diffgap.sweep.plan import planned_trial
-from diffgap.sweep.worker import BEGUN, ENDED, SIGNATURE_KEY, STATE_KEY
+from diffgap.sweep.worker import Seat
 
 TRIAL = {
     "task": "text-audio",

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import SweepSpec
-from diffgap.sweep.kinds import points_of
 from diffgap.sweep.plan import make_plan
+from diffgap.sweep.strategies import points_of
 from diffgap.sweep.study import Study, survives
 
 SPACE = {

@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from worker import SIGNATURE, run_case
 
 from diffgap.bridge.siblings import DiffusionLink
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
 from diffgap.training import batched as batch_module
+from diffgap.training.autotune import faster_way, implied_way
 from diffgap.training.batched import Member, can_batch, run_batched
 from diffgap.training.checkpoint import Checkpoints
+from diffgap.training.context import Host
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import process_group
-from diffgap.training.host import Host
 from diffgap.training.loop import StoppedError
-from diffgap.training.pace import faster_way, implied_way
 from diffgap.training.shape import LINK_BLOCKS, shape_of
 from diffgap.training.trial import run_trial
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffgap.store import Pairs
+from diffgap.store.store import Pairs
 from diffgap.training.data import PairTable
 
 

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 
 from diffgap.bridge.model import DiffGAP
 from diffgap.errors import UserError
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Train, Trial
-from diffgap.store import EmbeddingStore
+from diffgap.store.store import EmbeddingStore
 from diffgap.training import loop
 from diffgap.training.checkpoint import FILES, Checkpoints, digests
+from diffgap.training.context import Host
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import Average, lr_factor, process_group
-from diffgap.training.host import Host
 from diffgap.training.local import LocalHost
 from diffgap.training.loop import StoppedError
 from diffgap.training.trial import run_trial

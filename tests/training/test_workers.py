@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from worker import CONVERTER, SIGNATURE, run_case
 
 from diffgap.bridge.objective import Batch
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Train, Trial
 from diffgap.training import engine
 from diffgap.training.checkpoint import FILES, Checkpoints, broken, digests, read_progress

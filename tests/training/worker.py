@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from diffgap.ledger import Ledger
+from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
-from diffgap.training import elastic
+from diffgap.training import resume as elastic
+from diffgap.training.autotune import faster_way
 from diffgap.training.batched import Member, can_batch, run_batched
-from diffgap.training.host import Host
+from diffgap.training.context import Host
 from diffgap.training.loop import StoppedError
-from diffgap.training.pace import faster_way
 from diffgap.training.trial import run_trial
 
 SIGNATURE = "0123456789ab"

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from diffgap.encoders.clap_audio import weights_hash
-from diffgap.encoders.strict import load_strictly
 from diffgap.evaluation.extractors import Features
 from diffgap.evaluation.extractors.files import weights_file
 from diffgap.evaluation.extractors.waveforms import each_clip, filled
+from diffgap.pretrained.weights import load_strictly
 
 RATE = 16_000
 WINDOW, HOP, N_FFT = 400, 160, 512

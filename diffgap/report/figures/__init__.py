@@ -14,7 +14,7 @@ from diffgap.report.figures.schedules import schedule_figure
 from diffgap.report.figures.steps import steps_figure
 from diffgap.report.figures.style import Drawing
 from diffgap.report.picture import Picture
-from diffgap.report.table import Table
+from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import LoggedSweep
 
 OF_TABLE = (recall_bars, cost_figure)

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.compare import CUTOFFS, Comparison, compare
 from diffgap.report.figures.recall import BAND, cells_of, errors, runs_of
 from diffgap.report.figures.style import Drawing, bare, mark, new_figure, seeds_told
 from diffgap.report.results import Cell
-from diffgap.report.table import Table
+from diffgap.report.tables.compare import CUTOFFS, Comparison, compare
+from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import TrialRun
 
 KINDS = ("ablation-", "methods-")

@@ -16,7 +16,7 @@ from diffgap.report.figures.style import (
     recall_label,
     seeds_told,
 )
-from diffgap.report.table import Table
+from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import TrialRun
 
 KIND = "cost-"

@@ -19,9 +19,9 @@ from diffgap.report.figures.style import (
     recall_label,
     seeds_told,
 )
-from diffgap.report.recalls import NAMES, cell_names
 from diffgap.report.results import Cell, read_cells, setting_of
-from diffgap.report.search import val_mean
+from diffgap.report.tables.recall import NAMES, cell_names
+from diffgap.report.tables.search import val_mean
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 CUTOFF = 5

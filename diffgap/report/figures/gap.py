@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffgap.ledger import EXPLAINED, GAP_SAMPLE
+from diffgap.ledger.ledger import EXPLAINED, GAP_SAMPLE
 from diffgap.report.figures.style import Drawing, bare, mark, new_figure
 from diffgap.report.results import read_cells, setting_of
-from diffgap.report.tables import WHOLE
+from diffgap.report.tables.registry import WHOLE
 from diffgap.spec import Trial
-from diffgap.store import split_task
+from diffgap.store.store import split_task
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 WHEN = ("before", "after")

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffgap.report.figures.style import GREY, Drawing, new_figure
 from diffgap.report.results import setting_of
-from diffgap.report.search import metric_name, searched, value_of, values_of
+from diffgap.report.tables.search import metric_name, searched, value_of, values_of
 from diffgap.spec.sweep import Dimension
 from diffgap.tracking.reader import LoggedSweep
 

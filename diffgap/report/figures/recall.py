@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffgap.evaluation.statistics import Interval, mean_intervals
-from diffgap.ledger import RANKS
+from diffgap.ledger.ledger import RANKS
 from diffgap.report.results import Cell
-from diffgap.report.table import Table
+from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 BAND = "bars: 95 % intervals over queries and seeds"

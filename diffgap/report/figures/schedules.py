@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.compare import CUTOFFS
 from diffgap.report.figures.against import Series, series_against
 from diffgap.report.figures.recall import BAND, errors, mean_recalls, runs_of
 from diffgap.report.figures.style import (
@@ -18,6 +17,7 @@ from diffgap.report.figures.style import (
     seeds_told,
 )
 from diffgap.report.results import setting_of
+from diffgap.report.tables.compare import CUTOFFS
 from diffgap.tracking.reader import LoggedSweep
 
 FIELD = "cdm.schedule"

@@ -1,0 +1,132 @@
+"""What commands share: options, the console, progress bars."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffgap.errors import UserError
+from diffgap.io.paths import Place, place_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffgap.store.store import EmbeddingStore
+
+
+def in_job() -> bool:
+    """Whether this process is a job of a Ray cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def default_output() -> str:
+    """DIFFGAP_OUTPUT, else a directory here; of a job, one that is there when it has ended."""
+    own = str(Path.home() / "diffgap" / "runs") if in_job() else "runs"
+    return os.environ.get("DIFFGAP_OUTPUT") or own
+
+
+class OutputType(click.ParamType):
+    """A directory, or the URI of one on a shared file system or an object store."""
+
+    name = "dir|uri"
+
+    def convert(self, value: Any, param: Any, context: Any) -> Place:
+        if not isinstance(value, str):
+            return value
+        try:
+            place = place_of(value)
+        except UserError as error:
+            self.fail(str(error), param, context)
+        if isinstance(place, Path) and in_job() and not place.is_absolute():
+            self.fail(
+                f"{value} would be in the job's copy of the working directory, which Ray removes; "
+                "give an absolute path, or a URI such as s3://BUCKET/DIR"
+            )
+        if isinstance(place, Path) and place.is_file():
+            self.fail(f"{value} is a file; give a directory", param, context)
+        return place
+
+
+OUTPUT = click.option(
+    "--output",
+    type=OutputType(),
+    default=default_output,
+    show_default="DIFFGAP_OUTPUT, else runs; in a job ~/diffgap/runs",
+    help="Directory of trials, sweeps and the MLflow database; on a cluster file:///SHARED/DIR or "
+    "s3://BUCKET/DIR.",
+)
+SETS = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a field of the spec, as in --set trial.train.steps=100. May be repeated.",
+)
+ADDRESS = click.option(
+    "--address", help="Ray cluster to join, such as auto; default RAY_ADDRESS, else a local Ray."
+)
+ROOT = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The corpus's directory: its lists, and its clips in any folder.",
+)
+
+
+PLAIN_WIDTH = 120
+"""Columns where the output is a file or a pipe."""
+
+SHOWN = 20
+"""Bad clips that are printed; all of them are in a file."""
+
+
+class Percentage(click.ParamType):
+    """A share such as 1% or 0.01, as a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: Any, context: Any) -> float:
+        text = str(value)
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share; give one such as 1% or 0.01", param, context)
+        return share
+
+
+def make_console(stderr: bool = False) -> Console:
+    """For people: as wide as the terminal; text is shown as it is, names with [brackets] too."""
+    from rich.console import Console
+
+    # This standard output, though Ray's prints be redirected.
+    file = sys.stderr if stderr else sys.stdout
+    console = Console(file=file, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def progress_bar(
+    console: Console, what: str, counted: str = "clips"
+) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar of clips, or of what is counted; see `work_bar`."""
+    from diffgap.cli.progress import work_bar
+
+    return work_bar(console, what, counted)
+
+
+def open_known(name: str, console: Console) -> EmbeddingStore:
+    """A store by name, path or URI; a built-in one is built if need be."""
+    from diffgap.encoders.builtin import open_store, store_problem
+
+    if problem := store_problem(name):
+        raise UserError(problem)
+    with progress_bar(console, f"Building the corpus {name} (once)") as advance:
+        return open_store(name, advance)

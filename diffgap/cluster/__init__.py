@@ -1,0 +1,1 @@
+"""Ray clusters: connection, capacity, placement groups and job submission."""

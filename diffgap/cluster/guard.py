@@ -1,0 +1,73 @@
+"""Ends what is left of a local Ray when the process that started it is gone, however it went.
+
+`python -m diffgap.ray_guard MARK` waits for the end of its standard input, a pipe that its parent
+holds, then kills every process that has MARK in its environment.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from types import TracebackType
+
+import psutil
+
+VARIABLE = "DIFFGAP_RAY"
+"""The environment variable that marks the processes of one local Ray."""
+
+ROUNDS, PAUSE_S = 20, 0.1
+"""How often processes are looked for, since a dying Ray may still start some."""
+
+
+class RayGuard:
+    """Marks the processes that are started within the block, and ends them after it."""
+
+    def __enter__(self) -> RayGuard:
+        environment = {name: v for name, v in os.environ.items() if name != VARIABLE}
+        self.mark = os.environ[VARIABLE] = uuid.uuid4().hex
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "diffgap.cluster.guard", self.mark],
+            stdin=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # a signal to the sweep's process group is not for the guard
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        os.environ.pop(VARIABLE, None)
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def end_marked(mark: str) -> None:
+    """Kills the marked processes, until none is found; not this one."""
+    for _ in range(ROUNDS):
+        found = [process for process in psutil.process_iter() if _is_marked(process, mark)]
+        if not found:
+            return
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=1)
+        time.sleep(PAUSE_S)
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    with suppress(psutil.Error, OSError):
+        return process.pid != os.getpid() and process.environ().get(VARIABLE) == mark
+    return False
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    end_marked(sys.argv[1])

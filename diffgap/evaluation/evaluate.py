@@ -1,0 +1,155 @@
+"""A bridge's scores on one split of a store: retrieval in both directions, and the gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from diffgap.bridge.base import Bridge
+from diffgap.bridge.config import ScoreConfig
+from diffgap.bridge.scores import Scorer
+from diffgap.evaluation.gap import gap_metrics
+from diffgap.evaluation.retrieval import (
+    QueryRanks,
+    ranks_of_captions,
+    ranks_of_owner,
+    ranks_of_pairs,
+    summary,
+)
+from diffgap.store.store import Pairs
+
+TILE = 2048
+"""Rows and columns of scores at once, where both directions share them."""
+
+Clouds = tuple[Tensor, Tensor]
+"""(M, D) of x and of a, on the CPU, paired row by row."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Ranks of every query, by direction such as ``text_to_audio``; x->a comes first."""
+
+    ranks: dict[str, QueryRanks]
+    scorer: Scorer
+    """What the ranks were made with."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``text_to_audio/R1`` and so on: percent, and ranks counted from 1."""
+        return {
+            f"{direction}/{name}": value
+            for direction, ranks in self.ranks.items()
+            for name, value in summary(ranks).items()
+        }
+
+    @property
+    def posterior_means(self) -> Mapping[int, Tensor]:
+        """What the bridge carried over for the scores, by direction, if by its posterior mean."""
+        return {} if self.scorer.config.kind == "sample" else self.scorer.features.carried
+
+    def rank_table(self, pairs: Pairs) -> pa.Table:
+        """One row a query: direction, its clip's id, rank and AP@10; in the store's order."""
+        tables = []
+        clips_of = (pairs.owner, np.arange(len(pairs.ids)))  # x->a comes first, then a->x
+        for (direction, ranks), clips in zip(self.ranks.items(), clips_of, strict=True):
+            tables.append(
+                pa.table(
+                    {
+                        "direction": pa.array([direction] * len(clips)),
+                        "clip": pa.array(pairs.ids).take(pa.array(clips)),
+                        "rank": ranks.best.numpy(),
+                        "ap10": ranks.ap10.numpy(),
+                    }
+                )
+            )
+        return pa.concat_tables(tables)
+
+
+def evaluate(bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None) -> Evaluation:
+    """Ranks every query of both modalities against the other's whole gallery.
+
+    x->a: every text or video is a query over the N clips' audio. a->x: every clip's audio is a
+    query over the M texts or videos, its rank the best among its own (ENCODERS' conventions).
+    `score` is the bridge's own where none is given.
+    """
+    x_name, a_name = bridge.config.modalities
+    x, a, owner = (
+        torch.from_numpy(part).to(device_of(bridge)) for part in (pairs.x, pairs.a, pairs.owner)
+    )
+    scorer = Scorer(bridge, x, a, score)
+    of_x, of_a = _ranks(scorer, owner, len(a))
+    return Evaluation({f"{x_name}_to_{a_name}": of_x, f"{a_name}_to_{x_name}": of_a}, scorer)
+
+
+def _ranks(scorer: Scorer, owner: Tensor, clips: int) -> tuple[QueryRanks, QueryRanks]:
+    """Of x's queries and of a's; in one pass where each clip has one of x, in the clips' order."""
+    in_pairs = len(owner) == clips and owner.equal(torch.arange(clips, device=owner.device))
+    if in_pairs and scorer.reranker is None:
+        return ranks_of_pairs(scorer.tile, clips, TILE)
+    scorer.prepare()
+    chunk = scorer.queries_at_once
+    to_a, to_x = (partial(scorer.scores, from_x=from_x) for from_x in (True, False))
+    return ranks_of_owner(to_a, owner, chunk), ranks_of_captions(to_x, owner, clips, chunk)
+
+
+_gap_before: WeakKeyDictionary[Pairs, dict[str, float]] = WeakKeyDictionary()
+"""Gap metrics of frozen pairs, which all bridges over them share, for as long as these are kept."""
+
+
+def gap(pairs: Pairs, after: Clouds | None) -> dict[str, float]:
+    """Gap metrics between the paired embeddings, before and after a bridge.
+
+    Args:
+        pairs: as the encoders put them.
+        after: what `bridged` makes of them.
+    """
+    if pairs not in _gap_before:
+        x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
+        _gap_before[pairs] = gap_metrics(x, a)
+    found = {f"before/{name}": value for name, value in _gap_before[pairs].items()}
+    if after is None:
+        return found
+    return found | {f"after/{name}": value for name, value in gap_metrics(*after).items()}
+
+
+@torch.inference_mode()
+def bridged(
+    bridge: Bridge, pairs: Pairs, known: Mapping[int, Tensor] = MappingProxyType({})
+) -> Clouds | None:
+    """The paired embeddings as near to each other as the bridge brings them.
+
+    x carried over to a's side by the posterior mean, against the real a, in the bridge's space;
+    the other way round where only that direction is learnt. Without a network, both in the
+    method's space; None where that is the encoders' own.
+
+    Args:
+        bridge: the bridge.
+        pairs: the embeddings.
+        known: posterior means of all rows, by direction, where they have been computed.
+    """
+    if not (bridge.directions or bridge.moves_space):
+        return None
+    device, score = device_of(bridge), replace(bridge.config.score, kind="bridge")
+    clouds = [torch.from_numpy(part).to(device) for part in (pairs.x, pairs.a)]
+    clouds = [bridge.space(cloud, side) for side, cloud in enumerate(clouds)]
+    for direction in bridge.directions[:1]:
+        means = known.get(direction)
+        if means is None:
+            means = bridge.carry(clouds[direction], direction, score)
+        clouds[direction] = means
+    x, a = (cloud.cpu() for cloud in clouds)
+    return x, a[torch.from_numpy(pairs.owner)]
+
+
+def device_of(bridge: Bridge) -> torch.device:
+    """Where a bridge's weights are; the CPU for one without."""
+    tensors = (*bridge.parameters(), *bridge.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")

@@ -1,0 +1,1 @@
+"""Paths and URIs, atomic writes, and secrets kept out of what is written."""

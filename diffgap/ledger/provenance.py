@@ -1,0 +1,70 @@
+"""Where a result comes from: the code's git commit and changes, packages and hardware."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from diffgap.io.redact import redact
+
+PACKAGES = ("diffgap", "torch", "ray", "deepspeed", "mlflow", "numpy", "pyarrow", "safetensors")
+
+
+CODE_DIFF = "code.diff"
+"""In a bridge checkpoint: how the package differed from its commit; empty where it did not."""
+
+LONGEST_DIFF = 1_000_000
+"""Characters of a difference that are kept."""
+
+
+@cache
+def git_commit() -> str:
+    """The commit of the checkout this package runs from, ``-dirty`` where it was changed.
+
+    ``unknown`` where the package was installed without a checkout, or git is missing.
+    """
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "unknown"
+
+
+@cache
+def code_diff() -> str:
+    """What has changed in the package since its commit, without secrets."""
+    return redact(_git("diff", "HEAD", "--", ".") or "")[:LONGEST_DIFF]
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the package's directory; None where it cannot."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def hardware() -> str:
+    """What this process computes on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of what decides a result."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions

@@ -1,0 +1,146 @@
+"""Retrieval of saved bridges, or of the frozen encoders alone, on any store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from diffgap.apply import load_bridge
+from diffgap.bridge.config import BridgeConfig, ScoreConfig
+from diffgap.bridge.methods import make_bridge
+from diffgap.corpora.lists import share
+from diffgap.errors import UserError
+from diffgap.evaluation.evaluate import Evaluation, evaluate
+from diffgap.evaluation.retrieval import CUTOFFS
+from diffgap.evaluation.statistics import Interval, mean_interval
+from diffgap.report.references import retrieval_references
+from diffgap.store.store import EmbeddingStore, Pairs, split_task
+
+FROZEN = "frozen embeddings"
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One method on one split: every metric by direction, with its interval over queries."""
+
+    name: str
+    metrics: dict[str, dict[str, Interval]]
+    queries: dict[str, int]
+
+
+def choose_pairs(store: EmbeddingStore, task: str, split: str, per_class: int | None) -> Pairs:
+    """The pairs of a split, or of so many clips a class: those of least hash.
+
+    Five a class is CAV-MAE's protocol on VGGSound (Gong et al., ICLR 2023), whose own choice of
+    clips is not published with the data; the whole split is the other convention.
+    """
+    pairs = store.pairs(task, split)
+    if per_class is None:
+        return pairs
+    labels = store.labels()
+    by_class: dict[str, list[str]] = {}
+    for name in sorted(pairs.ids, key=share):
+        if label := labels.get(name):
+            by_class.setdefault(label, []).append(name)
+    if not by_class:
+        raise UserError("--per-class: the store's clips have no labels; leave it out")
+    return pairs.take({name for names in by_class.values() for name in names[:per_class]})
+
+
+def frozen_retrieval(pairs: Pairs, task: str) -> Retrieval:
+    """Cosine retrieval of the frozen embeddings."""
+    config = BridgeConfig(
+        modalities=split_task(task),
+        dimension=pairs.a.shape[1],
+        width=0,
+        blocks=0,
+        cdm=False,
+        bst=False,
+        method="none",
+        score=ScoreConfig("cosine"),
+    )
+    return _measured(FROZEN, evaluate(make_bridge(config), pairs), pairs)
+
+
+def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
+    """Retrieval of a saved bridge, by the score of its trial.
+
+    Raises:
+        UserError: where there is no bridge, or it bridges something else.
+    """
+    bridge = load_bridge(path)
+    if "-".join(bridge.config.modalities) != task:
+        raise UserError(
+            f"--task: {path} bridges {'-'.join(bridge.config.modalities)}, not {task}; choose that"
+        )
+    if bridge.config.dimension != pairs.a.shape[1]:
+        raise UserError(
+            f"BRIDGE: {path} takes embeddings of {bridge.config.dimension} dimensions, the store "
+            f"has {pairs.a.shape[1]}; use a store of the same encoder"
+        )
+    found = evaluate(bridge, pairs)
+    return _measured(f"{path} ({bridge.config.score.kind})", found, pairs)
+
+
+def _measured(name: str, found: Evaluation, pairs: Pairs) -> Retrieval:
+    metrics: dict[str, dict[str, Interval]] = {}
+    clips_of = (pairs.owner, np.arange(len(pairs.ids)))  # x->a comes first, then a->x
+    for (direction, ranks), clips in zip(found.ranks.items(), clips_of, strict=True):
+        best, ap10 = ranks.best.numpy(), ranks.ap10.numpy()
+        own = {f"R@{k}": mean_interval(100.0 * (best <= k)[None], clips) for k in CUTOFFS}
+        median = float(np.median(best))
+        own["MedR"] = Interval(median, median, median)
+        own["mAP@10"] = mean_interval(100.0 * ap10[None], clips)
+        metrics[direction.replace("_to_", "->")] = own
+    return Retrieval(
+        name, metrics, {d.replace("_to_", "->"): len(r.best) for d, r in found.ranks.items()}
+    )
+
+
+def retrieval_table(rows: list[Retrieval], store: EmbeddingStore, task: str, split: str) -> Table:
+    """Our rows, and below them, set apart, the published ones."""
+    corpus = store.manifest.corpus.name
+    shown = Table(
+        title=f"Retrieval on {corpus}, {split}: R@K and mAP@10 in %, MedR in ranks",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    shown.add_column("")
+    metrics = list(next(iter(rows[0].metrics.values())))
+    for column in ("direction", *metrics):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        for direction, own in row.metrics.items():
+            shown.add_row(row.name, direction, *(_cell(metric, own[metric]) for metric in metrics))
+        shown.add_section()
+    for number, reference in enumerate(retrieval_references(corpus, task), 1):
+        for direction in rows[0].metrics:
+            cells = [reference.metrics.get(f"{direction} {metric}") for metric in metrics]
+            if any(cells):
+                published = ("-" if cell is None else f"{cell:.1f}" for cell in cells)
+                shown.add_row(f"{reference.method} [{number}]", direction, *published, style="dim")
+    return shown
+
+
+def retrieval_notes(rows: list[Retrieval], store: EmbeddingStore, task: str) -> list[str]:
+    """What the numbers mean, and where the published ones were read."""
+    encoder = store.manifest.encoder
+    queries = ", ".join(f"{count} {direction}" for direction, count in rows[0].queries.items())
+    told = [
+        f"Encoder {encoder.name} ({encoder.checkpoint_hash[:12]}). Queries: {queries}; of several "
+        "captions of a clip the best ranked counts.",
+        "± is half of the 95 % interval over queries.",
+    ]
+    for number, reference in enumerate(retrieval_references(store.manifest.corpus.name, task), 1):
+        told.append(f"[{number}] {reference.source} ({reference.seen})")
+    return told
+
+
+def _cell(metric: str, interval: Interval) -> str:
+    if metric == "MedR":
+        return f"{interval.mean:g}"
+    return f"{interval.mean:.1f} ± {(interval.high - interval.low) / 2:.1f}"

@@ -1,0 +1,1 @@
+"""Embedding stores: paired embeddings in Parquet, with a manifest."""

@@ -1,0 +1,73 @@
+"""Where a trial runs: its device, its place among its workers, its checkpoints and reports."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from diffgap.ledger.ledger import TrialRecord
+from diffgap.training.checkpoint import Progress
+from diffgap.training.remote_checkpoints import checkpoints_of
+
+
+class Host:
+    """One worker of a trial; this one reports to nobody.
+
+    Args:
+        record: the trial's directory in the ledger.
+        device: where it computes.
+        rank, workers: its number, and how many there are.
+        until: the step at which the training pauses, with a checkpoint; None to go to its end.
+    """
+
+    def __init__(
+        self,
+        record: TrialRecord,
+        device: torch.device,
+        rank: int = 0,
+        workers: int = 1,
+        until: int | None = None,
+    ) -> None:
+        self.record, self.device, self.rank, self.workers = record, device, rank, workers
+        self.until = until
+        self.checkpoints = checkpoints_of(record.checkpoints, rank, workers)
+
+    def begin(self, progress: Progress, steps: int) -> None:
+        """Notes that the training goes on from here."""
+        self._note(progress, steps)
+
+    def epoch(self, progress: Progress, steps: int, save: Callable[[Path], None]) -> None:
+        """Keeps a checkpoint of an epoch's end, and reports it."""
+        self.checkpoints.write(progress.step, save)
+        self._note(progress, steps)
+        self.report(progress)
+
+    def report(self, progress: Progress) -> None:
+        """Tells whoever wants to know of an epoch's end."""
+
+    def told_to_stop(self, step: int) -> bool:
+        """Whether the training should end after this step; the same on every worker."""
+        return self.until is not None and step >= self.until
+
+    def _note(self, progress: Progress, steps: int) -> None:
+        if self.rank == 0:
+            self.record.note_progress(
+                {
+                    "step": progress.step,
+                    "steps": steps,
+                    "best": progress.best.value if progress.best else None,
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "time": time.time(),
+                }
+            )
+
+
+def local_device() -> torch.device:
+    """A GPU where this process has one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,84 @@
+"""What evaluating a trained bridge finds: recall, or how its sound compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow.parquet as pq
+
+from diffgap.bridge.base import Bridge
+from diffgap.evaluation.evaluate import Clouds, Evaluation, bridged, evaluate, gap
+from diffgap.evaluation.examples import examples
+from diffgap.evaluation.gap_sample import gap_sample
+from diffgap.ledger.ledger import EXAMPLES, GAP_SAMPLE, RANKS
+from diffgap.spec import Trial
+from diffgap.store.schema import TEXT
+from diffgap.store.store import EmbeddingStore, Pairs, split_task
+
+
+class Findings(Protocol):
+    """What a trial's checkpoint tells beside its weights."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For config.json: what the figures mean."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics by their names in MLflow."""
+
+    def write(self, path: Path) -> None:
+        """Leaves files in the checkpoint's directory: what the report's statistics need."""
+
+
+def findings(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> Findings:
+    """Evaluates a bridge on its trial's split.
+
+    Raises:
+        UserError: where a trial of generation lacks what it needs.
+    """
+    if trial.generates:
+        from diffgap.generation.scoring import generate_and_measure
+
+        return generate_and_measure(trial, bridge, store)
+    pairs = store.pairs(trial.task, trial.split)
+    captions = store.caption_texts(pairs.ids) if split_task(trial.task)[0] == TEXT else []
+    texts = tuple(text for _, text in captions)
+    return Recall(trial.split, bridge, pairs, texts, evaluate(bridge, pairs))
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Retrieval in both directions, and the gap."""
+
+    split: str
+    bridge: Bridge
+    pairs: Pairs
+    texts: tuple[str, ...]
+    """Of x, where that is text."""
+    found: Evaluation
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _bridged(self) -> Clouds | None:
+        return bridged(self.bridge, self.pairs, self.found.posterior_means)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        recalls = {f"{self.split}/{name}": value for name, value in self.found.metrics.items()}
+        gaps = gap(self.pairs, self._bridged)
+        return recalls | {f"gap/{name}": value for name, value in gaps.items()}
+
+    def write(self, path: Path) -> None:
+        """Ranks of every query, a sample of the two clouds, and examples to read."""
+        pq.write_table(self.found.rank_table(self.pairs), path / RANKS)
+        pq.write_table(gap_sample(self.pairs, self._bridged), path / GAP_SAMPLE)
+        directions = tuple(self.found.ranks)
+        answers = examples(self.found.scorer, self.pairs, self.texts, directions)
+        pq.write_table(answers, path / EXAMPLES)

@@ -1,0 +1,60 @@
+"""Trials are laid on nodes, not on sums of what nodes have."""
+
+import time
+
+import pytest
+
+from diffgap.cluster.connect import cluster
+from diffgap.cluster.placement import free_forsaken_groups, lay_out
+from diffgap.errors import UserError
+from diffgap.spec import Resources
+
+TWO_GPUS = {"CPU": 16.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "concurrent"),
+    [
+        ({}, [{"CPU": 2.0}], 2),
+        ({"workers": 2}, [{"CPU": 3.0}], 1),
+        ({"workers": 2}, [TWO_GPUS] * 3, 3),
+        ({"workers": 3}, [TWO_GPUS] * 3, 2),
+        ({"gpus_per_worker": 0.5}, [TWO_GPUS], 4),
+        ({"cpus_per_worker": 3.0}, [{"CPU": 2.0}, {"CPU": 4.0}], 1),
+        ({"cpus_per_worker": 3.0}, [{"CPU": 5.0}] * 2, 2),
+        ({}, [{"CPU": 64.0}, {"CPU": 1.0, "GPU": 4.0}], 1),
+    ],
+)
+def test_as_many_as_fit_with_all_their_workers(wanted, nodes, concurrent):
+    assert lay_out(Resources(**wanted), nodes).concurrent == concurrent
+
+
+def test_a_limit_and_too_small_a_cluster():
+    assert lay_out(Resources(), [{"CPU": 8.0}], limit=3).concurrent == 3
+    with pytest.raises(UserError, match="do not fit the cluster's 2 nodes with 4 CPUs"):
+        lay_out(Resources(cpus_per_worker=3.0), [{"CPU": 2.0}] * 2)
+
+
+@pytest.mark.slow
+def test_what_a_killed_actor_holds_is_given_back():
+    """Ray itself would keep its placement group for as long as the sweep lives."""
+    import ray
+    from ray.util.placement_group import placement_group, placement_group_table
+
+    class Holder:
+        def hold(self):
+            group = placement_group([{"CPU": 1}])
+            ray.get(group.ready())
+            return group.id.hex()
+
+    with cluster(None):
+        killed, alive = (ray.remote(num_cpus=0)(Holder).remote() for _ in range(2))
+        lost, kept = ray.get([killed.hold.remote(), alive.hold.remote()])
+        assert free_forsaken_groups() == 0
+        ray.kill(killed)
+        until = time.monotonic() + 20
+        while not free_forsaken_groups():
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        table = placement_group_table()
+        assert (table[lost]["state"], table[kept]["state"]) == ("REMOVED", "CREATED")

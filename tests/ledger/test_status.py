@@ -1,0 +1,151 @@
+"""What is seen of a sweep from elsewhere, and the ways to end it."""
+
+import fcntl
+import threading
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from diffgap.cli.main import main
+from diffgap.errors import UserError
+from diffgap.ledger.ledger import Ledger, SweepRecord
+from diffgap.ledger.locks import Running
+from diffgap.ledger.status import cancel, log_lines, sweep_state
+
+STATES = ("done", "failed", "stopped", "running", "waiting", "old")
+
+
+def signature(state):
+    return f"{state:0<12}"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A sweep with a trial in every state; `old` is one that an earlier process was in."""
+    made = Ledger(tmp_path)
+    trials = [{"signature": signature(s), "label": f"trial {s}", "trial": {}} for s in STATES]
+    made.record_sweep(SweepRecord("s", {}, "store", trials))
+    for state in STATES:
+        made.trial(signature(state)).begin({})
+    done = made.trial(signature("done"))
+    done.bridge.mkdir()
+    (done.bridge / "metrics.json").write_text('{"best/val_R5": 61.5}')
+    made.trial(signature("failed")).fail("the loss is nan")
+    made.trial(signature("stopped")).tell_to_stop("behind the others", 5, 40.0)
+    note(made, "old", time.time() - 1000)
+    return made
+
+
+def note(ledger, state, when):
+    facts = {"step": 50, "steps": 100, "best": 55.0, "host": "h", "pid": 1, "time": when}
+    ledger.trial(signature(state)).note_progress(facts)
+
+
+def states(ledger):
+    return {t.label.removeprefix("trial "): t.state for t in sweep_state(ledger, "s").trials}
+
+
+def test_every_state_while_the_sweep_is_alive(ledger):
+    with Running(ledger.output, "s") as running:
+        running.beat({}, force=True)
+        note(ledger, "running", time.time())
+        assert states(ledger) == {
+            "done": "done", "failed": "failed", "stopped": "stopped", "running": "running",
+            "waiting": "waiting", "old": "waiting",
+        }  # fmt: skip
+        state = sweep_state(ledger, "s")
+        assert state.alive
+        assert state.best.best == 61.5
+        assert state.counts["waiting"] == 2
+
+
+def test_what_was_under_way_when_the_sweep_died_is_interrupted(ledger):
+    with Running(ledger.output, "s") as running:
+        running.beat({}, force=True)
+        note(ledger, "running", time.time())
+    assert Running(ledger.output, "s").was_cut_short
+    found = states(ledger)
+    assert (found["running"], found["old"], found["waiting"]) == (
+        "interrupted", "interrupted", "not started",
+    )  # fmt: skip
+
+
+def test_a_sweep_is_run_by_one_process_and_a_trial_by_one_sweep(ledger):
+    record = ledger.trial(signature("waiting"))
+    with Running(ledger.output, "s") as first, Running(ledger.output, "t") as other:
+        first.beat({}, force=True)
+        with pytest.raises(UserError, match=r"sweep 's' is being run already, by process \d+ on"):
+            Running(ledger.output, "s").__enter__()
+        assert first.claim(record)
+        assert first.claim(record)
+        assert not other.claim(record)
+    with Running(ledger.output, "t") as other:
+        assert other.claim(record)
+
+
+def test_who_only_asks_is_not_taken_for_the_sweep_and_does_not_stop_it(ledger):
+    with Running(ledger.output, "s"):
+        pass
+    asking = (ledger.output / "running/s.lock").open()
+    fcntl.flock(asking, fcntl.LOCK_SH)  # as another `diffgap status` does, for a moment
+    assert not Running(ledger.output, "s").is_alive()
+    threading.Timer(0.05, asking.close).start()
+    with Running(ledger.output, "s") as running:
+        assert running.is_alive()
+
+
+def test_status_tells_it_all(ledger):
+    run = CliRunner().invoke
+    shown = run(main, ["status", "s", "--output", str(ledger.output)])
+    assert shown.exit_code == 0
+    assert "50/100" in shown.output
+    log = ledger.trial(signature("failed")).log
+    assert f"{signature('failed')} failed: the loss is nan (log: {log})" in shown.output
+    assert (
+        "the same command continues" in run(main, ["status", "--output", str(ledger.output)]).output
+    )
+    unknown = run(main, ["status", "z", "--output", str(ledger.output)])
+    assert unknown.exit_code == 2
+
+
+def test_a_running_sweep_and_a_running_trial_can_be_cancelled(ledger):
+    with pytest.raises(UserError, match="sweep 's' is not running"):
+        cancel(ledger, "s")
+    with Running(ledger.output, "s") as running:
+        running.beat({}, force=True)
+        note(ledger, "running", time.time())
+        assert "ends at its next validation" in cancel(ledger, "running")
+        assert ledger.trial(signature("running")).stop["reason"] == "cancelled"
+        with pytest.raises(UserError, match="is not running"):
+            cancel(ledger, "done")
+        assert not running.cancelled
+        cancel(ledger, "s")
+        assert running.cancelled
+    with Running(ledger.output, "s") as again:
+        assert not again.cancelled
+
+
+def test_a_signature_may_be_short_but_not_ambiguous(ledger):
+    assert ledger.find("old").path.name == signature("old")
+    ledger.trial("olden0000000").begin({})
+    with pytest.raises(UserError, match="give one whole"):
+        ledger.find("old")
+    with pytest.raises(UserError, match="no trial's"):
+        ledger.find("zzz")
+
+
+def test_a_log_is_followed_to_its_trials_end_and_cannot_steer_the_terminal(ledger, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "secret-value")
+    record = ledger.trial(signature("waiting"))
+    record.log.write_text("one\x1b[2J secret-value\n")
+
+    def later():
+        time.sleep(0.3)
+        with record.log.open("a") as log:
+            log.write("two\n")
+        record.fail("over")
+
+    threading.Thread(target=later).start()
+    assert list(log_lines(ledger, "waiting", follow=True)) == ["one[2J ***", "two"]
+    assert list(log_lines(ledger, "waiting", follow=False)) == ["one[2J ***", "two"]
