@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+import train_soundscape_generator
 
 from diffgap.corpora.base import Clip
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders.soundscape import SoundscapeEncoder
 from diffgap.errors import UserError
-import train_soundscape_generator
 from diffgap.generation import GeneratorChoice, Sampling
 from diffgap.generation.soundscape import WEIGHTS, Components, log_mel, sounds
 
@@ -93,10 +93,14 @@ def test_it_learns(encoder, real, monkeypatch):
     )
     assert len(losses) == 3
     torch.manual_seed(1)
-    latents, scheduler = network.components.encode(mels), train_soundscape_generator.make_scheduler()
+    latents, scheduler = (
+        network.components.encode(mels),
+        train_soundscape_generator.make_scheduler(),
+    )
     with torch.no_grad():  # a batch of four is a matter of luck; these are the same for everybody
         left = [
-            float(train_soundscape_generator._loss(network, scheduler, latents, told)) for _ in range(8)
+            float(train_soundscape_generator._loss(network, scheduler, latents, told))
+            for _ in range(8)
         ]
     assert np.mean(left) < 0.97 < 1 < losses[0]  # v has unit variance
 
