@@ -63,12 +63,14 @@ def worker(config: dict[str, Any]) -> None:
 
     from diffgap.ledger.ledger import Ledger
     from diffgap.spec import Trial
-    from diffgap.training.context import Host, local_device
+    from diffgap.training.context import TrialContext, local_device
     from diffgap.training.trial import run_trial
 
     trial, ledger = Trial.model_validate(config["trial"]), Ledger.at(config["output"])
     name = str(trial.seed)
-    run_trial(trial, name, config["store"], ledger, Host(ledger.trial(name), local_device()))
+    run_trial(
+        trial, name, config["store"], ledger, TrialContext(ledger.trial(name), local_device())
+    )
     train.report({"done": 1})
 
 

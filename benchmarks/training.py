@@ -38,10 +38,10 @@ from diffgap.ledger.ledger import TrialRecord
 from diffgap.spec import Trial
 from diffgap.store.store import Pairs
 from diffgap.training.checkpoint import Progress, State
-from diffgap.training.context import Host, local_device
+from diffgap.training.context import TrialContext, local_device
 from diffgap.training.data import PairTable
 from diffgap.training.engine import Average, clip, close, engine_of, process_group
-from diffgap.training.loop import Recipe, Training, run_step
+from diffgap.training.loop import Training, TrainingRecipe, run_step
 from diffgap.training.trial import bridge_config
 
 Step = Callable[[int], None]
@@ -170,10 +170,10 @@ def _trainings(size: Size, count: int, device: torch.device) -> Iterator[list[Tr
         torch.manual_seed(seed)
         bridge = make_bridge(bridge_config(trial, D)).to(device)
         average = Average(copy.deepcopy(bridge), trial.train.ema)
-        host = Host(TrialRecord(Path("nowhere")), device)
-        recipe = Recipe(trial.train, lambda _: {}, {})
+        context = TrialContext(TrialRecord(Path("nowhere")), device)
+        recipe = TrainingRecipe(trial.train, lambda _: {}, {})
         state = State(None, bridge, average, Progress())
-        trainings.append(Training(table.of_seed(seed), recipe, host, state))
+        trainings.append(Training(table.of_seed(seed), recipe, context, state))
     yield trainings
     for training in trainings:
         if training.state.engine is not None and vars(training.state.engine):
@@ -210,7 +210,7 @@ def _plain(trainings: list[Training]) -> Step:
     (training,) = trainings
     bridge, settings = training.state.bridge, training.recipe.settings
     optimizer = torch.optim.AdamW(bridge.parameters(), settings.lr, fused=True)
-    device = training.host.device
+    device = training.context.device
     bf16 = device.type == "cuda"
 
     def step(number: int) -> None:
@@ -228,7 +228,7 @@ def _plain(trainings: list[Training]) -> Step:
 def _in_turn(trainings: list[Training]) -> Step:
     for t in trainings:
         bridge = t.state.bridge
-        t.state.engine = engine_of(bridge, [bridge], [t.recipe.settings], 1, t.host.device)
+        t.state.engine = engine_of(bridge, [bridge], [t.recipe.settings], 1, t.context.device)
 
     def step(number: int) -> None:
         for training in trainings:
@@ -240,7 +240,7 @@ def _in_turn(trainings: list[Training]) -> Step:
 def _batched(trainings: list[Training]) -> Step:
     bridges = [t.state.bridge for t in trainings]
     settings = [t.recipe.settings for t in trainings]
-    engine = engine_of(Pack(bridges), bridges, settings, 1, trainings[0].host.device)
+    engine = engine_of(Pack(bridges), bridges, settings, 1, trainings[0].context.device)
     trainings[0].state.engine = engine
     return lambda number: run_step(engine, trainings, number)
 

@@ -27,7 +27,7 @@ from diffgap.bridge.objective import (
     make_batch,
 )
 from diffgap.bridge.predictions import clean_estimate
-from diffgap.bridge.samplers import CleanEstimator, enter, reverse
+from diffgap.bridge.samplers import CleanEstimator, noise_query, reverse
 from diffgap.bridge.schedules import LOG_SNR_MAX, SCHEDULES
 
 STEP_NOISE = 1 << 32
@@ -166,7 +166,11 @@ class DiffGAP(Bridge):
 
         from_query = score.start == "query"
         start = score.start_t if from_query else 1.0
-        z = enter(condition, noise, self.schedule, start, noised=True) if from_query else noise
+        z = (
+            noise_query(condition, noise, self.schedule, start, noised=True)
+            if from_query
+            else noise
+        )
         return reverse(
             score.sampler,
             estimate,

@@ -27,7 +27,7 @@ Sampler = Callable[[CleanEstimator, Tensor, Schedule, Tensor, Draw], Tensor]
 """(estimate, z (B, D), schedule, times (S + 1,) decreasing to 0, draw) -> samples (B, D)."""
 
 
-class Point(NamedTuple):
+class SamplerStep(NamedTuple):
     """A noise level on the way down, all scalars."""
 
     log_snr: Tensor
@@ -35,14 +35,14 @@ class Point(NamedTuple):
     level: NoiseLevel
 
 
-def _points(schedule: Schedule, times: Tensor) -> list[Point]:
+def _points(schedule: Schedule, times: Tensor) -> list[SamplerStep]:
     """The S levels at which the estimator is asked: all but the last, which has no noise."""
     log_snr = schedule(times[:-1])
     levels = map(NoiseLevel, *schedule.level(log_snr))
-    return list(map(Point, log_snr, schedule.position(log_snr), levels))
+    return list(map(SamplerStep, log_snr, schedule.position(log_snr), levels))
 
 
-def _clean(estimate: CleanEstimator, z: Tensor, at: Point) -> Tensor:
+def _clean(estimate: CleanEstimator, z: Tensor, at: SamplerStep) -> Tensor:
     return estimate(z, at.log_snr.expand(len(z)))
 
 
@@ -101,7 +101,7 @@ def heun(
     return _clean(estimate, z, points[-1])
 
 
-def _velocity(estimate: CleanEstimator, z: Tensor, at: Point) -> Tensor:
+def _velocity(estimate: CleanEstimator, z: Tensor, at: SamplerStep) -> Tensor:
     """The derivative of z along the path that keeps its noise, ``d_alpha x + d_sigma e``."""
     return convert(_clean(estimate, z, at), z, at.level, "x0", "v")
 
@@ -146,7 +146,7 @@ def reverse(
     Args:
         name: of the sampler.
         estimate: the model's clean target for a noisy one.
-        z: (B, D) where the path begins: standard normal at ``start`` 1, or from `enter`.
+        z: (B, D) where the path begins: standard normal at ``start`` 1, or from `noise_query`.
         schedule: log-SNR of t.
         steps: number of steps S, 1 or more.
         start: the t of z, in (0, 1].
@@ -160,7 +160,9 @@ def reverse(
     return SAMPLERS[name](estimate, z, schedule, times, draw)
 
 
-def enter(query: Tensor, noise: Tensor, schedule: Schedule, start: float, noised: bool) -> Tensor:
+def noise_query(
+    query: Tensor, noise: Tensor, schedule: Schedule, start: float, noised: bool
+) -> Tensor:
     """Where the path begins that starts from a query, at t = `start`.
 
     Args:

@@ -83,9 +83,9 @@ class Schedule:
 
     def __call__(self, t: Tensor) -> Tensor:
         """Log-SNR at times t in [0, 1], falling strictly from `LOG_SNR_MAX` to its negative."""
-        first, last, left = self.ends
+        first, last, one_minus_t = self.ends
         span = last - first
-        return self.curve(first + span * t, left + span * (1 - t))
+        return self.curve(first + span * t, one_minus_t + span * (1 - t))
 
     def level(self, log_snr: Tensor) -> NoiseLevel:
         """Alpha, sigma and their derivatives at log-SNRs of any shape."""
@@ -114,12 +114,12 @@ def _bisect(falling: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     return (low + high) / 2
 
 
-def cosine(t: Tensor, left: Tensor) -> Tensor:
+def cosine(t: Tensor, one_minus_t: Tensor) -> Tensor:
     """``alpha = cos(pi t / 2)`` (Nichol & Dhariwal 2021, eq. 17, without their offset)."""
-    return 2.0 * (torch.sin(left * (math.pi / 2)).log() - torch.sin(t * (math.pi / 2)).log())
+    return 2.0 * (torch.sin(one_minus_t * (math.pi / 2)).log() - torch.sin(t * (math.pi / 2)).log())
 
 
-def diffused(t: Tensor, left: Tensor, *, c1: float, c2: float, c3: float) -> Tensor:
+def diffused(t: Tensor, one_minus_t: Tensor, *, c1: float, c2: float, c3: float) -> Tensor:
     """``alpha = exp(-b(t) / 2)`` with ``b = c1 t + c2 t^2 + c3 t^3``, brought to 0 at t = 1.
 
     b is the integral of the betas (Song et al. 2021, eq. 32-33). Alpha is rescaled to zero
@@ -127,7 +127,7 @@ def diffused(t: Tensor, left: Tensor, *, c1: float, c2: float, c3: float) -> Ten
     and ``1 - alpha`` are then ratios of expm1, in which nothing cancels.
     """
     gone = t * (c1 + t * (c2 + t * c3))
-    to_come = left * (c1 + c2 * (1 + t) + c3 * (1 + t + t.square()))  # b(1) - b(t)
+    to_come = one_minus_t * (c1 + c2 * (1 + t) + c3 * (1 + t + t.square()))  # b(1) - b(t)
     total = (c1 + c2 + c3) / 2
     alpha = torch.expm1(to_come / 2) / math.expm1(total)
     rest = torch.expm1(-gone / 2) / math.expm1(-total)  # 1 - alpha
@@ -145,27 +145,27 @@ def sqrt_linear_betas(first: float, last: float, steps: int) -> Curve:
     return partial(diffused, c1=steps * first, c2=steps * start * rise, c3=steps * rise**2 / 3)
 
 
-def sigmoid(t: Tensor, left: Tensor) -> Tensor:
+def sigmoid(t: Tensor, one_minus_t: Tensor) -> Tensor:
     """``alpha^2`` falls like a sigmoid from -3 to 3, tau 1 (Jabri et al. 2022; Chen 2023, alg. 1).
 
     ``alpha^2 = (s(3) - s(6t - 3)) / (s(3) - s(-3))`` with s the logistic function; a difference
     ``s(a) - s(b)`` is ``sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2))``, and the cosh cancel.
     """
-    return torch.sinh(3.0 * left).log() - torch.sinh(3.0 * t).log()
+    return torch.sinh(3.0 * one_minus_t).log() - torch.sinh(3.0 * t).log()
 
 
-def edm(t: Tensor, left: Tensor) -> Tensor:
+def edm(t: Tensor, one_minus_t: Tensor) -> Tensor:
     """``log(sigma / alpha)`` normal in t (Karras et al. 2022, table 1: P_mean -1.2, P_std 1.2).
 
     Theirs is for data of standard deviation 0.5, ours has 1: the mean shifts by ``-log 0.5``.
     """
-    quantile = torch.where(t < 0.5, torch.special.ndtri(t), -torch.special.ndtri(left))
+    quantile = torch.where(t < 0.5, torch.special.ndtri(t), -torch.special.ndtri(one_minus_t))
     return -2.0 * (-1.2 - math.log(0.5) + 1.2 * quantile)
 
 
-def flow(t: Tensor, left: Tensor) -> Tensor:
+def flow(t: Tensor, one_minus_t: Tensor) -> Tensor:
     """``alpha = 1 - t, sigma = t`` (rectified flow, Liu et al. 2022)."""
-    return 2.0 * (left.log() - t.log())
+    return 2.0 * (one_minus_t.log() - t.log())
 
 
 SCHEDULES: dict[str, Schedule] = {

@@ -27,13 +27,13 @@ from diffgap.bridge.objective import (
     make_batch,
 )
 from diffgap.bridge.predictions import clean_estimate
-from diffgap.bridge.samplers import enter, reverse
+from diffgap.bridge.samplers import noise_query, reverse
 from diffgap.bridge.schedules import SCHEDULES
 
 X, A = 0, 1
 
 
-class Means(Bridge):
+class Centred(Bridge):
     """A method that knows the mean of each modality over the training split."""
 
     moves_space = True
@@ -55,11 +55,11 @@ class Means(Bridge):
         return unit(vectors - self.means[side])
 
 
-class Center(Means):
+class Center(Centred):
     """Subtracts each modality's mean; post-hoc standardisation of I0T (An et al. 2025)."""
 
 
-class MeanShift(Means):
+class MeanShift(Centred):
     """Moves x along the difference of the means (Liang et al. 2022, section 4.2)."""
 
     def space(self, vectors: Tensor, side: int) -> Tensor:
@@ -68,7 +68,7 @@ class MeanShift(Means):
         return unit(vectors + self.config.options["scale"] * (self.means[A] - self.means[X]))
 
 
-class BothWays(Means):
+class Bidirectional(Centred):
     """A centred method whose network learns both directions."""
 
     def __init__(self, config: BridgeConfig) -> None:
@@ -80,7 +80,7 @@ class BothWays(Means):
         return (bst.X_TO_A, bst.A_TO_X)
 
 
-class Close(BothWays):
+class Close(Bidirectional):
     """Collapse and corrupt, of C3 (Zhang et al., ICLR 2024).
 
     On centred embeddings a network learns to undo Gaussian noise within one modality, without
@@ -111,7 +111,7 @@ class Close(BothWays):
         return unit(deterministic_bridge(self.denoiser, which, source * self.scale))
 
 
-class DiffusionBridge(BothWays):
+class DiffusionBridge(Bidirectional):
     """Diffusion-Bridge (Lee et al., CVPR 2025): an unconditional DDPM of the target modality.
 
     Centred embeddings of length `radius`, x0 prediction, squared error times SNR. A query enters
@@ -223,7 +223,7 @@ class DiffusionLink(Bridge):
         for noise in shared_noise(score.draws, source.shape[1], score.seed, source.device):
             query = source * self.scale
             noise = noise.expand_as(query)
-            z = enter(query, noise, self.schedule, options["start_t"], noised=True)
+            z = noise_query(query, noise, self.schedule, options["start_t"], noised=True)
             ends.append(
                 reverse(
                     "ddim",

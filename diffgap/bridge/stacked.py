@@ -20,7 +20,7 @@ from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.objective import Batch, Losses
 
 
-class Pack(nn.Module):
+class StackedBridges(nn.Module):
     """K bridges of any methods, whose networks have one shape, trained as one.
 
     The bridges' parameters are moved into memory that they share by layers; whoever moves them
@@ -48,7 +48,7 @@ def stack(denoisers: Sequence[Denoiser]) -> Denoiser:
     """The denoisers as one, of (K, B, D) rows and (K, B) noise levels and directions.
 
     Row k of its output is what denoiser k makes of row k, and gradients end in the denoisers' own
-    parameters, which are moved: see `Pack`.
+    parameters, which are moved: see `StackedBridges`.
     """
     first = denoisers[0]
     with torch.device("meta"):  # a frame without weights of its own
@@ -61,7 +61,7 @@ def stack(denoisers: Sequence[Denoiser]) -> Denoiser:
     return network
 
 
-class Rows:
+class StackedParameter:
     """The K parameters of the same name as rows of one tensor, (K, ...)."""
 
     def __init__(self, layers: Sequence[nn.Module], name: str) -> None:
@@ -93,7 +93,10 @@ class StackedLinear(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight, self.bias = Rows(layers, "weight"), Rows(layers, "bias")
+        self.weight, self.bias = (
+            StackedParameter(layers, "weight"),
+            StackedParameter(layers, "bias"),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         parts = x, self.weight(), self.bias()
@@ -160,7 +163,10 @@ class StackedLayerNorm(nn.Module):
 
     def __init__(self, layers: Sequence[nn.LayerNorm]) -> None:
         super().__init__()
-        self.weight, self.bias = Rows(layers, "weight"), Rows(layers, "bias")
+        self.weight, self.bias = (
+            StackedParameter(layers, "weight"),
+            StackedParameter(layers, "bias"),
+        )
         self.shape, self.eps = layers[0].normalized_shape, layers[0].eps
 
     def forward(self, x: Tensor) -> Tensor:

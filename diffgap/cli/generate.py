@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffgap.encoders import Encoder
     from diffgap.generation import Generator, GeneratorChoice
     from diffgap.generation.candidates import Candidate
-    from diffgap.generation.conditions import Asked
+    from diffgap.generation.conditions import GenerationRequest
 
 INDEX = "index.csv"
 """In a directory of clips: what each of them is."""
@@ -133,7 +133,7 @@ def generate(bridge: Path, name: str | None, **options: Any) -> None:
     from diffgap.apply import load_bridge
     from diffgap.generation import GeneratorChoice, Sampling
     from diffgap.generation.candidates import best_of
-    from diffgap.generation.conditions import given, seeds_of
+    from diffgap.generation.conditions import conditions, seeds_of
     from diffgap.generation.request import default_generator
 
     console = make_console()
@@ -149,7 +149,7 @@ def generate(bridge: Path, name: str | None, **options: Any) -> None:
     with progress_bar(console, f"Generating with {generator.name}", "clips") as advance:
         best = best_of(
             generator,
-            given(wanted.condition, loaded, asked, seeds_of(asked.ids, wanted.seed)),
+            conditions(wanted.condition, loaded, asked, seeds_of(asked.ids, wanted.seed)),
             asked,
             sampling,
             wanted.seed,
@@ -205,7 +205,7 @@ def _load(bridge: Bridge, choice: GeneratorChoice, console: Console) -> Generato
 
 def _asked(
     wanted: Wanted, bridge: Bridge, made: dict[str, Any], generator: Generator, console: Console
-) -> tuple[Asked, Encoder | None]:
+) -> tuple[GenerationRequest, Encoder | None]:
     """The queries, and the encoder that hears what comes of them."""
     from diffgap.generation.conditions import choose
     from diffgap.generation.request import (
@@ -231,7 +231,11 @@ def _asked(
 
 
 def _write(
-    wanted: Wanted, generator: Generator, asked: Asked, best: list[Candidate], console: Console
+    wanted: Wanted,
+    generator: Generator,
+    asked: GenerationRequest,
+    best: list[Candidate],
+    console: Console,
 ) -> None:
     from diffgap.audio.files import write_audio
     from diffgap.io.atomic import write_text

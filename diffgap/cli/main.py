@@ -22,7 +22,7 @@ from diffgap.cli.report import report
 from diffgap.cli.status import WATCH_COMMANDS
 from diffgap.cli.submit import submit
 from diffgap.errors import UserError
-from diffgap.io.paths import Place
+from diffgap.io.paths import StoragePath
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +103,7 @@ def sweep(
     quiet: bool,
     verbose: bool,
     address: str | None,
-    output: Place,
+    output: StoragePath,
 ) -> None:
     """Run what is missing of the sweep SPEC and print its table.
 
@@ -131,9 +131,9 @@ def sweep(
         return
     store, uri = _open_store(wanted, console)
     plan = make_plan(wanted, uri, store.fingerprint)
-    from diffgap.sweep.run import Wishes, run_sweep
+    from diffgap.sweep.run import SweepOptions, run_sweep
 
-    wishes = Wishes(
+    options = SweepOptions(
         address,
         fresh=not resume,
         prune=prune,
@@ -144,7 +144,7 @@ def sweep(
         on_loss=_starter_over(wanted.retries),
         meanwhile=_import_report,
     )
-    without = run_sweep(plan, ledger, console, wishes)
+    without = run_sweep(plan, ledger, console, options)
     try:
         _print_tables(ledger, plan.spec.name, console)
     except UserError as error:  # the trials are safe; MLflow may be away
@@ -192,7 +192,7 @@ def _starter_over(retries: int) -> Callable[[str], None]:
 @click.argument("spec", type=click.Path(path_type=Path))
 @SETS
 @OUTPUT
-def train(spec: Path, sets: tuple[str, ...], output: Place) -> None:
+def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
     """Run the one trial of SPEC in this process, without Ray, and print its metrics.
 
     SPEC is a sweep's; an axis or more than one seed is refused, for it makes several trials.
@@ -240,7 +240,7 @@ for command in (*DATA_COMMANDS, *USE_COMMANDS, *WATCH_COMMANDS):
 @main.command(short_help="Browse the runs in MLflow, on 127.0.0.1.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @OUTPUT
-def ui(port: int, output: Place) -> None:
+def ui(port: int, output: StoragePath) -> None:
     """Serve MLflow's dashboard of the runs in --output on 127.0.0.1 until Ctrl-C.
 
     \b

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffgap.errors import UserError
-from diffgap.io.paths import Place, place_of
+from diffgap.io.paths import StoragePath, parse_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,11 +36,11 @@ class OutputType(click.ParamType):
 
     name = "dir|uri"
 
-    def convert(self, value: Any, param: Any, context: Any) -> Place:
+    def convert(self, value: Any, param: Any, context: Any) -> StoragePath:
         if not isinstance(value, str):
             return value
         try:
-            place = place_of(value)
+            place = parse_path(value)
         except UserError as error:
             self.fail(str(error), param, context)
         if isinstance(place, Path) and in_job() and not place.is_absolute():

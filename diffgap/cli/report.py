@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffgap.cli.options import OUTPUT, make_console
-from diffgap.io.paths import Place
+from diffgap.io.paths import StoragePath
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ def report(
     against: str | None,
     references: Path | None,
     audio: Path | None,
-    output: Place,
+    output: StoragePath,
 ) -> None:
     """Tell what SWEEPs have found, finished or not; without a name, all that MLflow knows.
 
@@ -90,7 +90,7 @@ def report(
 
 def read_report(
     sweeps: tuple[str, ...],
-    output: Place,
+    output: StoragePath,
     against: str | None = None,
     references: Path | None = None,
     audio: Path | None = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffgap.cli.options import OUTPUT, make_console
-from diffgap.io.paths import Place
+from diffgap.io.paths import StoragePath
 
 if TYPE_CHECKING:
     from diffgap.ledger.status import SweepState, TrialState
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Show what is running, done, waiting and failed.")
 @click.argument("sweep", required=False)
 @OUTPUT
-def status(sweep: str | None, output: Place) -> None:
+def status(sweep: str | None, output: StoragePath) -> None:
     """Show every sweep of --output, or each trial of SWEEP.
 
     Works from another terminal, and from another machine that shares the directory.
@@ -47,7 +47,7 @@ def status(sweep: str | None, output: Place) -> None:
 @click.argument("signature")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the trial ends, or Ctrl-C.")
 @OUTPUT
-def logs(signature: str, follow: bool, output: Place) -> None:
+def logs(signature: str, follow: bool, output: StoragePath) -> None:
     """Print the log of the trial SIGNATURE (its first digits do), over all of its attempts.
 
     \b
@@ -72,7 +72,7 @@ def logs(signature: str, follow: bool, output: Place) -> None:
 @click.command(short_help="End a running sweep, or one of its trials.")
 @click.argument("target", metavar="SIGNATURE|SWEEP")
 @OUTPUT
-def cancel(target: str, output: Place) -> None:
+def cancel(target: str, output: StoragePath) -> None:
     """End a running sweep, or one of its trials, at the next validation.
 
     Nothing is lost: the same sweep command goes on from there. Works from another machine that
@@ -93,7 +93,7 @@ def cancel(target: str, output: Place) -> None:
 @click.argument("signature")
 @click.option("--store", help="Where the trial's store is now; default where it was.")
 @OUTPUT
-def rerun(signature: str, store: str | None, output: Place) -> None:
+def rerun(signature: str, store: str | None, output: StoragePath) -> None:
     """Repeat the trial SIGNATURE in this process, without Ray, and compare it with its record.
 
     On a CPU with one worker the weights come out the same, bit for bit. The repeated trial is
@@ -161,5 +161,7 @@ def _show_trials(state: SweepState) -> None:
 def _figures(trial: TrialState) -> tuple[str, str, str]:
     steps = f"{trial.step}/{trial.steps}" if trial.steps else "-"
     best = "-" if trial.best is None else f"{trial.best:.1f}"
-    heard = time.strftime("%d %b %H:%M:%S", time.localtime(trial.heard)) if trial.heard else "-"
-    return steps, best, heard
+    last_seen = (
+        time.strftime("%d %b %H:%M:%S", time.localtime(trial.last_seen)) if trial.last_seen else "-"
+    )
+    return steps, best, last_seen

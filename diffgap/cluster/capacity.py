@@ -25,7 +25,7 @@ FIRST_SAY_S, SAY_S = 10.0, 60.0
 
 
 @dataclass
-class Room:
+class ClusterCapacity:
     """What one sweep may use of the cluster that Ray is connected to.
 
     Args:
@@ -43,7 +43,7 @@ class Room:
     say: Callable[[str], None]
     patience: float | None = None
     placement: Placement = field(init=False)
-    """How trials lie on the cluster; from `enter` on."""
+    """How trials lie on the cluster; from `wait_for_room` on."""
     _looked: float = field(default=0.0, init=False)
     _asked: int = field(default=0, init=False)
     _pending: dict[str, float] = field(default_factory=dict, init=False)
@@ -51,7 +51,7 @@ class Room:
     _trials: int = field(default=0, init=False)
     _gpus_to_come: bool = field(default=False, init=False)
 
-    def enter(self) -> None:
+    def wait_for_room(self) -> None:
         """Waits until there is room for one trial.
 
         Raises:
@@ -82,7 +82,7 @@ class Room:
                 self._trials = 0
         return self._trials
 
-    def ask(self, trials: int) -> None:
+    def request(self, trials: int) -> None:
         """Asks an autoscaler, where there is one, for room for so many trials."""
         trials = min(trials, self.limit or trials)
         if trials == self._asked or not self.joined:
@@ -92,7 +92,7 @@ class Room:
         self._asked = trials
         request_resources(bundles=[self._bundle()] * self.resources.workers * trials)
 
-    def tell_waiting(self, running: int) -> None:
+    def report_waiting(self, running: int) -> None:
         """Says what trials wait for whose workers have no place yet."""
         now = time.monotonic()
         groups = pending_groups()
@@ -106,7 +106,7 @@ class Room:
 
     def _wait(self, waited: float) -> None:
         """Asks for room for one trial, says so now and then, and waits a little."""
-        self.ask(1)
+        self.request(1)
         now = time.monotonic()
         if not self._said or now - self._said > SAY_S / 2:
             self._said = now

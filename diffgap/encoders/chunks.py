@@ -27,7 +27,7 @@ WINDOWS = ("crop", "mean")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DecodingRecipe:
     """How clips of a corpus become inputs of an encoder; sent to whoever decodes."""
 
     modalities: tuple[str, ...]
@@ -41,7 +41,7 @@ class Recipe:
     """One of `WINDOWS`."""
 
     @classmethod
-    def of(cls, encoder: Encoder, modalities: tuple[str, ...], long_clips: str) -> Recipe:
+    def of(cls, encoder: Encoder, modalities: tuple[str, ...], long_clips: str) -> DecodingRecipe:
         return cls(
             modalities,
             encoder.sample_rate,
@@ -72,7 +72,7 @@ class Tables:
     rejected: pa.Table
 
 
-def decode(corpus: Corpus, clips: Sequence[Clip], recipe: Recipe) -> Decoded:
+def decode(corpus: Corpus, clips: Sequence[Clip], recipe: DecodingRecipe) -> Decoded:
     """Reads clips; one that cannot be read is rejected with its reason."""
     decoded = Decoded(windows={m: [] for m in recipe.modalities if m != "text"})
     for clip in clips:
@@ -107,7 +107,7 @@ def encode(encoder: Encoder, decoded: Decoded, modalities: Sequence[str]) -> Tab
 
 
 def cut(
-    streams: dict[str, np.ndarray], clip_id: str, recipe: Recipe
+    streams: dict[str, np.ndarray], clip_id: str, recipe: DecodingRecipe
 ) -> dict[str, list[np.ndarray]]:
     """Cuts the streams of a clip into windows, sound and pictures at the same times.
 
@@ -138,7 +138,7 @@ def encode_streams(encoder: Encoder, modality: str, streams: Sequence[np.ndarray
         modality: audio or video.
         streams: (samples,) or (frames, ...) each, at the encoder's rates.
     """
-    recipe = Recipe.of(encoder, (modality,), "mean")
+    recipe = DecodingRecipe.of(encoder, (modality,), "mean")
     cuts = [cut({modality: stream}, "", recipe)[modality] for stream in streams]
     return _encode_windows(encoder, modality, cuts)
 
@@ -154,7 +154,7 @@ def _starts(duration: float, window: float, clip_id: str, long_clips: str) -> It
         yield math.floor(4 * spare * i / max(1, count - 1)) / 4
 
 
-def _decode(corpus: Corpus, clip: Clip, modality: str, recipe: Recipe) -> np.ndarray:
+def _decode(corpus: Corpus, clip: Clip, modality: str, recipe: DecodingRecipe) -> np.ndarray:
     if modality == "video":
         return corpus.video(clip, recipe.frame_rate, recipe.frame_size)
     samples, rate = corpus.audio(clip)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.encoders import Encoder, EncoderChoice
-from diffgap.encoders.chunks import WINDOWS, Recipe, Tables, decode, encode, rejections
+from diffgap.encoders.chunks import WINDOWS, DecodingRecipe, Tables, decode, encode, rejections
 from diffgap.encoders.partial import PartialStore, listing_hash
 from diffgap.encoders.stream import Pool, stream
 from diffgap.errors import UserError
@@ -82,7 +82,7 @@ def embed(
     rejected = [*corpus.rejected, *unusable]
     if not clips:
         raise UserError(_nothing_usable(corpus, rejected))
-    recipe = Recipe.of(encoder, modalities, long_clips)
+    recipe = DecodingRecipe.of(encoder, modalities, long_clips)
     partial = PartialStore.open(out, _request(corpus, encoder, clips, recipe))
     chunks = [clips[i : i + CHUNK] for i in range(0, len(clips), CHUNK)]
     missing = {n: chunk for n, chunk in enumerate(chunks) if n not in partial.done()}
@@ -145,7 +145,7 @@ def _nothing_usable(corpus: Corpus, rejected: list[Rejected]) -> str:
 
 
 def _request(
-    corpus: Corpus, encoder: Encoder, clips: list[Clip], recipe: Recipe
+    corpus: Corpus, encoder: Encoder, clips: list[Clip], recipe: DecodingRecipe
 ) -> dict[str, object]:
     """What decides a store's content."""
     return {
@@ -178,7 +178,7 @@ def _finish(
     out: Path,
     corpus: Corpus,
     encoder: Encoder,
-    recipe: Recipe,
+    recipe: DecodingRecipe,
     made: Tables,
     rejected: list[Rejected],
 ) -> EmbeddingStore:
@@ -198,7 +198,7 @@ def _work(
     corpus: Corpus,
     choice: EncoderChoice,
     encoder: Encoder,
-    recipe: Recipe,
+    recipe: DecodingRecipe,
     chunks: dict[int, list[Clip]],
     pool: Pool,
 ) -> Iterator[tuple[int, Tables]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import Recipe, Tables, decode, encode
+from diffgap.encoders.chunks import DecodingRecipe, Tables, decode, encode
 from diffgap.errors import UserError
 
 MOST_ON_CPU = 8
@@ -40,7 +40,7 @@ class Pool:
 def stream(
     corpus: Corpus,
     choice: EncoderChoice,
-    recipe: Recipe,
+    recipe: DecodingRecipe,
     chunks: Mapping[int, list[Clip]],
     pool: Pool,
 ) -> Iterator[tuple[int, Tables]]:
@@ -105,7 +105,7 @@ def _be_quiet() -> None:
 # In the workers ---------------------------------------------------------------------------------
 
 
-def _decode(corpus: Any, recipe: Recipe, row: dict[str, Any]) -> dict[str, Any]:
+def _decode(corpus: Any, recipe: DecodingRecipe, row: dict[str, Any]) -> dict[str, Any]:
     decoded = decode(_corpus(corpus), pickle.loads(row["clips"]), recipe)
     return {"chunk": row["chunk"], "decoded": pickle.dumps(decoded, protocol=5)}
 

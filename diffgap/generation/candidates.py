@@ -11,7 +11,7 @@ from diffgap.audio.resampling import resample
 from diffgap.encoders import Encoder
 from diffgap.encoders.chunks import encode_streams
 from diffgap.generation import Generator, Sampling
-from diffgap.generation.conditions import Asked, seeds_of
+from diffgap.generation.conditions import GenerationRequest, seeds_of
 from diffgap.generation.making import make
 
 
@@ -29,7 +29,7 @@ class Candidate:
 def best_of(
     generator: Generator,
     conditions: np.ndarray,
-    asked: Asked,
+    asked: GenerationRequest,
     sampling: Sampling,
     seed: int,
     candidates: int,
@@ -73,7 +73,7 @@ def _similarity(candidate: Candidate) -> float:
 
 
 def _similarities(
-    encoder: Encoder | None, rate: int, waveforms: np.ndarray, asked: Asked
+    encoder: Encoder | None, rate: int, waveforms: np.ndarray, asked: GenerationRequest
 ) -> list[float] | list[None]:
     """Cosines of the sound with the queries; with their mean, where those are several tokens."""
     if encoder is None:

@@ -20,7 +20,7 @@ from diffgap.store.store import EmbeddingStore, split_task
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerationRequest:
     """N clips of which sound is to be made.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
     targets: np.ndarray | None
 
 
-def choose(store: EmbeddingStore, task: str, split: str, clips: int) -> Asked:
+def choose(store: EmbeddingStore, task: str, split: str, clips: int) -> GenerationRequest:
     """So many clips of a split, those of least hash: the same for everybody who asks.
 
     Raises:
@@ -48,7 +48,7 @@ def choose(store: EmbeddingStore, task: str, split: str, clips: int) -> Asked:
     _, first = np.unique(pairs.owner, return_index=True)  # every clip has one
     rows = first[chosen]
     told = [text for _, text in store.caption_texts(pairs.ids)] if _of_text(task) else []
-    return Asked(
+    return GenerationRequest(
         tuple(pairs.ids[i] for i in chosen),
         tuple(told[row] for row in rows) if told else (),
         pairs.x[rows],
@@ -65,7 +65,9 @@ def seeds_of(ids: tuple[str, ...], seed: int) -> list[int]:
     return [zlib.crc32(f"{seed}/{name}".encode()) for name in ids]
 
 
-def given(condition: str, bridge: Bridge, asked: Asked, seeds: Sequence[int]) -> np.ndarray:
+def conditions(
+    condition: str, bridge: Bridge, asked: GenerationRequest, seeds: Sequence[int]
+) -> np.ndarray:
     """What a generator is given of each clip: (N, D) unit vectors, or (N, T, D).
 
     Args:

@@ -17,7 +17,7 @@ from diffgap.encoders import Encoder, EncoderChoice
 from diffgap.encoders.chunks import encode_streams
 from diffgap.errors import ClipError, MissingClipError, UserError
 from diffgap.generation import FITTING, Generator, GeneratorChoice, misfit
-from diffgap.generation.conditions import Asked
+from diffgap.generation.conditions import GenerationRequest
 from diffgap.store.schema import TEXT
 
 LONGEST_PROMPT = 1000
@@ -137,7 +137,7 @@ def _prompt_problem(text: str) -> str | None:
     return None
 
 
-def encoded_prompts(encoder: Encoder, prompts: Sequence[str]) -> Asked:
+def encoded_prompts(encoder: Encoder, prompts: Sequence[str]) -> GenerationRequest:
     """Prompts as queries.
 
     Raises:
@@ -148,7 +148,7 @@ def encoded_prompts(encoder: Encoder, prompts: Sequence[str]) -> Asked:
     except ClipError as error:
         raise UserError(f"--prompt: {error}; say it in other words") from None
     names = [f"{number:03d}-{_slug(text)}" for number, text in enumerate(prompts)]
-    return Asked(tuple(names), tuple(prompts), vectors, None)
+    return GenerationRequest(tuple(names), tuple(prompts), vectors, None)
 
 
 def _slug(text: str) -> str:
@@ -189,7 +189,7 @@ def _too_short(path: Path, seconds: float) -> str:
 
 def encoded_videos(
     encoder: Encoder, videos: Sequence[Path], generator: Generator, pooled: bool
-) -> Asked:
+) -> GenerationRequest:
     """The first seconds of videos as queries: as many as the generator makes sound for.
 
     Args:
@@ -212,7 +212,9 @@ def encoded_videos(
         frames = frames[: max(1, round(generator.seconds * encoder.frame_rate))]
         vectors.append(_video_vectors(encoder, frames, None if pooled else generator.tokens))
     names = [f"{number:03d}-{_slug(path.stem)}" for number, path in enumerate(videos)]
-    return Asked(tuple(names), tuple(path.name for path in videos), np.stack(vectors), None)
+    return GenerationRequest(
+        tuple(names), tuple(path.name for path in videos), np.stack(vectors), None
+    )
 
 
 def _video_vectors(encoder: Any, frames: np.ndarray, tokens: int | None) -> np.ndarray:

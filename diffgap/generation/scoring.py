@@ -27,7 +27,7 @@ from diffgap.evaluation.evaluate import device_of
 from diffgap.evaluation.extractors import Extractor, ExtractorChoice, Features
 from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
 from diffgap.generation import Generator, GeneratorChoice, Sampling
-from diffgap.generation.conditions import Asked, choose, given, seeds_of
+from diffgap.generation.conditions import GenerationRequest, choose, conditions, seeds_of
 from diffgap.generation.making import make
 from diffgap.ledger.ledger import GENERATED, PLAYED, REPLICATES
 from diffgap.spec import Trial
@@ -82,10 +82,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Measured:
+class GenerationResult:
     """What a trial has made, and how good that is."""
 
-    asked: Asked
+    asked: GenerationRequest
     made: Sounds
     real: Sounds
     """Of the clips that are kept to be listened to."""
@@ -123,7 +123,7 @@ class Measured:
             log.info("%s is %s/%d-made.flac", name, PLAYED, number)
 
 
-def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> Measured:
+def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> GenerationResult:
     """Makes sound for a trial's clips, and compares it with theirs.
 
     Args:
@@ -138,13 +138,13 @@ def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) ->
     generator = _generator(GeneratorChoice(wanted.generator, wanted.weights), device)
     asked = choose(store, trial.task, trial.split, wanted.clips)
     seeds = seeds_of(asked.ids, trial.seed)
-    conditions = given(wanted.condition, bridge, asked, seeds)
+    vectors = conditions(wanted.condition, bridge, asked, seeds)
     sampling = Sampling(wanted.steps, wanted.guidance)
-    waveforms = make(generator, conditions, seeds, sampling, _said)
+    waveforms = make(generator, vectors, seeds, sampling, _said)
     made = Sounds(list(waveforms), generator.rate)
     source = Source(store.manifest.corpus.name, wanted.audio, asked.ids)
     scores = _scores(trial, store, asked, made, source, device)
-    return Measured(asked, made, source.sounds(HEARD), scores, generator, trial.split)
+    return GenerationResult(asked, made, source.sounds(HEARD), scores, generator, trial.split)
 
 
 def _said(done: int, total: int) -> None:
@@ -155,7 +155,12 @@ def _said(done: int, total: int) -> None:
 
 
 def _scores(
-    trial: Trial, store: EmbeddingStore, asked: Asked, made: Sounds, source: Source, device: str
+    trial: Trial,
+    store: EmbeddingStore,
+    asked: GenerationRequest,
+    made: Sounds,
+    source: Source,
+    device: str,
 ) -> Scores:
     choices = [ExtractorChoice.parse(text) for text in trial.generation.extractors]
     found = {}
@@ -171,7 +176,7 @@ def _scores(
 
 
 def _cosines(
-    trial: Trial, store: EmbeddingStore, asked: Asked, made: Sounds, device: str
+    trial: Trial, store: EmbeddingStore, asked: GenerationRequest, made: Sounds, device: str
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(N,) cosines of each clip with what asked for it, and with its true audio, by the store's
     own frozen encoder; None where its checkpoint is not given."""

@@ -17,20 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffgap.io.paths import Place, RemotePath, remove, upload
+from diffgap.io.paths import RemotePath, StoragePath, remove, upload
 
 
-def write_json(path: Place, content: Any) -> None:
+def write_json(path: StoragePath, content: Any) -> None:
     """Writes JSON so that a reader never sees half of it."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_text(path: Place, text: str) -> None:
+def write_text(path: StoragePath, text: str) -> None:
     """Writes a text file so that a reader never sees half of it."""
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Place, content: bytes) -> None:
+def write_bytes(path: StoragePath, content: bytes) -> None:
     """Writes a file so that a reader never sees half of it."""
     if isinstance(path, RemotePath):
         path.write_bytes(content)
@@ -54,7 +54,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Place, last: str = "") -> Iterator[Path]:
+def new_directory(path: StoragePath, last: str = "") -> Iterator[Path]:
     """A temporary directory that becomes `path`, replacing what was there, if the block ends well.
 
     If the block raises, the temporary directory is gone and `path` is as it was. `last` is the file
@@ -90,7 +90,7 @@ def put_directory(temporary: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep_up(place: Place) -> None:
+def sweep_up(place: StoragePath) -> None:
     """Removes the temporary names that killed processes left in a directory."""
     if isinstance(place, RemotePath):
         return  # where there are none

@@ -167,7 +167,7 @@ class RemotePath:
             self.filesystem.delete_dir(self.key)
 
 
-Place = Path | RemotePath
+StoragePath = Path | RemotePath
 
 
 @cache
@@ -182,7 +182,7 @@ def _filesystem(root: str) -> tuple[Any, str]:
     return filesystem, base
 
 
-def place_of(text: str) -> Place:
+def parse_path(text: str) -> StoragePath:
     """The place that a path or URI names.
 
     Raises:
@@ -198,7 +198,7 @@ def place_of(text: str) -> Place:
     return RemotePath(root, unquote(parts.path).strip("/"))
 
 
-def remove(place: Place) -> None:
+def remove(place: StoragePath) -> None:
     """Removes a directory, if it is there."""
     if isinstance(place, RemotePath):
         place.remove()
@@ -214,7 +214,7 @@ def upload(directory: Path, target: RemotePath, last: str = "") -> None:
 
 
 @contextmanager
-def local_copy(place: Place) -> Iterator[Path]:
+def local_copy(place: StoragePath) -> Iterator[Path]:
     """A directory as one of this machine's: itself, or a copy for as long as the block lasts."""
     if isinstance(place, Path):
         yield place

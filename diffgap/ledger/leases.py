@@ -20,7 +20,7 @@ from diffgap.errors import UserError
 from diffgap.io.atomic import write_json
 from diffgap.io.paths import RemotePath
 from diffgap.ledger.ledger import TrialRecord
-from diffgap.ledger.locks import Running, by
+from diffgap.ledger.locks import SweepLock, owner
 
 RENEW_S = 5.0
 """Between two renewals."""
@@ -32,7 +32,7 @@ SETTLE_S = 1.0
 """After which, of two that took a lease at once, the later one has it."""
 
 
-class Lease(Running):
+class LeaseLock(SweepLock):
     """One process's hold on a sweep whose output is on an object store; use it as a context.
 
     Raises:
@@ -51,14 +51,14 @@ class Lease(Running):
         self._counts: dict[str, int] = {}
         self._names: set[str] = set()
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> LeaseLock:
         if self._is_renewed():
-            raise UserError(f"sweep {self.name!r} is being run already{by(self.note())}")
+            raise UserError(f"sweep {self.name!r} is being run already{owner(self.note())}")
         self._found_note = self.note() is not None
         self._renew()
         time.sleep(SETTLE_S)
         if (self.note() or {}).get("token") != self._token:
-            raise UserError(f"sweep {self.name!r} was begun elsewhere just now{by(self.note())}")
+            raise UserError(f"sweep {self.name!r} was begun elsewhere just now{owner(self.note())}")
         self._cancel_path.unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
@@ -68,13 +68,13 @@ class Lease(Running):
         self._over.set()
         self._thread.join()
         self._cancel_path.unlink(missing_ok=True)
-        if self.clean:
+        if self.is_settled:
             self._note_path.unlink(missing_ok=True)
         else:
             write_json(self._note_path, {**self._facts(), "over": True})
 
     @property
-    def was_cut_short(self) -> bool:
+    def was_interrupted(self) -> bool:
         return self._found_note
 
     def claim(self, record: TrialRecord) -> bool:
@@ -87,7 +87,7 @@ class Lease(Running):
             self._renew()
         return True
 
-    def beat(self, counts: dict[str, int], force: bool = False) -> None:
+    def heartbeat(self, counts: dict[str, int], force: bool = False) -> None:
         """Notes how the sweep goes, with the next renewal."""
         self._counts = counts
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from diffgap.errors import UserError, nearest
 from diffgap.io.atomic import sweep_up, write_json
-from diffgap.io.paths import Place, place_of, remove
+from diffgap.io.paths import StoragePath, parse_path, remove
 from diffgap.io.redact import redact
 
 METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
@@ -45,20 +45,20 @@ EXPLAINED = "explained"
 class TrialRecord:
     """The directory of one trial."""
 
-    path: Place
+    path: StoragePath
 
     @property
-    def bridge(self) -> Place:
+    def bridge(self) -> StoragePath:
         """The bridge checkpoint; it exists, whole, when the trial is finished."""
         return self.path / "bridge"
 
     @property
-    def checkpoints(self) -> Place:
+    def checkpoints(self) -> StoragePath:
         """What an unfinished trial resumes from."""
         return self.path / "checkpoints"
 
     @property
-    def log(self) -> Place:
+    def log(self) -> StoragePath:
         """What its processes said, over all attempts."""
         return self.path / LOG
 
@@ -140,7 +140,7 @@ class TrialRecord:
         rungs = {**self.rungs(study), step: rung}
         write_json(self._rungs(study), {str(at): asdict(rung) for at, rung in rungs.items()})
 
-    def _rungs(self, study: str) -> Place:
+    def _rungs(self, study: str) -> StoragePath:
         return self.path / "rungs" / f"{study}.json"
 
     def metrics(self) -> dict[str, float]:
@@ -202,13 +202,13 @@ class SweepRecord:
 class Ledger:
     """All trials and sweeps below one output directory."""
 
-    def __init__(self, output: Place) -> None:
-        self.output: Place = output.absolute()
+    def __init__(self, output: StoragePath) -> None:
+        self.output: StoragePath = output.absolute()
 
     @classmethod
     def at(cls, output: str) -> Ledger:
         """The ledger of an output as it is written: a path or a URI."""
-        return cls(place_of(output))
+        return cls(parse_path(output))
 
     def identity(self) -> str:
         """What tells this ledger from others, wherever it is moved to; made when first asked."""
@@ -237,7 +237,7 @@ class Ledger:
         """Lets the next trial of a training signature train by itself."""
         self._training(training).unlink(missing_ok=True)
 
-    def _training(self, training: str) -> Place:
+    def _training(self, training: str) -> StoragePath:
         return self.output / "trained" / f"{training}.json"
 
     def record_sweep(self, record: SweepRecord) -> None:
@@ -249,18 +249,18 @@ class Ledger:
         dropped = [entry for signature, entry in earlier.items() if signature not in asked]
         write_json(self._sweep(record.name), {**asdict(record), "dropped": dropped})
 
-    def told(self, name: str) -> str | None:
+    def synced_digest(self, name: str) -> str | None:
         """The digest of a sweep's record as MLflow was told of it last."""
-        note = _read(self._told(name))
+        note = _read(self._synced_path(name))
         return str(note["digest"]) if note else None
 
-    def record_told(self, name: str, digest: str) -> None:
+    def record_synced(self, name: str, digest: str) -> None:
         """Notes that MLflow has the record of a sweep with this digest."""
-        write_json(self._told(name), {"digest": digest})
+        write_json(self._synced_path(name), {"digest": digest})
 
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the one asked for last first."""
-        files: list[Place] = [*(self.output / "sweeps").glob("*.json")]
+        files: list[StoragePath] = [*(self.output / "sweeps").glob("*.json")]
         return [file.stem for file in sorted(files, key=lambda f: -f.stat().st_mtime)]
 
     def find(self, start: str) -> TrialRecord:
@@ -290,14 +290,14 @@ class Ledger:
             raise UserError(f"sweep {name!r} is not in {self.output}; {hint}")
         return SweepRecord(**json.loads(path.read_text()))
 
-    def _told(self, name: str) -> Place:
+    def _synced_path(self, name: str) -> StoragePath:
         return self.output / "sweeps" / f"{name}.told"
 
-    def _sweep(self, name: str) -> Place:
+    def _sweep(self, name: str) -> StoragePath:
         return self.output / "sweeps" / f"{name}.json"
 
 
-def _read(path: Place) -> dict[str, Any] | None:
+def _read(path: StoragePath) -> dict[str, Any] | None:
     """A note's content; None where there is none."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())

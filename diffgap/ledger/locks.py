@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from diffgap.errors import UserError
 from diffgap.io.atomic import write_json
-from diffgap.io.paths import Place, RemotePath
+from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.ledger.ledger import TrialRecord
 
 HEARTBEAT_S = 2.0
@@ -32,17 +32,17 @@ ASKING_S = 0.2
 """Longer than anybody holds a lock only to ask whether it is free."""
 
 
-class Running:
+class SweepLock:
     """One process's hold on a sweep; use it as a context.
 
     Raises:
         UserError: on entering, where another process runs the sweep.
     """
 
-    def __init__(self, output: Place, name: str) -> None:
+    def __init__(self, output: StoragePath, name: str) -> None:
         self.name = name
-        self.place: Place = output.absolute() / "running"
-        self.clean = False
+        self.place: StoragePath = output.absolute() / "running"
+        self.is_settled = False
         """Whether nothing is left to be told or tidied up; else the next command looks after it."""
         self._held = ExitStack()
         self._claimed: set[Path] = set()
@@ -50,7 +50,7 @@ class Running:
         self._began = time.time()
 
     @property
-    def was_cut_short(self) -> bool:
+    def was_interrupted(self) -> bool:
         """Whether an earlier process left without tidying up."""
         return self._note_path.is_file()
 
@@ -59,15 +59,15 @@ class Running:
         """Whether somebody has asked for the sweep to end."""
         return self._cancel_path.exists()
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> SweepLock:
         self.place.mkdir(parents=True, exist_ok=True)
         if not self._hold(self._lock_path):
-            raise UserError(f"sweep {self.name!r} is being run already{by(self.note())}")
+            raise UserError(f"sweep {self.name!r} is being run already{owner(self.note())}")
         self._cancel_path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.clean:
+        if self.is_settled:
             self._note_path.unlink(missing_ok=True)
         self._cancel_path.unlink(missing_ok=True)
         self._held.close()
@@ -80,7 +80,7 @@ class Running:
             self._claimed.add(path)
         return path in self._claimed
 
-    def beat(self, counts: dict[str, int], force: bool = False) -> None:
+    def heartbeat(self, counts: dict[str, int], force: bool = False) -> None:
         """Notes how the sweep goes, every few seconds."""
         if not force and time.time() - self._noted < HEARTBEAT_S:
             return
@@ -118,11 +118,11 @@ class Running:
         return Path(str(self.place)) / f"{self.name}.lock"
 
     @property
-    def _note_path(self) -> Place:
+    def _note_path(self) -> StoragePath:
         return self.place / f"{self.name}.json"
 
     @property
-    def _cancel_path(self) -> Place:
+    def _cancel_path(self) -> StoragePath:
         return self.place / f"{self.name}.cancel"
 
     def _hold(self, path: Path) -> bool:
@@ -146,16 +146,18 @@ def _lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def running_of(output: Place, name: str, say: Callable[[str], None] | None = None) -> Running:
+def sweep_lock(
+    output: StoragePath, name: str, say: Callable[[str], None] | None = None
+) -> SweepLock:
     """A sweep's hold, of the kind that its output allows; `say` tells people what is waited for."""
     if isinstance(output, RemotePath):
-        from diffgap.ledger.leases import Lease
+        from diffgap.ledger.leases import LeaseLock
 
-        return Lease(output, name, say)
-    return Running(output, name)
+        return LeaseLock(output, name, say)
+    return SweepLock(output, name)
 
 
-def by(note: dict[str, Any] | None) -> str:
+def owner(note: dict[str, Any] | None) -> str:
     """Who runs a sweep, for people."""
     who = f", by process {note['pid']} on {note['host']}" if note else ""
     return f"{who}; watch it with: diffgap status"

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from diffgap.io.paths import Place, RemotePath
+from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.io.redact import redact
 
 SEND_S = 5.0
@@ -30,7 +30,7 @@ class _Redacted(logging.Formatter):
 
 
 @contextmanager
-def log_file(log: Place, speaker: str) -> Iterator[Path]:
+def log_file(log: StoragePath, speaker: str) -> Iterator[Path]:
     """The local file that a process appends to: the log itself, or one that is sent there."""
     if isinstance(log, Path):
         yield log
@@ -62,14 +62,14 @@ def _send(local: Path, target: RemotePath, over: threading.Event) -> None:
             return
 
 
-def log_files(log: Place) -> list[Place]:
+def log_files(log: StoragePath) -> list[StoragePath]:
     """The files of a trial's log, in the order in which they were begun."""
     if isinstance(log, RemotePath):
         return sorted(log.iterdir())
     return [log] if log.is_file() else []
 
 
-def news(file: Place, position: int) -> bytes:
+def news(file: StoragePath, position: int) -> bytes:
     """What has been said from a position on."""
     if isinstance(file, RemotePath):
         return file.read_bytes()[position:]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffgap.errors import UserError
-from diffgap.io.paths import Place
+from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
 from diffgap.ledger.ledger import Ledger, SweepRecord
-from diffgap.ledger.locks import running_of
+from diffgap.ledger.locks import sweep_lock
 from diffgap.ledger.logs import log_files, news
 
 DONE, RUNNING, WAITING, INTERRUPTED = "done", "running", "waiting", "interrupted"
@@ -34,11 +34,11 @@ class TrialState:
     steps: int | None
     best: float | None
     """Mean R@5 of both directions on val, at its best."""
-    heard: float | None
+    last_seen: float | None
     """When it last said how far it is, in seconds since the epoch."""
     reason: str | None
     """Why it failed or was stopped."""
-    log: Place
+    log: StoragePath
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class SweepState:
 def sweep_state(ledger: Ledger, name: str) -> SweepState:
     """A recorded sweep; UserError names the ones there are."""
     record = ledger.sweep(name)
-    running = running_of(ledger.output, name)
-    alive = running.is_alive()
-    note = running.note()
+    lock = sweep_lock(ledger.output, name)
+    alive = lock.is_alive()
+    note = lock.note()
     began = note["began"] if alive and note else None
     trials = tuple(_trial_state(ledger, entry, alive, began) for entry in record.trials)
     return SweepState(name, alive, note, trials)
@@ -80,7 +80,7 @@ def _trial_state(
 ) -> TrialState:
     record = ledger.trial(entry["signature"])
     progress = record.progress or {}
-    stop, heard = record.stop, progress.get("time")
+    stop, last_seen = record.stop, progress.get("time")
     if record.finished:
         state = DONE
     elif record.failure:
@@ -88,7 +88,7 @@ def _trial_state(
     elif stop:
         state = STOPPED
     elif alive:
-        state = RUNNING if heard and began and heard >= began else WAITING
+        state = RUNNING if last_seen and began and last_seen >= began else WAITING
     else:
         state = INTERRUPTED if progress else NOT_STARTED
     best = record.metrics().get("best/val_R5") if record.finished else progress.get("best")
@@ -99,7 +99,7 @@ def _trial_state(
         step=progress.get("step"),
         steps=progress.get("steps"),
         best=best,
-        heard=heard,
+        last_seen=last_seen,
         reason=record.failure or (str(stop["reason"]) if stop else None),
         log=record.log,
     )
@@ -134,10 +134,10 @@ def cancel(ledger: Ledger, target: str) -> str:
 
 
 def _cancel_sweep(ledger: Ledger, name: str) -> str:
-    running = running_of(ledger.output, name)
-    if not running.is_alive():
+    lock = sweep_lock(ledger.output, name)
+    if not lock.is_alive():
         raise UserError(f"sweep {name!r} is not running; see: diffgap status {name}")
-    running.cancel()
+    lock.cancel()
     return (
         f"Sweep {name} ends once its running trials come to their next validation. "
         "The same command goes on from there."

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from diffgap.ledger.ledger import GENERATED, PLAYED
 from diffgap.report.results import read_cells, setting_of
-from diffgap.report.tables.generation import Made, ordered, row_names
+from diffgap.report.tables.generation import GenerationCell, ordered, row_names
 from diffgap.tracking.reader import LoggedSweep
 
 
 @dataclass(frozen=True)
-class HeardClip:
+class AudioClip:
     """One clip, as it really sounds and as each cell made it.
 
     Attributes:
@@ -33,36 +33,36 @@ class HeardClip:
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioGallery:
     """The clips of one task of a sweep."""
 
     title: str
-    clips: tuple[HeardClip, ...]
+    clips: tuple[AudioClip, ...]
 
 
-def heard_of(sweeps: Sequence[LoggedSweep]) -> list[Heard]:
+def audio_gallery(sweeps: Sequence[LoggedSweep]) -> list[AudioGallery]:
     """The clips of all sweeps of generation, as the first finished seed of each cell made them."""
     found = []
     for sweep in sweeps:
-        by_task: dict[str, list[Made]] = {}
+        by_task: dict[str, list[GenerationCell]] = {}
         for cell in read_cells(sweep):
             if cell.finished and cell.trial.generates:
-                by_task.setdefault(cell.trial.task, []).append(Made(cell))
+                by_task.setdefault(cell.trial.task, []).append(GenerationCell(cell))
         for task, cells in by_task.items():
             setting = replace(setting_of(sweep), task=task)
             title = f"Generated on {setting}, {task} (sweep {sweep.name})"
-            found.append(Heard(title, tuple(_clips(ordered(cells)))))
+            found.append(AudioGallery(title, tuple(_clips(ordered(cells)))))
     return found
 
 
-def _clips(cells: Sequence[Made]) -> list[HeardClip]:
+def _clips(cells: Sequence[GenerationCell]) -> list[AudioClip]:
     files = [made.cell.finished[0].files for made in cells]
     first = files[0]
     assert first, "a finished trial has files"
     rows = pq.read_table(first / GENERATED).to_pylist()
     kept = len(list((first / PLAYED).glob("*-real.flac")))
     return [
-        HeardClip(
+        AudioClip(
             row["clip"],
             row.get("caption"),
             _sound(first / PLAYED / f"{number}-real.flac"),

@@ -135,9 +135,11 @@ def _notes(table: Table) -> list[str]:
         f"{_raised('*')} {escape(note[2:])}" if note.startswith("* ") else escape(note)
         for note in table.notes
     ]
-    lacking = [escape(f"{row.name}: {row.lacking}.") for row in table.rows if row.lacking]
+    missing_reason = [
+        escape(f"{row.name}: {row.missing_reason}.") for row in table.rows if row.missing_reason
+    ]
     sources = [f"{_raised(str(n))} {escape(text)}" for n, text in enumerate(table.sources, 1)]
-    return [*notes, *lacking, *sources]
+    return [*notes, *missing_reason, *sources]
 
 
 def _small(notes: Sequence[str]) -> list[str]:

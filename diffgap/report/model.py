@@ -55,7 +55,7 @@ class Report:
         """Every trial by its signature; one that several sweeps have, from the one that counts."""
         found: dict[str, TrialRun] = {}
         for trial in (trial for sweep in self.sweeps for trial in sweep.trials):
-            if trial.counts or trial.signature not in found:
+            if trial.is_complete or trial.signature not in found:
                 found[trial.signature] = trial
         return found
 

@@ -59,9 +59,11 @@ def to_markdown(table: Table) -> str:
 
 def all_notes(table: Table) -> list[str]:
     """Notes, what is lacking, and the sources of published rows."""
-    lacking = [f"{row.name}: {row.lacking}." for row in table.rows if row.lacking]
+    missing_reason = [
+        f"{row.name}: {row.missing_reason}." for row in table.rows if row.missing_reason
+    ]
     sources = [f"[{number}] {source}" for number, source in enumerate(table.sources, 1)]
-    return [*table.notes, *lacking, *sources]
+    return [*table.notes, *missing_reason, *sources]
 
 
 def _named(row: Row) -> str:

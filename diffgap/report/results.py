@@ -19,7 +19,7 @@ from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 
 @dataclass(frozen=True)
-class QueryRanks:
+class RankedQueries:
     """Ranks of the queries of one direction, for every seed of a cell."""
 
     ranks: np.ndarray
@@ -44,7 +44,7 @@ class Cell:
     @cached_property
     def finished(self) -> tuple[TrialRun, ...]:
         """The trials that count."""
-        return tuple(trial for trial in self.trials if trial.counts)
+        return tuple(trial for trial in self.trials if trial.is_complete)
 
     @property
     def signatures(self) -> tuple[str, ...]:
@@ -67,17 +67,17 @@ class Cell:
         return str(self.seeds) if self.seeds == self.planned else f"{self.seeds} of {self.planned}"
 
     @cached_property
-    def lacking(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """What became of the trials that do not count; None where all do."""
         states = Counter(
             trial.problem or STATES.get(trial.status, trial.status.lower())
             for trial in self.trials
-            if not trial.counts
+            if not trial.is_complete
         )
         return ", ".join(f"{count} {state}" for state, count in states.items()) or None
 
     @cached_property
-    def directions(self) -> dict[str, QueryRanks]:
+    def directions(self) -> dict[str, RankedQueries]:
         """The ranks by direction; empty where no trial counts."""
         return _directions([pq.read_table(t.files / RANKS) for t in self.finished if t.files])
 
@@ -85,7 +85,7 @@ class Cell:
         """The same cell, with what another sweep knows of it."""
         known = {trial.signature: trial for trial in self.trials}
         for trial in other.trials:
-            if trial.counts or trial.signature not in known:
+            if trial.is_complete or trial.signature not in known:
                 known[trial.signature] = trial
         return replace(self, name=other.name, trials=tuple(known.values()))
 
@@ -155,7 +155,7 @@ def merged(sweeps: Iterable[LoggedSweep]) -> list[Cell]:
     return list(by_identity.values())
 
 
-def _directions(tables: list) -> dict[str, QueryRanks]:
+def _directions(tables: list) -> dict[str, RankedQueries]:
     if not tables:
         return {}
     found = {}
@@ -163,5 +163,5 @@ def _directions(tables: list) -> dict[str, QueryRanks]:
         parts = [table.filter(pc.equal(table["direction"], direction)) for table in tables]
         clips = parts[0]["clip"].combine_chunks().dictionary_encode().indices
         ranks = np.stack([part["rank"].to_numpy() for part in parts])
-        found[direction] = QueryRanks(ranks, clips.to_numpy().astype(np.int64))
+        found[direction] = RankedQueries(ranks, clips.to_numpy().astype(np.int64))
     return found

@@ -84,7 +84,7 @@ def _facts(sweep: LoggedSweep, trial: TrialRun, resolved: Trial) -> dict[str, An
         "final": trial.final,
         "run_id": trial.run_id,
         "status": trial.status,
-        "counts": trial.counts,
+        "counts": trial.is_complete,
         "reason": trial.reason or trial.problem,
         "git_commit": trial.config.get("git_commit") or trial.tags.get("diffgap.git_commit"),
         "encoder": trial.config.get("encoder", {}).get("name"),

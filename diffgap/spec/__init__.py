@@ -1,6 +1,6 @@
 """What a sweep and a trial are, and how a file becomes one, with all mistakes told at once."""
 
-from diffgap.spec.blocks import BST, CDM, Denoiser, Loss, Score, Train
+from diffgap.spec.blocks import BST, CDM, DenoiserOptions, Loss, Score, Train
 from diffgap.spec.document import load_sweep
 from diffgap.spec.signature import canonical_json, flatten, signature, training_signature
 from diffgap.spec.sweep import Resources, Scheduler, Search, SweepSpec
@@ -9,7 +9,7 @@ from diffgap.spec.trial import Trial, TrialSpec
 __all__ = [
     "BST",
     "CDM",
-    "Denoiser",
+    "DenoiserOptions",
     "Loss",
     "Resources",
     "Scheduler",

@@ -62,7 +62,7 @@ class BST(Model):
     """Share of the direction x->a."""
 
 
-class Denoiser(Model):
+class DenoiserOptions(Model):
     width: Annotated[int, Field(ge=8, le=8192)] = 1024
     """Hidden size W."""
     blocks: Annotated[int, Field(ge=1, le=64)] = 4
@@ -190,17 +190,17 @@ class Generation(Model):
         return tuple(value) if isinstance(value, list) else value
 
 
-class MeanShift(Model):
+class MeanShiftOptions(Model):
     scale: NonNegative = 1.0
     """How far x is moved along the difference of the modality means; 1 is all the way."""
 
 
-class Close(Model):
+class CloseOptions(Model):
     noise: NonNegative = 0.08
     """Standard deviation of the noise on centred unit vectors while training."""
 
 
-class DiffusionBridge(Model):
+class DiffusionBridgeOptions(Model):
     radius: Positive = 5.0
     """Length of the embeddings that are diffused."""
     start_t: Annotated[float, Field(gt=0, le=1)] = 0.6
@@ -209,7 +209,7 @@ class DiffusionBridge(Model):
     """DDIM steps, each one re-normalised."""
 
 
-class DiffusionLink(Model):
+class DiffusionLinkOptions(Model):
     topology_weight: NonNegative = 1.0
     """Weight of the loss that keeps the batch's similarities."""
     start_t: Annotated[float, Field(gt=0, le=1)] = 0.6

@@ -9,13 +9,13 @@ from pydantic import Field, field_validator, model_validator
 from diffgap.spec.blocks import (
     BST,
     CDM,
-    Close,
-    Denoiser,
-    DiffusionBridge,
-    DiffusionLink,
+    CloseOptions,
+    DenoiserOptions,
+    DiffusionBridgeOptions,
+    DiffusionLinkOptions,
     Generation,
     Loss,
-    MeanShift,
+    MeanShiftOptions,
     Model,
     Score,
     ScoreKind,
@@ -72,18 +72,18 @@ class TrialSpec(Model):
     """What bridges the gap; `none` and `deterministic` are DiffGAP without CDM."""
     cdm: CDM = CDM()
     bst: BST = BST()
-    denoiser: Denoiser = Denoiser()
+    denoiser: DenoiserOptions = DenoiserOptions()
     loss: Loss = Loss()
     train: Train = Train()
     score: Score = Score()
     generation: Generation = Generation()
-    mean_shift: MeanShift = MeanShift()
-    close: Close = Close()
-    diffusion_bridge: DiffusionBridge = DiffusionBridge()
-    diffusion_link: DiffusionLink = DiffusionLink()
+    mean_shift: MeanShiftOptions = MeanShiftOptions()
+    close: CloseOptions = CloseOptions()
+    diffusion_bridge: DiffusionBridgeOptions = DiffusionBridgeOptions()
+    diffusion_link: DiffusionLinkOptions = DiffusionLinkOptions()
 
 
-MAKES = "generator"
+GENERATOR_FIELD = "generator"
 """The field that makes a trial one of generation; without it the rest of its block is idle."""
 
 TUNABLE = (
@@ -133,10 +133,10 @@ class Trial(TrialSpec):
         return Trial.model_validate(with_values(self.model_dump(), values))
 
     @model_validator(mode="after")
-    def _settle(self) -> Self:
+    def _normalise(self) -> Self:
         self._name_the_method()
         self.__dict__.update(score=_with(self.score, "kind", self.effective_score))
-        for path in self.unused():
+        for path in self.inactive_fields():
             block, _, field = path.partition(".")
             default = getattr(DEFAULTS, block)
             if field:
@@ -150,19 +150,23 @@ class Trial(TrialSpec):
         if self.generates and self.generation.condition != "bridged":
             method = "none"  # no bridge has a part in it
         if method == "diffgap":
-            method = next((name for name, cell in CELLS.items() if cell == enabled), method)
+            method = next(
+                (name for name, ablation_cell in CELLS.items() if ablation_cell == enabled), method
+            )
         else:
             enabled = CELLS.get(method, (False, False))
         cdm, bst = _with(self.cdm, "enabled", enabled[0]), _with(self.bst, "enabled", enabled[1])
         self.__dict__.update(method=method, cdm=cdm, bst=bst)
 
-    def unused(self) -> list[str]:
+    def inactive_fields(self) -> list[str]:
         """Blocks and fields that its method and score have no use for."""
         own_cdm = [f"cdm.{name}" for name in CDM.model_fields if name != "enabled"]
         own_bst = [f"bst.{name}" for name in BST.model_fields if name != "enabled"]
         paths = [block for block in OPTIONS if block != self.method]
         if not self.generates:
-            paths += [f"generation.{name}" for name in Generation.model_fields if name != MAKES]
+            paths += [
+                f"generation.{name}" for name in Generation.model_fields if name != GENERATOR_FIELD
+            ]
         if not self.trains:
             return [*paths, *own_cdm, *own_bst, "denoiser", "loss", "train", "score"]
         if self.method not in ("deterministic", "diffgap"):
@@ -178,7 +182,7 @@ class Trial(TrialSpec):
         return paths + sorted(f"score.{name}" for name in idle)
 
     @property
-    def cell(self) -> str | None:
+    def ablation_cell(self) -> str | None:
         """Its place in the CDM x BST ablation: frozen, bst, cdm or cdm+bst; None for siblings."""
         if self.method not in ("none", "deterministic", "diffgap"):
             return None

@@ -153,15 +153,15 @@ class SweepDisplay:
 
     def _shown(self) -> list[_Row]:
         """What fits the screen: all, or what is going on and what was last."""
-        room = max(5, self.console.height - 5)
+        capacity = max(5, self.console.height - 5)
         rows = list(self.rows.values())
-        if len(rows) <= room:
+        if len(rows) <= capacity:
             return rows
         running = [row for row in rows if row.state == RUNNING]
         others = sorted(
             (r for r in rows if r.state not in (RUNNING, WAITING)), key=lambda r: r.began or 0.0
         )
-        return [*others[-max(0, room - len(running)) :], *running]
+        return [*others[-max(0, capacity - len(running)) :], *running]
 
     def _table(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -48,9 +48,9 @@ def drive(config: dict[str, Any]) -> None:
 def train_pack(pack: dict[str, Any]) -> None:
     """Ray Train's training function: one worker of one pack."""
     from diffgap.sweep.pack import run_pack
-    from diffgap.sweep.worker import Seat
+    from diffgap.sweep.worker import WorkerContext
 
-    run_pack(pack, Seat.of_worker() if pack["apart"] else Seat.of_driver())
+    run_pack(pack, WorkerContext.of_worker() if pack["apart"] else WorkerContext.of_driver())
 
 
 def _fit(pack: dict[str, Any]) -> None:

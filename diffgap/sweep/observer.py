@@ -28,7 +28,7 @@ from diffgap.sweep.plan import PlannedTrial
 from diffgap.training.failures import with_remedy
 
 if TYPE_CHECKING:
-    from diffgap.sweep.tune import Stage
+    from diffgap.sweep.tune import SweepContext
 
 LEAKS_S = 2.0
 """Between two looks for resources that killed trials still hold."""
@@ -40,8 +40,8 @@ CANCELLED = "cancelled"
 class Observer(tune.Callback):
     """Hears of every trial: from its worker while its pack runs, and from Tune when that ends."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, context: SweepContext) -> None:
+        self.context = context
         self.planned: dict[str, PlannedTrial] = {}
         self._told: set[str] = set()
         """Signatures of trials whose ends have been told."""
@@ -50,14 +50,14 @@ class Observer(tune.Callback):
 
     def expect(self, planned: PlannedTrial) -> bool:
         """Makes a trial known before Tune starts it; False where another sweep runs it."""
-        stage = self.stage
+        context = self.context
         self.planned[planned.signature] = planned
-        stage.show.add(planned)
-        record = stage.ledger.trial(planned.signature)
-        if not stage.running.claim(record):
+        context.show.add(planned)
+        record = context.ledger.trial(planned.signature)
+        if not context.lock.claim(record):
             return False
-        spec, store = stage.plan.spec, redact(stage.plan.store)
-        facts = {"store": store, "fingerprint": stage.plan.fingerprint, "sweep": spec.name}
+        spec, store = context.plan.spec, redact(context.plan.store)
+        facts = {"store": store, "fingerprint": context.plan.fingerprint, "sweep": spec.name}
         record.begin({**planned.entry(), **facts})
         return True
 
@@ -69,18 +69,18 @@ class Observer(tune.Callback):
         return {}
 
     def on_step_begin(self, iteration: int, trials: list, **_: Any) -> None:
-        self.stage.running.beat(self.stage.show.counts())
-        if self.stage.running.cancelled and not self._cancelled:
+        self.context.lock.heartbeat(self.context.show.counts())
+        if self.context.lock.cancelled and not self._cancelled:
             self._cancelled = True
             for signature in self.planned:
-                self.stage.ledger.trial(signature).tell_to_stop(CANCELLED)
+                self.context.ledger.trial(signature).tell_to_stop(CANCELLED)
         if time.monotonic() - self._looked > LEAKS_S:
             self._looked = time.monotonic()
             free_forsaken_groups()
-            self.stage.room.tell_waiting(self.stage.show.counts().get(RUNNING, 0))
+            self.context.capacity.report_waiting(self.context.show.counts().get(RUNNING, 0))
 
     def on_trial_start(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
-        work, self.stage.meanwhile = self.stage.meanwhile, None
+        work, self.context.meanwhile = self.context.meanwhile, None
         if work:
             Thread(target=work, name="meanwhile", daemon=True).start()
 
@@ -105,40 +105,40 @@ class Observer(tune.Callback):
         """The driver's own process is lost for good, or has an error of its own."""
         reason = _reason(trial)
         for planned in self._members(trial):
-            record = self.stage.ledger.trial(planned.signature)
+            record = self.context.ledger.trial(planned.signature)
             if not record.ended:
                 with suppress(OSError):  # a full disk may be why; the reason is told all the same
                     record.fail(reason)
             self._ended(planned, reason)
 
     def _begun(self, planned: PlannedTrial) -> None:
-        self.stage.telling.start(planned)
-        self.stage.show.started(planned.signature)
+        self.context.tracker.start(planned)
+        self.context.show.started(planned.signature)
 
     def _goes_on(self, planned: PlannedTrial, step: int, points: list[dict[str, Any]]) -> None:
-        self.stage.telling.log(planned.signature, points)
+        self.context.tracker.log(planned.signature, points)
         if points:
-            self.stage.show.progress(planned.signature, step, points[-1]["metrics"])
+            self.context.show.progress(planned.signature, step, points[-1]["metrics"])
         self.on_report(planned, points)
 
     def _ended(self, planned: PlannedTrial, reason: str | None = None) -> None:
         """Tells how a trial ended, once; one that can go on is only paused."""
-        stage, signature = self.stage, planned.signature
+        context, signature = self.context, planned.signature
         if signature in self._told:
             return
-        record = stage.ledger.trial(signature)
+        record = context.ledger.trial(signature)
         if record.finished:
-            stage.telling.finish(planned)
-            stage.show.finished(signature)
+            context.tracker.finish(planned)
+            context.show.finished(signature)
         elif failure := record.failure or reason:
-            stage.failed[signature] = f"{failure} (log: {record.log})"
-            stage.telling.fail(signature, failure)
-            stage.show.failed(signature, stage.failed[signature])
+            context.failed[signature] = f"{failure} (log: {record.log})"
+            context.tracker.fail(signature, failure)
+            context.show.failed(signature, context.failed[signature])
         elif record.stop:
-            stage.telling.kill(signature, record.stop["reason"])
-            stage.show.stopped(signature, record.stop["reason"])
+            context.tracker.kill(signature, record.stop["reason"])
+            context.show.stopped(signature, record.stop["reason"])
         else:
-            stage.show.paused(signature)
+            context.show.paused(signature)
             return
         self._told.add(signature)
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from diffgap.io.paths import Place, RemotePath
+from diffgap.io.paths import RemotePath, StoragePath
 
 
-def backend(journal: Place) -> Any:
+def backend(journal: StoragePath) -> Any:
     """Optuna's backend for a journal; the search's own process alone writes it."""
     from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 

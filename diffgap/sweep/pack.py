@@ -18,10 +18,10 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.ledger.logs import captured_output, log_file, trial_log
 from diffgap.spec import Trial
 from diffgap.sweep.driver import BEGUN, ENDED
-from diffgap.sweep.worker import Seat, SweepHost
+from diffgap.sweep.worker import SweepTrialContext, WorkerContext
 from diffgap.training.autotune import BATCHED, IN_TURN, faster_way, implied_way
-from diffgap.training.batched import Member, can_batch, run_batched
-from diffgap.training.failures import is_hopeless, reason_of
+from diffgap.training.batched import PackMember, can_batch, run_batched
+from diffgap.training.failures import is_permanent, reason_of
 from diffgap.training.loop import StoppedError
 from diffgap.training.shape import shape_of
 from diffgap.training.trial import run_trial
@@ -32,7 +32,7 @@ _verdicts: dict[Hashable, dict[int, str]] = {}
 """The faster way for packs of a shape, by their size, as this process has measured it."""
 
 
-def run_pack(pack: dict[str, Any], seat: Seat) -> None:
+def run_pack(pack: dict[str, Any], worker: WorkerContext) -> None:
     """Runs what is left of a pack's trials, at once or one after another.
 
     Raises:
@@ -40,7 +40,7 @@ def run_pack(pack: dict[str, Any], seat: Seat) -> None:
             workers every error, on which Ray ends the others.
     """
     ledger = Ledger.at(pack["output"])
-    attempts = [_Attempt(job, pack, ledger, seat) for job in pack["members"]]
+    attempts = [_Attempt(job, pack, ledger, worker) for job in pack["members"]]
     left = [attempt for attempt in attempts if not attempt.is_over]
     if _train_at_once(left, pack):
         _run_batched(left)
@@ -55,23 +55,23 @@ class _Attempt:
     """One attempt at one trial of a pack."""
 
     def __init__(
-        self, job: dict[str, Any], pack: dict[str, Any], ledger: Ledger, seat: Seat
+        self, job: dict[str, Any], pack: dict[str, Any], ledger: Ledger, worker: WorkerContext
     ) -> None:
-        self.job, self.ledger, self.seat = job, ledger, seat
+        self.job, self.ledger, self.worker = job, ledger, worker
         self.store, self.retries = pack["store"], pack["retries"]
         self.record = ledger.trial(job["signature"])
-        self.host = SweepHost(self.record, job, seat)
-        self.member = Member(Trial.model_validate(job["trial"]), job["signature"], self.host)
+        self.context = SweepTrialContext(self.record, job, worker)
+        self.member = PackMember(Trial.model_validate(job["trial"]), job["signature"], self.context)
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to do: the trial has ended, or another sweep runs it."""
-        return self.seat.decide(lambda: self.record.ended or self.job["taken"])
+        return self.worker.decide(lambda: self.record.ended or self.job["taken"])
 
     @contextmanager
     def logged(self, alone: bool = True) -> Iterator[None]:
         """Sends what is said to the trial's log; `alone`, also what C++ libraries write."""
-        speaker = f"worker {self.seat.rank}"
+        speaker = f"worker {self.worker.rank}"
         with ExitStack() as stack:
             said = stack.enter_context(log_file(self.record.log, speaker))
             stack.enter_context(trial_log(said, speaker, None if alone else self.job["signature"]))
@@ -86,10 +86,10 @@ class _Attempt:
 
     def begin(self) -> bool:
         """Tells that it begins, and counts it; False where the trial has had its attempts."""
-        self.host.tell(BEGUN)
-        may = self.seat.decide(self._may_try)
+        self.context.tell(BEGUN)
+        may = self.worker.decide(self._may_try)
         if not may:
-            self.host.tell(ENDED)
+            self.context.tell(ENDED)
         return may
 
     def end(self, error: Exception | None) -> bool:
@@ -102,8 +102,8 @@ class _Attempt:
             self._log(logging.ERROR, "The attempt ends in an error", error)
             if not self._fails(error):
                 return False
-        self.host.tell(ENDED)
-        if self.seat.rank == 0 and self.record.finished:
+        self.context.tell(ENDED)
+        if self.worker.rank == 0 and self.record.finished:
             remove(self.record.checkpoints)
         return True
 
@@ -111,11 +111,15 @@ class _Attempt:
         error = None
         member = self.member
         try:
-            run_trial(member.trial, member.signature, self.store, self.ledger, self.host)
+            run_trial(member.trial, member.signature, self.store, self.ledger, self.context)
         except Exception as found:
             error = found
         settled = self.end(error)
-        if error and not isinstance(error, StoppedError) and (not settled or self.seat.workers > 1):
+        if (
+            error
+            and not isinstance(error, StoppedError)
+            and (not settled or self.worker.workers > 1)
+        ):
             raise error
 
     def _may_try(self) -> bool:
@@ -129,7 +133,7 @@ class _Attempt:
     def _fails(self, error: Exception) -> bool:
         """Notes an error that would come again, or has come often enough."""
         attempts = self.record.attempts
-        if is_hopeless(error):
+        if is_permanent(error):
             self.record.fail(reason_of(error))
         elif attempts > self.retries:
             self.record.fail(f"{reason_of(error)} (tried {attempts} times)")
@@ -149,7 +153,7 @@ def _train_at_once(attempts: Sequence[_Attempt], pack: dict[str, Any]) -> bool:
     known = _verdicts.setdefault(shape_of(members[0].trial), {})
     way = implied_way(known, len(members))
     if way is None:
-        way = known[len(members)] = faster_way(members, pack["store"], attempts[0].seat.device)
+        way = known[len(members)] = faster_way(members, pack["store"], attempts[0].worker.device)
     return way == BATCHED
 
 
@@ -174,7 +178,7 @@ def _at_once(attempts: Sequence[_Attempt]) -> list[Exception]:
     waiting = {attempt.member.signature: attempt for attempt in attempts}
     errors: list[Exception] = []
 
-    def ended(member: Member, error: Exception | None) -> None:
+    def ended(member: PackMember, error: Exception | None) -> None:
         if not waiting.pop(member.signature).end(error):
             assert error
             errors.append(error)
@@ -185,7 +189,7 @@ def _at_once(attempts: Sequence[_Attempt]) -> list[Exception]:
         run_batched(members, first.store, first.ledger, ended)
     except Exception as error:
         fits_less = isinstance(error, torch.OutOfMemoryError) and len(attempts) > 1
-        if not fits_less or first.seat.workers > 1:
+        if not fits_less or first.worker.workers > 1:
             for attempt in waiting.values():  # it concerns all that are still under way
                 attempt.end(error)
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable
 
-from diffgap.cluster.capacity import Room
+from diffgap.cluster.capacity import ClusterCapacity
 from diffgap.spec import Resources
 from diffgap.sweep.plan import PlannedTrial
 from diffgap.training.shape import shape_of
@@ -14,7 +14,7 @@ MOST = 64
 """Trials of one pack, unless a number is asked for."""
 
 
-class Dealer:
+class Packer:
     """Hands out packs, the costly trials first; the trials of a pack share their shape.
 
     On CPUs packs become smaller towards the end, so that none is left to run alone for long
@@ -27,12 +27,14 @@ class Dealer:
         room: how many packs run at once.
     """
 
-    def __init__(self, trials: Iterable[PlannedTrial], resources: Resources, room: Room) -> None:
-        self.resources, self.room = resources, room
+    def __init__(
+        self, trials: Iterable[PlannedTrial], resources: Resources, capacity: ClusterCapacity
+    ) -> None:
+        self.resources, self.capacity = resources, capacity
         self._queues: dict[Hashable, list[PlannedTrial]] = {}
         for planned in trials:
             self._queues.setdefault(shape_of(planned.trial), []).append(planned)
-        self._even = math.ceil(self.left / max(1, room.trials()))
+        self._even = math.ceil(self.left / max(1, capacity.trials()))
 
     @property
     def left(self) -> int:
@@ -66,9 +68,9 @@ class Dealer:
             return 1
         if isinstance(asked, int):
             return asked
-        if self.room.patience:
+        if self.capacity.patience:
             return 1
-        if self.room.placement.gpus and self.resources.pack_mode != "in_turn":
+        if self.capacity.placement.gpus and self.resources.pack_mode != "in_turn":
             return min(MOST, max(1, self._even))
-        slots = max(1, self.room.trials()) + self.room.joined  # a node may come by
+        slots = max(1, self.capacity.trials()) + self.capacity.joined  # a node may come by
         return min(MOST, max(1, math.ceil(self.left / (2 * slots - 1))))

@@ -71,7 +71,7 @@ def planned_trial(trial: Trial, label: str, fingerprint: str) -> PlannedTrial:
 def label(values: Mapping[str, Any], trial: Trial) -> str:
     """What sets a trial apart, as a person reads it: ``cdm on, bst off, seed 2``."""
     parts = []
-    idle = tuple(trial.unused())
+    idle = tuple(trial.inactive_fields())
     for field, value in values.items():
         if field.startswith(idle):
             continue

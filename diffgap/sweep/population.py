@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from diffgap.io.atomic import new_directory, write_json
-from diffgap.io.paths import Place, local_copy
+from diffgap.io.paths import StoragePath, local_copy
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
@@ -206,7 +206,7 @@ class Population:
     # The file ------------------------------------------------------------------------------------
 
     @property
-    def _path(self) -> Place:
+    def _path(self) -> StoragePath:
         point = label(self.point, self.plan.spec.trial_at(self.point, self.seed))
         name = "".join(c if c.isalnum() else "-" for c in point)
         return self.ledger.output / "search" / f"{self.plan.spec.name}.{name}.population.json"

@@ -10,7 +10,7 @@ from diffgap import __version__
 from diffgap.encoders.builtin import cache_directory
 from diffgap.errors import UserError
 from diffgap.io.atomic import new_directory
-from diffgap.io.paths import RemotePath, SharedPath, place_of
+from diffgap.io.paths import RemotePath, SharedPath, parse_path
 from diffgap.io.redact import redact
 from diffgap.ledger.ledger import IDENTITY, Ledger
 
@@ -84,7 +84,7 @@ def _look(output: str, store: str) -> dict[str, Any]:
     from diffgap.store.store import EmbeddingStore
 
     facts: dict[str, Any] = {"version": __version__, "identity": None, "store": None}
-    path = place_of(output) / IDENTITY
+    path = parse_path(output) / IDENTITY
     if path.is_file():
         facts["identity"] = Ledger.at(output).identity()
     try:

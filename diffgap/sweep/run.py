@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from diffgap.ledger.ledger import Ledger, SweepRecord
-from diffgap.ledger.locks import Running, running_of
+from diffgap.ledger.locks import SweepLock, sweep_lock
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.sweep.strategies import Kind, kind_of
+from diffgap.sweep.strategies import SweepStrategy, make_strategy
 
 if TYPE_CHECKING:
-    from diffgap.cluster.capacity import Room
-    from diffgap.sweep.tracking import Telling
+    from diffgap.cluster.capacity import ClusterCapacity
+    from diffgap.sweep.tracking import SweepTracker
 
 INTERRUPTED = "interrupted; the same command continues"
 MLFLOW = "MLflow"
@@ -26,7 +26,7 @@ MLFLOW = "MLflow"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class SweepOptions:
     """How a sweep is to be run."""
 
     address: str | None = None
@@ -49,7 +49,9 @@ class Wishes:
     """Called in a thread once trials run, and this process waits for them."""
 
 
-def run_sweep(plan: Plan, ledger: Ledger, console: Console, wishes: Wishes) -> dict[str, str]:
+def run_sweep(
+    plan: Plan, ledger: Ledger, console: Console, options: SweepOptions
+) -> dict[str, str]:
     """Runs what is missing of a plan and brings MLflow up to date.
 
     A trial that any sweep has finished is not repeated; where this sweep has no MLflow run of it
@@ -69,70 +71,72 @@ def run_sweep(plan: Plan, ledger: Ledger, console: Console, wishes: Wishes) -> d
             runs the sweep; then no trial has been started or forgotten.
     """
     say = partial(console.print, style="yellow", soft_wrap=True)
-    with running_of(ledger.output, plan.spec.name, say) as running:
-        return _Run(plan, ledger, console, wishes, running).carry_out()
+    with sweep_lock(ledger.output, plan.spec.name, say) as lock:
+        return SweepRun(plan, ledger, console, options, lock).run()
 
 
 @dataclass
-class _Run:
+class SweepRun:
     """One run of a sweep."""
 
     plan: Plan
     ledger: Ledger
     console: Console
-    wishes: Wishes
-    running: Running
+    options: SweepOptions
+    lock: SweepLock
 
-    def carry_out(self) -> dict[str, str]:
-        kind = kind_of(self.plan, self.ledger)
-        left = kind.total if self.wishes.fresh else len(kind.missing) + kind.new
-        untold, record = self._untold(kind), self._record(kind)
-        told = not untold and self.ledger.told(record.name) == record.digest
-        if told and not (left or self.wishes.prune or self.running.was_cut_short):
+    def run(self) -> dict[str, str]:
+        strategy = make_strategy(self.plan, self.ledger)
+        left = strategy.total if self.options.fresh else len(strategy.missing) + strategy.new
+        untold, record = self._untold(strategy), self._record(strategy)
+        synced_digest = not untold and self.ledger.synced_digest(record.name) == record.digest
+        if synced_digest and not (left or self.options.prune or self.lock.was_interrupted):
             return {}
         failed: dict[str, str] = {}
-        with self._placed(left) as room, self._telling() as telling:
-            self.running.beat({}, force=True)
-            if self.wishes.fresh:
-                self._begin_anew(kind, telling)
-            telling.describe(self._record(kind))
-            self._prune(telling)
+        with self._placed(left) as capacity, self._tracker() as tracker:
+            self.lock.heartbeat({}, force=True)
+            if self.options.fresh:
+                self._begin_anew(strategy, tracker)
+            tracker.describe(self._record(strategy))
+            self._prune(tracker)
             for planned in untold:
-                telling.finish(planned)
-            if room:
-                failed = self._go(kind, telling, room, left)
-            without = dict.fromkeys((p.signature for p in kind.missing), INTERRUPTED) | failed
+                tracker.finish(planned)
+            if capacity:
+                failed = self._run_missing(strategy, tracker, capacity, left)
+            without = dict.fromkeys((p.signature for p in strategy.missing), INTERRUPTED) | failed
             for signature in without.keys() - failed.keys():
-                telling.kill(signature)
-            telling.describe(self._record(kind))
-            telling.status = _status(failed, without)
-        return self._by_label(kind, without, telling)
+                tracker.kill(signature)
+            tracker.describe(self._record(strategy))
+            tracker.status = _status(failed, without)
+        return self._by_label(strategy, without, tracker)
 
-    def _go(self, kind: Kind, telling: Telling, room: Room, left: int) -> dict[str, str]:
+    def _run_missing(
+        self, strategy: SweepStrategy, tracker: SweepTracker, capacity: ClusterCapacity, left: int
+    ) -> dict[str, str]:
         """Runs what is missing; returns what failed, with the reasons, by signature."""
-        from diffgap.sweep.tune import Stage
+        from diffgap.sweep.tune import SweepContext
 
-        placement = room.placement
+        placement = capacity.placement
         if self.plan.spec.resources.gpus_per_worker and not placement.gpus:
             self._warn("No GPU in this cluster: trials run on CPUs.")
         more = f"; {left - placement.concurrent} wait" if left > placement.concurrent else ""
-        self.console.print(f"{left} of {kind.total} trials to run, {placement}{more}.")
-        with SweepDisplay(self.console, kind.total, left, quiet=self.wishes.quiet) as show:
-            stage = Stage(
+        self.console.print(f"{left} of {strategy.total} trials to run, {placement}{more}.")
+        with SweepDisplay(self.console, strategy.total, left, quiet=self.options.quiet) as show:
+            context = SweepContext(
                 self.plan,
                 self.ledger,
-                telling,
-                self.running,
-                room,
+                tracker,
+                self.lock,
+                capacity,
                 show,
-                verbose=self.wishes.verbose,
-                meanwhile=self.wishes.meanwhile,
+                verbose=self.options.verbose,
+                meanwhile=self.options.meanwhile,
             )
-            kind.go(stage, lambda: telling.describe(self._record(kind)))
-        return stage.failed
+            strategy.run(context, lambda: tracker.describe(self._record(strategy)))
+        return context.failed
 
     @contextmanager
-    def _placed(self, left: int) -> Iterator[Room | None]:
+    def _placed(self, left: int) -> Iterator[ClusterCapacity | None]:
         """Ray, and the room that it has for trials; nothing where none is left.
 
         Whatever keeps a node from taking part is found here, before anything is written.
@@ -140,28 +144,28 @@ class _Run:
         if not left:
             yield None
             return
-        from diffgap.cluster.capacity import Room
+        from diffgap.cluster.capacity import ClusterCapacity
         from diffgap.cluster.connect import cluster
         from diffgap.tracking.client import warm_up
 
-        wishes = self.wishes
+        options = self.options
         self.console.print("Starting Ray ...", style="dim")
         warm_up(self.ledger.output)  # meanwhile: both take seconds
-        with cluster(wishes.address, verbose=wishes.verbose, on_loss=wishes.on_loss) as joined:
+        with cluster(options.address, verbose=options.verbose, on_loss=options.on_loss) as joined:
             if joined:
                 self._check_nodes()
-            asked, most = self.plan.spec.resources, wishes.max_concurrent
-            room = Room(asked, most, joined, self._warn, wishes.patience)
+            asked, most = self.plan.spec.resources, options.max_concurrent
+            capacity = ClusterCapacity(asked, most, joined, self._warn, options.patience)
             try:
-                room.enter()
-                yield room
+                capacity.wait_for_room()
+                yield capacity
             finally:
-                room.close()
+                capacity.close()
 
     def _check_nodes(self) -> None:
         from diffgap.sweep.preflight import check_nodes, several_nodes, shared_store
 
-        if several_nodes() or self.wishes.patience:
+        if several_nodes() or self.options.patience:
             store = shared_store(self.plan.store, self.ledger)
             self.plan = replace(self.plan, store=store)
         check_nodes(self.ledger, self.plan.store)
@@ -169,54 +173,59 @@ class _Run:
     def _warn(self, text: str) -> None:
         self.console.print(text, style="yellow", soft_wrap=True)
 
-    def _telling(self) -> Telling:
-        from diffgap.sweep.tracking import Telling
+    def _tracker(self) -> SweepTracker:
+        from diffgap.sweep.tracking import SweepTracker
 
-        return Telling(self.plan, self.ledger, self.console)
+        return SweepTracker(self.plan, self.ledger, self.console)
 
-    def _begin_anew(self, kind: Kind, telling: Telling) -> None:
-        for planned in kind.trials:
-            telling.set_aside(planned.signature)
-        kind.forget()
+    def _begin_anew(self, strategy: SweepStrategy, tracker: SweepTracker) -> None:
+        for planned in strategy.trials:
+            tracker.set_aside(planned.signature)
+        strategy.forget()
 
-    def _prune(self, telling: Telling) -> None:
+    def _prune(self, tracker: SweepTracker) -> None:
         """Marks what an earlier spec asked for, if that is wished."""
         record = self.ledger.sweep(self.plan.spec.name)
         dropped = [entry for entry in record.dropped if not entry.get("pruned")]
         if not dropped:
             return
-        if not self.wishes.prune:
+        if not self.options.prune:
             said = f"{len(dropped)} trials of an earlier spec are no longer asked for; "
             self.console.print(f"{said}--prune marks them in MLflow.", style="dim")
             return
         for entry in dropped:
-            telling.prune(entry["signature"])
+            tracker.prune(entry["signature"])
         self.console.print(f"{len(dropped)} trials of an earlier spec are marked as pruned.")
         pruned = [{**entry, "pruned": True} for entry in record.dropped]
         self.ledger.record_sweep(replace(record, dropped=pruned))
 
-    def _record(self, kind: Kind) -> SweepRecord:
+    def _record(self, strategy: SweepStrategy) -> SweepRecord:
         """Keeps the sweep as it is now, with the trials that are known."""
-        asked = replace(self.plan, trials=tuple(kind.trials)).record()
-        finals = [{**planned.entry(), "final": True} for planned in kind.finals]
-        record = replace(asked, trials=[*asked.trials, *finals])
+        asked = replace(self.plan, trials=tuple(strategy.trials)).record()
+        test_trials = [{**planned.entry(), "final": True} for planned in strategy.test_trials]
+        record = replace(asked, trials=[*asked.trials, *test_trials])
         self.ledger.record_sweep(record)
         return record
 
-    def _untold(self, kind: Kind) -> list[PlannedTrial]:
+    def _untold(self, strategy: SweepStrategy) -> list[PlannedTrial]:
         """Finished trials of which this sweep has no whole MLflow run."""
-        if self.wishes.fresh:
+        if self.options.fresh:
             return []
         name = self.plan.spec.name
-        done = [planned for planned in kind.wanted if kind.finished(planned)]
+        done = [planned for planned in strategy.required if strategy.finished(planned)]
         return [p for p in done if not self.ledger.trial(p.signature).run_id(name)]
 
-    def _by_label(self, kind: Kind, without: dict[str, str], telling: Telling) -> dict[str, str]:
+    def _by_label(
+        self, strategy: SweepStrategy, without: dict[str, str], tracker: SweepTracker
+    ) -> dict[str, str]:
         """What is left without a result, as people know it; and what MLflow does not know."""
-        self.running.clean = not telling.problem
-        labels = {planned.signature: planned.label for planned in (*kind.trials, *kind.finals)}
+        self.lock.is_settled = not tracker.problem
+        labels = {
+            planned.signature: planned.label
+            for planned in (*strategy.trials, *strategy.test_trials)
+        }
         named = {labels[signature]: why for signature, why in without.items()}
-        return named | ({MLFLOW: telling.problem} if telling.problem else {})
+        return named | ({MLFLOW: tracker.problem} if tracker.problem else {})
 
 
 def _status(failed: dict[str, str], without: dict[str, str]) -> str:

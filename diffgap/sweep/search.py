@@ -11,10 +11,12 @@ from diffgap.sweep.observer import Observer
 from diffgap.sweep.plan import PlannedTrial
 from diffgap.sweep.searchers import PackSearcher, pack_of
 from diffgap.sweep.study import Study
-from diffgap.sweep.tune import Extra, Stage, run_searcher
+from diffgap.sweep.tune import SweepContext, TrialOptions, run_searcher
 
 
-def run_studies(stage: Stage, studies: Sequence[Study], changed: Callable[[], None]) -> None:
+def run_studies(
+    context: SweepContext, studies: Sequence[Study], changed: Callable[[], None]
+) -> None:
     """Runs what is left of some studies, as many trials at once as fit.
 
     Args:
@@ -22,8 +24,8 @@ def run_studies(stage: Stage, studies: Sequence[Study], changed: Callable[[], No
         studies: whose trials are missing.
         changed: called whenever there is one more.
     """
-    searcher = StudySearcher(stage, studies, changed)
-    seeds = len(stage.plan.spec.seed_list)
+    searcher = StudySearcher(context, studies, changed)
+    seeds = len(context.plan.spec.seed_list)
     most = seeds * sum(len(study.open) + study.left for study in studies)
     run_searcher(searcher, most)
 
@@ -31,8 +33,8 @@ def run_studies(stage: Stage, studies: Sequence[Study], changed: Callable[[], No
 class _Listener(Observer):
     """Passes every validation on to the studies too."""
 
-    def __init__(self, stage: Stage, studies: Sequence[Study]) -> None:
-        super().__init__(stage)
+    def __init__(self, context: SweepContext, studies: Sequence[Study]) -> None:
+        super().__init__(context)
         self._studies = studies
 
     def on_report(self, planned: PlannedTrial, points: Sequence[dict[str, Any]]) -> None:
@@ -47,8 +49,10 @@ class StudySearcher(PackSearcher):
     asks for more at once.
     """
 
-    def __init__(self, stage: Stage, studies: Sequence[Study], changed: Callable[[], None]) -> None:
-        super().__init__(stage, _Listener(stage, studies))
+    def __init__(
+        self, context: SweepContext, studies: Sequence[Study], changed: Callable[[], None]
+    ) -> None:
+        super().__init__(context, _Listener(context, studies))
         self._studies, self._changed = studies, changed
 
     @property
@@ -57,24 +61,24 @@ class StudySearcher(PackSearcher):
 
     @property
     def largest(self) -> int:
-        asked = self.stage.plan.spec.resources.pack
+        asked = self.context.plan.spec.resources.pack
         return asked if isinstance(asked, int) else 1
 
     def next_pack(self) -> dict[str, Any] | str | None:
-        members: list[tuple[PlannedTrial, Extra]] = []
+        members: list[tuple[PlannedTrial, TrialOptions]] = []
         while len(members) < self.largest and (drawn := self._draw()):
             members.append(drawn)
         if members:
-            return pack_of(self.stage, members)
+            return pack_of(self.context, members)
         waiting = any(study.open or study.left for study in self._studies) and self.running
         return None if waiting else str(Searcher.FINISHED)
 
-    def _draw(self) -> tuple[PlannedTrial, Extra] | None:
+    def _draw(self) -> tuple[PlannedTrial, TrialOptions] | None:
         for study in self._studies:
             if planned := study.next():
                 ours = self.observer.expect(planned)
                 self._changed()
-                return planned, Extra(study.identity, study.rungs(planned), taken=not ours)
+                return planned, TrialOptions(study.identity, study.rungs(planned), taken=not ours)
         return None
 
     def ended(self, signature: str) -> None:

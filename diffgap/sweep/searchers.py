@@ -10,20 +10,20 @@ from ray.tune.search import Searcher
 
 from diffgap.spec import Resources
 from diffgap.sweep.driver import JOB
-from diffgap.sweep.packing import Dealer
+from diffgap.sweep.packing import Packer
 from diffgap.sweep.plan import PlannedTrial
 
 if TYPE_CHECKING:
     from diffgap.sweep.observer import Observer
-    from diffgap.sweep.tune import Extra, Stage
+    from diffgap.sweep.tune import SweepContext, TrialOptions
 
 
 class PackSearcher(Searcher):
     """Hands Tune one pack after another, as many at once as the cluster has room for."""
 
-    def __init__(self, stage: Stage, observer: Observer) -> None:
+    def __init__(self, context: SweepContext, observer: Observer) -> None:
         super().__init__()
-        self.stage, self.observer = stage, observer
+        self.context, self.observer = context, observer
         self.running: dict[str, list[str]] = {}
         """Signatures of the packs in flight, by Tune's ids."""
 
@@ -45,8 +45,8 @@ class PackSearcher(Searcher):
         """Hears that a trial is in flight no more."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        self.stage.room.ask(len(self.running) + self.left)
-        if len(self.running) >= self.stage.room.trials():
+        self.context.capacity.request(len(self.running) + self.left)
+        if len(self.running) >= self.context.capacity.trials():
             return None
         pack = self.next_pack()
         if not isinstance(pack, dict):
@@ -57,7 +57,7 @@ class PackSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         for signature in self.running.pop(trial_id, ()):
             self.ended(signature)
-        self.stage.room.ask(len(self.running) + self.left)
+        self.context.capacity.request(len(self.running) + self.left)
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
@@ -73,27 +73,31 @@ class PackSearcher(Searcher):
         """Nothing, for the same reason."""
 
 
-class Wave(PackSearcher):
+class QueueSearcher(PackSearcher):
     """Trials that are all known, in their order."""
 
     def __init__(
-        self, stage: Stage, observer: Observer, trials: Iterable[PlannedTrial], extra: Extra
+        self,
+        context: SweepContext,
+        observer: Observer,
+        trials: Iterable[PlannedTrial],
+        options: TrialOptions,
     ) -> None:
-        super().__init__(stage, observer)
-        self._extra = extra
-        self._dealer = Dealer(trials, stage.plan.spec.resources, stage.room)
+        super().__init__(context, observer)
+        self._options = options
+        self._packer = Packer(trials, context.plan.spec.resources, context.capacity)
 
     @property
     def left(self) -> int:
-        return self._dealer.packs
+        return self._packer.packs
 
     @property
     def largest(self) -> int:
-        return self._dealer.size
+        return self._packer.size
 
     def next_pack(self) -> dict[str, Any] | str | None:
-        members = [(planned, self._extra) for planned in self._dealer.next()]
-        return pack_of(self.stage, members) if members else str(Searcher.FINISHED)
+        members = [(planned, self._options) for planned in self._packer.next()]
+        return pack_of(self.context, members) if members else str(Searcher.FINISHED)
 
 
 def is_apart(resources: Resources) -> bool:
@@ -101,26 +105,28 @@ def is_apart(resources: Resources) -> bool:
     return resources.workers > 1 or resources.pack == "off"
 
 
-def pack_of(stage: Stage, members: Sequence[tuple[PlannedTrial, Extra]]) -> dict[str, Any]:
+def pack_of(
+    context: SweepContext, members: Sequence[tuple[PlannedTrial, TrialOptions]]
+) -> dict[str, Any]:
     """All that the workers of a pack need, as plain data."""
-    resources = stage.plan.spec.resources
+    resources = context.plan.spec.resources
     return {
         "members": [
             {
                 "signature": planned.signature,
                 "trial": planned.trial.model_dump(mode="json"),
-                "study": extra.study,
-                "rungs": list(extra.rungs),
-                "until": extra.until,
-                "taken": extra.taken,
+                "study": options.study,
+                "rungs": list(options.rungs),
+                "until": options.until,
+                "taken": options.taken,
             }
-            for planned, extra in members
+            for planned, options in members
         ],
         "apart": is_apart(resources),
         "mode": resources.pack_mode,
-        "store": stage.plan.store,
-        "output": str(stage.ledger.output),
-        "scaling": stage.room.placement.scaling,
-        "retries": stage.plan.spec.retries,
+        "store": context.plan.store,
+        "output": str(context.ledger.output),
+        "scaling": context.capacity.placement.scaling,
+        "retries": context.plan.spec.retries,
         "environment": resources.environment,
     }

@@ -13,10 +13,10 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
 
 if TYPE_CHECKING:
-    from diffgap.sweep.tune import Stage
+    from diffgap.sweep.tune import SweepContext
 
 
-class Kind(ABC):
+class SweepStrategy(ABC):
     """What is to be done for a sweep, and what is done of it."""
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
@@ -25,16 +25,16 @@ class Kind(ABC):
     @property
     @abstractmethod
     def trials(self) -> list[PlannedTrial]:
-        """The trials that are known so far, but for `finals`."""
+        """The trials that are known so far, but for `test_trials`."""
 
     @property
-    def finals(self) -> list[PlannedTrial]:
+    def test_trials(self) -> list[PlannedTrial]:
         """What scores the winners of a search on test, once they are known."""
         return []
 
     @property
     @abstractmethod
-    def wanted(self) -> list[PlannedTrial]:
+    def required(self) -> list[PlannedTrial]:
         """The trials that should have a result in the end, as far as they are known."""
 
     @property
@@ -45,39 +45,41 @@ class Kind(ABC):
     @property
     @abstractmethod
     def total(self) -> int:
-        """Trials of the whole sweep, but for `finals`."""
+        """Trials of the whole sweep, but for `test_trials`."""
 
     @abstractmethod
-    def go(self, stage: Stage, changed: Callable[[], None]) -> None:
+    def run(self, context: SweepContext, changed: Callable[[], None]) -> None:
         """Runs what is missing; calls `changed` whenever more trials are known."""
 
     def forget(self) -> None:
         """Drops all results, so that the sweep begins anew."""
-        for planned in [*self.trials, *self.finals]:
+        for planned in [*self.trials, *self.test_trials]:
             self.ledger.trial(planned.signature).forget()
 
     @property
     def missing(self) -> list[PlannedTrial]:
         """The wanted trials without a result."""
-        return [planned for planned in self.wanted if not self.finished(planned)]
+        return [planned for planned in self.required if not self.finished(planned)]
 
     def finished(self, planned: PlannedTrial) -> bool:
         return self.ledger.trial(planned.signature).finished
 
-    def _finals(self, winners: Iterable[tuple[dict[str, Any], PlannedTrial]]) -> list[PlannedTrial]:
+    def _test_trials(
+        self, winners: Iterable[tuple[dict[str, Any], PlannedTrial]]
+    ) -> list[PlannedTrial]:
         """Winners with their points, scored on test; nothing where the sweep stays on val."""
         if self.plan.spec.split == "val":
             return []
         return [_on_test(p, point, self.plan.fingerprint) for point, p in winners]
 
-    def _run_finals(self, stage: Stage, changed: Callable[[], None]) -> None:
+    def _run_test_trials(self, context: SweepContext, changed: Callable[[], None]) -> None:
         from diffgap.sweep.tune import run_trials
 
         changed()
-        run_trials(stage, [planned for planned in self.finals if not self.finished(planned)])
+        run_trials(context, [planned for planned in self.test_trials if not self.finished(planned)])
 
 
-class Fixed(Kind):
+class GridStrategy(SweepStrategy):
     """Axes and seeds, crossed."""
 
     @property
@@ -85,20 +87,20 @@ class Fixed(Kind):
         return list(self.plan.trials)
 
     @property
-    def wanted(self) -> list[PlannedTrial]:
+    def required(self) -> list[PlannedTrial]:
         return self.trials
 
     @property
     def total(self) -> int:
         return len(self.plan.trials)
 
-    def go(self, stage: Stage, changed: Callable[[], None]) -> None:
+    def run(self, context: SweepContext, changed: Callable[[], None]) -> None:
         from diffgap.sweep.tune import run_trials
 
-        run_trials(stage, self.missing)
+        run_trials(context, self.missing)
 
 
-class Searching(Kind):
+class SearchStrategy(SweepStrategy):
     """A study in each point of the axes; then its winner on test."""
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
@@ -115,18 +117,18 @@ class Searching(Kind):
         return [planned for study in self.studies for planned in study.trials]
 
     @property
-    def finals(self) -> list[PlannedTrial]:
+    def test_trials(self) -> list[PlannedTrial]:
         if not all(study.over for study in self.studies):
             return []
         found = [(study.point, study.best()) for study in self.studies]
-        return self._finals((point, p) for point, best in found if best for p in best.seeds)
+        return self._test_trials((point, p) for point, best in found if best for p in best.seeds)
 
     @property
-    def wanted(self) -> list[PlannedTrial]:
+    def required(self) -> list[PlannedTrial]:
         going_on = [p for s in self.studies for o in s.open.values() for p in s.begun(o)]
         running = {planned.signature for planned in going_on}
         begun = [p for p in self.trials if self.finished(p) or p.signature in running]
-        return [*begun, *self.finals]
+        return [*begun, *self.test_trials]
 
     @property
     def new(self) -> int:
@@ -138,12 +140,12 @@ class Searching(Kind):
         each = self.plan.spec.search.trials * len(self.plan.spec.seed_list)
         return each * len(self.studies)
 
-    def go(self, stage: Stage, changed: Callable[[], None]) -> None:
+    def run(self, context: SweepContext, changed: Callable[[], None]) -> None:
         from diffgap.sweep.search import run_studies
 
         if not all(study.over for study in self.studies):
-            run_studies(stage, self.studies, changed)
-        self._run_finals(stage, changed)
+            run_studies(context, self.studies, changed)
+        self._run_test_trials(context, changed)
 
     def forget(self) -> None:
         super().forget()
@@ -152,7 +154,7 @@ class Searching(Kind):
         self._open()
 
 
-class Breeding(Kind):
+class PopulationStrategy(SweepStrategy):
     """A population in each point of the axes; then its best member on test."""
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
@@ -166,36 +168,39 @@ class Breeding(Kind):
         return [planned for population in self.populations for planned in population.trials]
 
     @property
-    def finals(self) -> list[PlannedTrial]:
+    def test_trials(self) -> list[PlannedTrial]:
         if not all(p.is_last and all(map(self.finished, p.youngest)) for p in self.populations):
             return []
         found = [(p.point, p.best()) for p in self.populations]
-        return self._finals((point, best) for point, best in found if best)
+        return self._test_trials((point, best) for point, best in found if best)
 
     @property
-    def wanted(self) -> list[PlannedTrial]:
-        return [*(p for population in self.populations for p in population.youngest), *self.finals]
+    def required(self) -> list[PlannedTrial]:
+        return [
+            *(p for population in self.populations for p in population.youngest),
+            *self.test_trials,
+        ]
 
     @property
     def total(self) -> int:
         return sum(len(population.youngest) for population in self.populations)
 
-    def go(self, stage: Stage, changed: Callable[[], None]) -> None:
+    def run(self, context: SweepContext, changed: Callable[[], None]) -> None:
         for population in self.populations:
-            while self._train(stage, population) and not population.is_last:
+            while self._train(context, population) and not population.is_last:
                 for planned, why in population.breed():
                     self.ledger.trial(planned.signature).tell_to_stop(why)
-                    stage.telling.kill(planned.signature, why)
-                    stage.show.stopped(planned.signature, why)
+                    context.tracker.kill(planned.signature, why)
+                    context.show.stopped(planned.signature, why)
                 changed()
-        self._run_finals(stage, changed)
+        self._run_test_trials(context, changed)
 
-    def _train(self, stage: Stage, population: Any) -> bool:
+    def _train(self, context: SweepContext, population: Any) -> bool:
         """Trains the youngest generation to its end; False where that was interrupted."""
-        from diffgap.sweep.tune import Extra, run_wave
+        from diffgap.sweep.tune import TrialOptions, run_wave
 
-        run_wave(stage, population.missing(), Extra(until=population.until))
-        return all(planned.signature in stage.failed for planned in population.missing())
+        run_wave(context, population.missing(), TrialOptions(until=population.until))
+        return all(planned.signature in context.failed for planned in population.missing())
 
     def forget(self) -> None:
         super().forget()
@@ -203,12 +208,14 @@ class Breeding(Kind):
             population.forget()
 
 
-def kind_of(plan: Plan, ledger: Ledger) -> Kind:
+def make_strategy(plan: Plan, ledger: Ledger) -> SweepStrategy:
     """What a plan asks for."""
     if not plan.spec.search:
-        return Fixed(plan, ledger)
+        return GridStrategy(plan, ledger)
     scheduler = plan.spec.scheduler
-    return (Breeding if scheduler and scheduler.kind == "pbt" else Searching)(plan, ledger)
+    return (PopulationStrategy if scheduler and scheduler.kind == "pbt" else SearchStrategy)(
+        plan, ledger
+    )
 
 
 def points_of(plan: Plan) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from statistics import mean
 from typing import Any
 
 from diffgap.errors import require
-from diffgap.io.paths import Place
+from diffgap.io.paths import StoragePath
 from diffgap.ledger.ledger import Ledger, Rung
 from diffgap.spec import flatten
 from diffgap.sweep.optuna_storage import backend
@@ -332,6 +332,6 @@ def objective(metrics: Mapping[str, float], metric: str) -> float:
     return mean(found)
 
 
-def journal_of(plan: Plan, ledger: Ledger) -> Place:
+def journal_of(plan: Plan, ledger: Ledger) -> StoragePath:
     """Where the studies of a sweep are kept."""
     return ledger.output / "search" / f"{plan.spec.name}.journal"

@@ -19,9 +19,9 @@ from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.provenance import git_commit
 from diffgap.spec import flatten
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.tracking.client import FAILED, KILLED, may_get_better, tracking_uri
-from diffgap.tracking.delivery import Outbox
-from diffgap.tracking.writer import Tracker
+from diffgap.tracking.client import FAILED, KILLED, is_transient, tracking_uri
+from diffgap.tracking.delivery import DeliveryQueue
+from diffgap.tracking.writer import RunWriter
 from diffgap.training.failures import reason_of
 
 PATIENCE_S = 60.0
@@ -32,7 +32,7 @@ PAUSE_S = 1.0
 T = TypeVar("T")
 
 
-class Telling:
+class SweepTracker:
     """The messages of one sweep to MLflow; use it as a context.
 
     Attributes:
@@ -46,34 +46,34 @@ class Telling:
         self.left = 0
         self._where = f"MLflow at {redact(tracking_uri(ledger.output))}"
         tags = {"diffgap.git_commit": git_commit(), "diffgap.store": plan.store}
-        self.tracker = _patiently(
-            lambda: Tracker(ledger.output, plan.spec.name, ledger.identity(), tags),
+        self.writer = _patiently(
+            lambda: RunWriter(ledger.output, plan.spec.name, ledger.identity(), tags),
             self._where,
             console,
         )
-        self._outbox = Outbox(may_get_better, self._trouble)
+        self._queue = DeliveryQueue(is_transient, self._trouble)
 
     def describe(self, record: SweepRecord) -> None:
         """The sweep asks for this, by now."""
 
         def describe() -> None:
-            self.tracker.describe(record.asked())
-            self.ledger.record_told(record.name, record.digest)
+            self.writer.describe(record.asked())
+            self.ledger.record_synced(record.name, record.digest)
 
-        self._outbox.put(describe)
+        self._queue.put(describe)
 
     def start(self, planned: PlannedTrial) -> None:
         """A trial begins, or goes on; fields that it has no use for are no parameters."""
-        idle = tuple(planned.trial.unused())
+        idle = tuple(planned.trial.inactive_fields())
         values = flatten(planned.trial)
         used = {n: v for n, v in values.items() if not n.startswith(idle) and v != []}
-        self._outbox.put(
-            partial(self.tracker.start, planned.signature, planned.label, used)  # type: ignore[arg-type]
+        self._queue.put(
+            partial(self.writer.start, planned.signature, planned.label, used)  # type: ignore[arg-type]
         )
 
     def log(self, signature: str, points: Iterable[Mapping[str, Any]]) -> None:
         """A trial has reported points."""
-        self._outbox.put(partial(self.tracker.log, signature, list(points), time.time()))
+        self._queue.put(partial(self.writer.log, signature, list(points), time.time()))
 
     def finish(self, planned: PlannedTrial) -> None:
         """A trial is finished: all of it is told, whatever was told before."""
@@ -81,33 +81,33 @@ class Telling:
         record, signature, sweep = (
             self.ledger.trial(planned.signature),
             planned.signature,
-            self.tracker.sweep,
+            self.writer.sweep,
         )
         now = time.time()
 
         def finish() -> None:
-            self.tracker.log(signature, record.history(), now)
+            self.writer.log(signature, record.history(), now)
             with local_copy(record.bridge) as bridge:
-                self.tracker.finish(signature, record.metrics(), bridge, now)
-            record.record_run(sweep, self.tracker.start(signature, planned.label, {}))
+                self.writer.finish(signature, record.metrics(), bridge, now)
+            record.record_run(sweep, self.writer.start(signature, planned.label, {}))
 
-        self._outbox.put(finish)
+        self._queue.put(finish)
 
     def fail(self, signature: str, reason: str) -> None:
-        self._outbox.put(partial(self.tracker.fail, signature, reason))
+        self._queue.put(partial(self.writer.fail, signature, reason))
 
     def kill(self, signature: str, reason: str = "interrupted") -> None:
-        self._outbox.put(partial(self.tracker.kill, signature, reason))
+        self._queue.put(partial(self.writer.kill, signature, reason))
 
     def set_aside(self, signature: str) -> None:
         """Leaves a trial's run as it is; the trial gets a new one."""
-        self._outbox.put(partial(self.tracker.set_aside, signature))
+        self._queue.put(partial(self.writer.set_aside, signature))
 
     def prune(self, signature: str) -> None:
         """A trial is no longer asked for."""
-        self._outbox.put(partial(self.tracker.prune, signature))
+        self._queue.put(partial(self.writer.prune, signature))
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> SweepTracker:
         return self
 
     def __exit__(
@@ -118,16 +118,16 @@ class Telling:
     ) -> None:
         if kind:
             self.status = KILLED if issubclass(kind, KeyboardInterrupt) else FAILED
-        self._outbox.put(partial(self.tracker.close, self.status))
+        self._queue.put(partial(self.writer.close, self.status))
         with suppress(KeyboardInterrupt):
-            self.left = self._outbox.close(PATIENCE_S)
-        self.left += len(self._outbox.errors)
+            self.left = self._queue.close(PATIENCE_S)
+        self.left += len(self._queue.errors)
 
     @property
     def problem(self) -> str | None:
         """What MLflow does not know, once the block has ended; None where it knows all."""
-        if self._outbox.errors:
-            return f"{self._where} refused: {reason_of(self._outbox.errors[0])}"
+        if self._queue.errors:
+            return f"{self._where} refused: {reason_of(self._queue.errors[0])}"
         if self.left:
             return f"{self._where} could not be told of all; the same command tells the rest"
         return None
@@ -148,7 +148,7 @@ def _patiently(attempt: Callable[[], T], where: str, console: Console) -> T:
         try:
             return attempt()
         except Exception as error:
-            if not may_get_better(error) or time.monotonic() > until:
+            if not is_transient(error) or time.monotonic() > until:
                 raise UserError(
                     f"{where} cannot be used: {reason_of(error)}; start it, or change "
                     "MLFLOW_TRACKING_URI"

@@ -18,20 +18,20 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from diffgap.cluster.capacity import Room
+from diffgap.cluster.capacity import ClusterCapacity
 from diffgap.compat.imports import without
 from diffgap.ledger.ledger import Ledger
-from diffgap.ledger.locks import Running
+from diffgap.ledger.locks import SweepLock
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.driver import JOB, drive
 from diffgap.sweep.observer import Observer
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.sweep.searchers import PackSearcher, Wave, is_apart
-from diffgap.sweep.tracking import Telling
+from diffgap.sweep.searchers import PackSearcher, QueueSearcher, is_apart
+from diffgap.sweep.tracking import SweepTracker
 
 
 @dataclass(frozen=True)
-class Extra:
+class TrialOptions:
     """What a trial is run with beyond its spec."""
 
     study: str = ""
@@ -44,14 +44,14 @@ class Extra:
 
 
 @dataclass
-class Stage:
+class SweepContext:
     """Everything that the trials of one sweep are run with."""
 
     plan: Plan
     ledger: Ledger
-    telling: Telling
-    running: Running
-    room: Room
+    tracker: SweepTracker
+    lock: SweepLock
+    capacity: ClusterCapacity
     show: SweepDisplay
     verbose: bool = False
     meanwhile: Callable[[], None] | None = None
@@ -65,20 +65,22 @@ class Stage:
         return record.finished or planned.signature in self.failed
 
 
-def run_trials(stage: Stage, trials: Iterable[PlannedTrial]) -> None:
+def run_trials(context: SweepContext, trials: Iterable[PlannedTrial]) -> None:
     """Runs trials to their ends, in waves where some score what others have trained."""
-    for wave in _waves(stage, list(trials)):
-        run_wave(stage, wave)
-        if not all(stage.ended(planned) for planned in wave):
+    for wave in _waves(context, list(trials)):
+        run_wave(context, wave)
+        if not all(context.ended(planned) for planned in wave):
             return  # interrupted, or another sweep has some of them
 
 
-def run_wave(stage: Stage, trials: Iterable[PlannedTrial], extra: Extra | None = None) -> None:
+def run_wave(
+    context: SweepContext, trials: Iterable[PlannedTrial], extra: TrialOptions | None = None
+) -> None:
     """Runs trials, as many at once as fit; returns normally where some failed, and on Ctrl-C."""
-    observer = Observer(stage)
+    observer = Observer(context)
     claimed = [planned for planned in trials if observer.expect(planned)]
     if claimed:
-        wave = Wave(stage, observer, claimed, extra or Extra())
+        wave = QueueSearcher(context, observer, claimed, extra or TrialOptions())
         run_searcher(wave, len(claimed))
 
 
@@ -88,8 +90,8 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
     Tune's own state is never read again, and what it prints is for debugging: both are kept away
     from the output, whose disk may fill up.
     """
-    stage = searcher.stage
-    spec = stage.plan.spec
+    context = searcher.context
+    spec = context.plan.spec
     _import_integrations()
     config = tune.TuneConfig(
         num_samples=most,
@@ -101,18 +103,18 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="diffgap-tune-"))
         tuner = tune.Tuner(
-            tune.with_resources(drive, driver_resources(stage)),
+            tune.with_resources(drive, driver_resources(context)),
             tune_config=config,
             run_config=tune.RunConfig(
                 name=spec.name,
                 storage_path=scratch,
                 callbacks=[searcher.observer],
-                verbose=1 if stage.verbose else 0,
+                verbose=1 if context.verbose else 0,
                 failure_config=tune.FailureConfig(max_failures=spec.retries * searcher.largest),
             ),
         )
-        stack.enter_context(_interruptible(stage.show))
-        if not stage.verbose:
+        stack.enter_context(_interruptible(context.show))
+        if not context.verbose:
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
         tuner.fit()
@@ -124,14 +126,14 @@ def _import_integrations() -> None:
         import ray.air.integrations.wandb  # noqa: F401
 
 
-def driver_resources(stage: Stage) -> dict[str, float]:
+def driver_resources(context: SweepContext) -> dict[str, float]:
     """What a pack's driver takes: a worker's room where it is the worker.
 
     One that only waits for its workers takes next to nothing, for a CPU each would starve them.
     """
-    if is_apart(stage.plan.spec.resources):
+    if is_apart(context.plan.spec.resources):
         return {"node:__internal_head__": 0.001}
-    per_worker: dict[str, float] = stage.room.placement.scaling["resources_per_worker"]
+    per_worker: dict[str, float] = context.capacity.placement.scaling["resources_per_worker"]
     return per_worker
 
 
@@ -160,14 +162,14 @@ def _interruptible(show: SweepDisplay) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if count > 1 else handler)
 
 
-def _waves(stage: Stage, trials: list[PlannedTrial]) -> list[list[PlannedTrial]]:
+def _waves(context: SweepContext, trials: list[PlannedTrial]) -> list[list[PlannedTrial]]:
     """The costly first; what only scores another trial's bridge goes after it."""
     first: list[PlannedTrial] = []
     then: list[PlannedTrial] = []
     begun: set[str] = set()
     for planned in sorted(trials, key=_cost, reverse=True):
         alone = planned.training not in begun or not planned.trial.trains
-        (first if alone or stage.ledger.trained(planned.training) else then).append(planned)
+        (first if alone or context.ledger.trained(planned.training) else then).append(planned)
         begun.add(planned.training)
     return [wave for wave in (first, then) if wave]
 

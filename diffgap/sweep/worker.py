@@ -11,14 +11,14 @@ import torch
 
 from diffgap.ledger.ledger import TrialRecord
 from diffgap.sweep.driver import GOES_ON, HISTORY_KEY, SIGNATURE_KEY, STATE_KEY, STEP_KEY
-from diffgap.training.context import Host, local_device
+from diffgap.training.context import TrialContext, local_device
 
 VERDICT_POLL_S = 0.05
 """Between two looks whether a trial may go on from a rung."""
 
 
 @dataclass(frozen=True)
-class Seat:
+class WorkerContext:
     """A process's place among the workers of a Ray Train job, and its way to tell the sweep."""
 
     device: torch.device
@@ -27,7 +27,7 @@ class Seat:
     report: Callable[[dict[str, Any]], None]
 
     @classmethod
-    def of_worker(cls) -> Seat:
+    def of_worker(cls) -> WorkerContext:
         """A worker that Ray Train has started."""
         import ray.train
         import ray.train.torch
@@ -38,7 +38,7 @@ class Seat:
         return cls(device, rank, workers, ray.train.report)
 
     @classmethod
-    def of_driver(cls) -> Seat:
+    def of_driver(cls) -> WorkerContext:
         """The driver's own process, which is its only worker."""
         from ray import tune
 
@@ -52,12 +52,12 @@ class Seat:
         return answer[0]
 
 
-class SweepHost(Host):
+class SweepTrialContext(TrialContext):
     """Where one trial of a sweep runs."""
 
-    def __init__(self, record: TrialRecord, job: dict[str, Any], seat: Seat) -> None:
-        super().__init__(record, seat.device, seat.rank, seat.workers, job["until"])
-        self.seat = seat
+    def __init__(self, record: TrialRecord, job: dict[str, Any], worker: WorkerContext) -> None:
+        super().__init__(record, worker.device, worker.rank, worker.workers, job["until"])
+        self.worker = worker
         self._signature = job["signature"]
         self._study, self._rungs = job["study"], set(job["rungs"])
         self._reported = 0
@@ -65,7 +65,7 @@ class SweepHost(Host):
     def tell(self, state: str, step: int = 0, points: tuple[Any, ...] = ()) -> None:
         """Tells the sweep how it goes; every worker must."""
         news = {SIGNATURE_KEY: self._signature, STATE_KEY: state, STEP_KEY: step}
-        self.seat.report({**news, HISTORY_KEY: [asdict(point) for point in points]})
+        self.worker.report({**news, HISTORY_KEY: [asdict(point) for point in points]})
 
     def begin(self, progress: Any, steps: int) -> None:
         """Reports what earlier attempts found, for it may never have been heard of."""
@@ -79,12 +79,12 @@ class SweepHost(Host):
         self._reported = len(progress.history)
         self.tell(GOES_ON, progress.step, fresh)
 
-    def told_to_stop(self, step: int) -> bool:
+    def should_stop(self, step: int) -> bool:
         """What the first worker finds in the ledger, so that none goes on alone."""
-        return self.seat.decide(lambda: self._stops(step))
+        return self.worker.decide(lambda: self._stops(step))
 
     def _stops(self, step: int) -> bool:
-        if super().told_to_stop(step):
+        if super().should_stop(step):
             return True
         while step in self._rungs and step not in self.record.rungs(self._study):
             if self.record.stop:

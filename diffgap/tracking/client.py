@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 from diffgap.errors import UserError
-from diffgap.io.paths import Place, RemotePath
+from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.io.redact import redact
 
 SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
@@ -45,7 +45,7 @@ SETTINGS = {
 }
 """Read when mlflow is imported; the user's own win."""
 
-HOPELESS = (
+PERMANENT = (
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
     "RESOURCE_DOES_NOT_EXIST",
@@ -70,12 +70,12 @@ def all_runs(
             return runs
 
 
-def tracking_uri(output: Place) -> str:
+def tracking_uri(output: StoragePath) -> str:
     """MLFLOW_TRACKING_URI, else SQLite in the output directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(output)
 
 
-def default_uri(output: Place) -> str:
+def default_uri(output: StoragePath) -> str:
     """SQLite in an output directory.
 
     Raises:
@@ -89,15 +89,15 @@ def default_uri(output: Place) -> str:
     return f"sqlite:///{output.absolute()}/{DATABASE}"
 
 
-def may_get_better(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether a request that met this error is worth another try: MLflow may be away or locked."""
     if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
         return False
-    return getattr(error, "error_code", None) not in HOPELESS
+    return getattr(error, "error_code", None) not in PERMANENT
 
 
-def warm_up(output: Place) -> None:
-    """Begins, in a thread, what a `Tracker` needs: MLflow's import, and its database."""
+def warm_up(output: StoragePath) -> None:
+    """Begins, in a thread, what a `RunWriter` needs: MLflow's import, and its database."""
 
     def work() -> None:
         with suppress(Exception):  # whoever opens a Tracker will be told
@@ -106,7 +106,7 @@ def warm_up(output: Place) -> None:
     Thread(target=work, name="MLflow warm-up", daemon=True).start()
 
 
-def client_of(output: Place) -> Any:
+def client_of(output: StoragePath) -> Any:
     """MLflow's client, quiet and impatient."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -117,7 +117,7 @@ def client_of(output: Place) -> Any:
     return MlflowClient(tracking_uri(output))
 
 
-def serve(output: Place, port: int) -> int:
+def serve(output: StoragePath, port: int) -> int:
     """Runs MLflow's UI on 127.0.0.1 until it is stopped; returns its exit status."""
     output.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]

@@ -17,7 +17,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 Action = Callable[[], None]
 
 
-class Outbox:
+class DeliveryQueue:
     """A queue of actions, done one after another in a thread of its own.
 
     Args:
@@ -28,11 +28,11 @@ class Outbox:
 
     def __init__(
         self,
-        may_get_better: Callable[[Exception], bool],
+        is_transient: Callable[[Exception], bool],
         on_trouble: Callable[[Exception | None], None],
     ) -> None:
         self.errors: list[Exception] = []
-        self._may_get_better, self._on_trouble = may_get_better, on_trouble
+        self._is_transient, self._on_trouble = is_transient, on_trouble
         self._actions: deque[Action] = deque()
         self._news = threading.Condition()
         self._closing = False
@@ -77,7 +77,7 @@ class Outbox:
             try:
                 action()
             except Exception as error:
-                if not self._may_get_better(error):
+                if not self._is_transient(error):
                     self.errors.append(error)
                     return
                 if pause == FIRST_PAUSE_S:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from diffgap.errors import UserError, nearest
-from diffgap.io.paths import Place
+from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
 from diffgap.ledger.ledger import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
 from diffgap.tracking.client import (
@@ -68,7 +68,7 @@ class TrialRun:
     problem: str | None = None
 
     @property
-    def counts(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether it is finished, with all that a table needs."""
         return self.files is not None
 
@@ -121,7 +121,7 @@ class Reader:
         UserError: where it does not answer, from any of its methods.
     """
 
-    def __init__(self, output: Place) -> None:
+    def __init__(self, output: StoragePath) -> None:
         self.uri = tracking_uri(output)
         own = isinstance(output, Path) and self.uri == default_uri(output)
         if own and not (output / DATABASE).is_file():

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffgap.io.paths import Place
+from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
 from diffgap.tracking.client import (
     BRIDGE,
@@ -39,7 +39,7 @@ MAX_BATCH = 1000
 """Metrics in one request: MLflow's limit."""
 
 
-class Tracker:
+class RunWriter:
     """The writer of one sweep's runs.
 
     Runs that an earlier process left RUNNING are ended as KILLED: nobody but this process runs
@@ -52,7 +52,9 @@ class Tracker:
         tags: facts for every run, such as the store and the git commit.
     """
 
-    def __init__(self, output: Place, sweep: str, ledger: str, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, output: StoragePath, sweep: str, ledger: str, tags: Mapping[str, str]
+    ) -> None:
         self.uri = tracking_uri(output)
         self.client = client_of(output)
         self.sweep, self.ledger = sweep, ledger
@@ -156,7 +158,7 @@ class Tracker:
             self.client.set_tag(run.info.run_id, REASON, "its process ended without a word")
             self.client.set_terminated(run.info.run_id, KILLED)
 
-    def _experiment(self, output: Place) -> str:
+    def _experiment(self, output: StoragePath) -> str:
         found = self.client.get_experiment_by_name(self.sweep)
         if found:
             return str(found.experiment_id)

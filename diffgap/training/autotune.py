@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from diffgap.store.cache import open_again
-from diffgap.training.batched import Member, fresh_trainings, gather
+from diffgap.training.batched import PackMember, fresh_trainings, gather
 from diffgap.training.engine import close, make_engine, process_group
 from diffgap.training.loop import Training, run_step
 
@@ -39,7 +39,7 @@ def implied_way(known: Mapping[int, str], size: int) -> str | None:
     return None
 
 
-def faster_way(members: Sequence[Member], store_uri: str, device: torch.device) -> str:
+def faster_way(members: Sequence[PackMember], store_uri: str, device: torch.device) -> str:
     """``in_turn`` or ``batched``: whichever takes less time a trial and step.
 
     A few steps of each in alternation, after one of each to warm up, on copies that are thrown
@@ -52,7 +52,7 @@ def faster_way(members: Sequence[Member], store_uri: str, device: torch.device) 
         device: where they will train.
     """
     store = open_again(store_uri)
-    workers = members[0].host.workers
+    workers = members[0].context.workers
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), process_group(device):
         single = fresh_trainings(members[:1], store)

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from diffgap.bridge.stacked import Pack
+from diffgap.bridge.stacked import StackedBridges
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial, training_signature
 from diffgap.store.cache import open_again
 from diffgap.store.store import EmbeddingStore
 from diffgap.training.checkpoint import Progress, State, read_progress
-from diffgap.training.context import Host
+from diffgap.training.context import TrialContext
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import Average, close, engine_of, process_group, retune
@@ -36,32 +36,34 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Member:
+class PackMember:
     """One trial of a batch."""
 
     trial: Trial
     signature: str
-    host: Host
+    context: TrialContext
 
 
-Ended = Callable[[Member, Exception | None], None]
+Ended = Callable[[PackMember, Exception | None], None]
 """Told of each member once: that it is finished, or by which error of its own it ended."""
 
 
-def can_batch(members: Sequence[Member]) -> bool:
+def can_batch(members: Sequence[PackMember]) -> bool:
     """Whether these trials can train as one batch: one shape, one place, one step to go on from.
 
     Every worker must ask, and gets the same answer.
     """
     shapes = {shape_of(member.trial) for member in members}
-    places = {(m.host.device, m.host.rank, m.host.workers) for m in members}
+    places = {(m.context.device, m.context.rank, m.context.workers) for m in members}
     if None in shapes or len(shapes) != 1 or len(places) != 1:
         return False
-    found = [member.host.checkpoints.latest() for member in members]
+    found = [member.context.checkpoints.latest() for member in members]
     return len({read_progress(path).step if path else 0 for path in found}) == 1
 
 
-def run_batched(members: Sequence[Member], store_uri: str, ledger: Ledger, ended: Ended) -> None:
+def run_batched(
+    members: Sequence[PackMember], store_uri: str, ledger: Ledger, ended: Ended
+) -> None:
     """Runs trials for which `can_batch` holds, as `run_trial` runs each.
 
     Members whose training the ledger has, or another member does, are evaluated after the others.
@@ -79,25 +81,25 @@ def run_batched(members: Sequence[Member], store_uri: str, ledger: Ledger, ended
     """
     store = open_again(store_uri)
     first, later = _distinct(members, store, ledger)
-    with process_group(members[0].host.device):
+    with process_group(members[0].context.device):
         if first:
             batch = _Batch(first, store, ended)
             batch.train()
             batch.conclude(ledger)
-        if later and members[0].host.workers > 1:
+        if later and members[0].context.workers > 1:
             torch.distributed.barrier()  # the first worker may be writing what these will read
         for member in later:
             run = partial(run_trial, member.trial, member.signature, store_uri, ledger)
-            ended(member, _error_of(partial(run, member.host)))
+            ended(member, _error_of(partial(run, member.context)))
 
 
 def _distinct(
-    members: Sequence[Member], store: EmbeddingStore, ledger: Ledger
-) -> tuple[list[Member], list[Member]]:
+    members: Sequence[PackMember], store: EmbeddingStore, ledger: Ledger
+) -> tuple[list[PackMember], list[PackMember]]:
     """Members that must be trained, and those whose training is there or will be."""
     known: set[str] = set()
-    first: list[Member] = []
-    later: list[Member] = []
+    first: list[PackMember] = []
+    later: list[PackMember] = []
     for member in members:
         training = training_signature(member.trial, store.fingerprint)
         there = training in known or ledger.trained(training) is not None
@@ -110,15 +112,15 @@ def _distinct(
 class _Trainee:
     """A member that trains."""
 
-    member: Member
+    member: PackMember
     training: Training
 
 
 class _Batch:
     """The members that are still in, and the engine that trains them."""
 
-    def __init__(self, members: Sequence[Member], store: EmbeddingStore, ended: Ended) -> None:
-        self.store, self.ended, self.host = store, ended, members[0].host
+    def __init__(self, members: Sequence[PackMember], store: EmbeddingStore, ended: Ended) -> None:
+        self.store, self.ended, self.context = store, ended, members[0].context
         self.trainees = [
             _Trainee(member, training)
             for member, training in zip(members, fresh_trainings(members, store), strict=True)
@@ -141,7 +143,7 @@ class _Batch:
 
         def finish(trainee: _Trainee) -> None:
             member, (bridge, progress) = trainee.member, trainee.training.result()
-            if self.host.rank == 0:
+            if self.context.rank == 0:
                 conclude(member.trial, member.signature, self.store, ledger, bridge, progress)
 
         for trainee in self.trainees:
@@ -150,8 +152,8 @@ class _Batch:
     def _begin(self) -> None:
         for trainee in self.trainees:
             training = trainee.training
-            if path := training.host.checkpoints.latest():
-                resume(training.state, path, training.host)
+            if path := training.context.checkpoints.latest():
+                resume(training.state, path, training.context)
         tune(self.engine, [trainee.training for trainee in self.trainees])
         log.info("Training in a batch of %d trials", len(self.trainees))
         for trainee in self.trainees:
@@ -164,7 +166,7 @@ class _Batch:
             log.info("The batch goes on with %d trials", len(trainings))
         epochs = iter(run_epoch(self.engine, trainings))
         # Several workers only part where all of them know of it, and the first alone validates.
-        own = DivergedError if self.host.workers > 1 else Exception
+        own = DivergedError if self.context.workers > 1 else Exception
         self._each(lambda trainee: trainee.training.learn(next(epochs)), own)
         for trainee in self.trainees:
             trainee.training.keep()
@@ -197,20 +199,20 @@ def _error_of(action: Callable[[], None], own: type[Exception] = Exception) -> E
     return None
 
 
-def fresh_trainings(members: Sequence[Member], store: EmbeddingStore) -> list[Training]:
+def fresh_trainings(members: Sequence[PackMember], store: EmbeddingStore) -> list[Training]:
     """The members before their first step; they share one copy of the embeddings."""
     first = members[0].trial
     pairs, val = store.pairs(first.task, "train"), store.pairs(first.task, "val")
-    table = PairTable(pairs, first.train.batch_size, first.seed, members[0].host.device)
+    table = PairTable(pairs, first.train.batch_size, first.seed, members[0].context.device)
     trainings = []
     for member in members:
-        trial, host = member.trial, member.host
-        bridge = fresh_bridge(trial, store, host.device)
+        trial, context = member.trial, member.context
+        bridge = fresh_bridge(trial, store, context.device)
         bridge.fit(table.x, table.a)
         average = Average(copy.deepcopy(bridge), trial.train.ema)
-        state = State(None, bridge, average, Progress(workers=host.workers))
+        state = State(None, bridge, average, Progress(workers=context.workers))
         recipe = recipe_of(trial, val)
-        trainings.append(Training(table.of_seed(trial.seed), recipe, host, state))
+        trainings.append(Training(table.of_seed(trial.seed), recipe, context, state))
     return trainings
 
 
@@ -220,9 +222,9 @@ def gather(trainings: Sequence[Training], before: Any = None) -> Any:
     `before` is the engine that they come from, with others; it ends, and AdamW's moments go on.
     """
     states = [training.state for training in trainings]
-    bridges, host = [state.bridge for state in states], trainings[0].host
+    bridges, context = [state.bridge for state in states], trainings[0].context
     settings = [training.recipe.settings for training in trainings]
-    engine = engine_of(Pack(bridges), bridges, settings, host.workers, host.device)
+    engine = engine_of(StackedBridges(bridges), bridges, settings, context.workers, context.device)
     if before is not None:
         moments = before.optimizer.state
         kept = [p for bridge in bridges for p in bridge.parameters() if p in moments]

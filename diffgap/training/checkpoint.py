@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Point:
+class HistoryPoint:
     """Metrics at one step, as a tracker logs them."""
 
     step: int
@@ -68,7 +68,7 @@ class Progress:
     workers: int = 1
     seconds: float = 0.0
     """Time spent on optimiser steps, over all restarts."""
-    history: list[Point] = field(default_factory=list)
+    history: list[HistoryPoint] = field(default_factory=list)
     best: Best | None = None
 
 
@@ -154,7 +154,9 @@ def read_progress(path: Path) -> Progress:
     """How far a checkpoint is."""
     fields = json.loads((path / PROGRESS).read_text())
     best = fields["best"] and Best(**fields["best"])
-    return Progress(**{**fields, "history": [Point(**p) for p in fields["history"]], "best": best})
+    return Progress(
+        **{**fields, "history": [HistoryPoint(**p) for p in fields["history"]], "best": best}
+    )
 
 
 class Checkpoints:

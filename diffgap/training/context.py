@@ -15,7 +15,7 @@ from diffgap.training.checkpoint import Progress
 from diffgap.training.remote_checkpoints import checkpoints_of
 
 
-class Host:
+class TrialContext:
     """One worker of a trial; this one reports to nobody.
 
     Args:
@@ -50,7 +50,7 @@ class Host:
     def report(self, progress: Progress) -> None:
         """Tells whoever wants to know of an epoch's end."""
 
-    def told_to_stop(self, step: int) -> bool:
+    def should_stop(self, step: int) -> bool:
         """Whether the training should end after this step; the same on every worker."""
         return self.until is not None and step >= self.until
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffgap.bridge.config import BridgeConfig
 from diffgap.spec import Train
-from diffgap.training.checkpoint import Point
+from diffgap.training.checkpoint import HistoryPoint
 
 FIRST = 20
 """Losses whose median is where a training started from."""
@@ -24,7 +24,11 @@ class DivergedError(ArithmeticError):
 
 
 def check_losses(
-    losses: Tensor, steps: range, history: Sequence[Point], config: BridgeConfig, settings: Train
+    losses: Tensor,
+    steps: range,
+    history: Sequence[HistoryPoint],
+    config: BridgeConfig,
+    settings: Train,
 ) -> None:
     """Looks at the losses of some steps.
 

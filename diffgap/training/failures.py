@@ -7,7 +7,7 @@ import os
 
 from diffgap.io.redact import redact
 
-HOPELESS = (
+PERMANENT = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -34,12 +34,12 @@ REMEDIES = {
 """What to do about errors, by words that tell them."""
 
 
-def is_hopeless(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Whether trying again would end the same.
 
     What remains (lost processes, connections, files that cannot be read for now) may get better.
     """
-    return isinstance(error, HOPELESS) or _gpu_is_full(error)
+    return isinstance(error, PERMANENT) or _gpu_is_full(error)
 
 
 def _gpu_is_full(error: BaseException) -> bool:

@@ -12,11 +12,11 @@ from diffgap.io.paths import remove
 from diffgap.ledger.ledger import Ledger, TrialRecord
 from diffgap.spec import Trial
 from diffgap.training.checkpoint import Progress
-from diffgap.training.context import Host, local_device
+from diffgap.training.context import TrialContext, local_device
 from diffgap.training.trial import run_trial
 
 
-class LocalHost(Host):
+class LocalTrialContext(TrialContext):
     """A trial's one worker, in the process that shows it."""
 
     def __init__(self, record: TrialRecord, on_epoch: Callable[[Progress], None]) -> None:
@@ -41,5 +41,5 @@ def train_here(
         def on_epoch(progress: Progress) -> None:
             bar.update(task, completed=progress.step)
 
-        run_trial(trial, signature, store_uri, ledger, LocalHost(record, on_epoch))
+        run_trial(trial, signature, store_uri, ledger, LocalTrialContext(record, on_epoch))
     remove(record.checkpoints)

@@ -20,8 +20,8 @@ from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig
 from diffgap.bridge.objective import Batch
 from diffgap.spec import Train
-from diffgap.training.checkpoint import Best, Point, Progress, State
-from diffgap.training.context import Host
+from diffgap.training.checkpoint import Best, HistoryPoint, Progress, State
+from diffgap.training.context import TrialContext
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import check_losses
 from diffgap.training.engine import clip, close, retune
@@ -38,7 +38,7 @@ class StoppedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a bridge is trained and validated.
 
     `changes` gives the bridge's config and the settings anew from each of its steps on, for
@@ -56,15 +56,15 @@ class Training:
     """One trial that trains, alone or with others in its engine."""
 
     table: PairTable
-    recipe: Recipe
-    host: Host
+    recipe: TrainingRecipe
+    context: TrialContext
     state: State
 
     def begin(self) -> None:
         """Says from where it goes on."""
         settings, progress = self.recipe.settings, self.state.progress
         self._log("Training from step %d to %d", progress.step, settings.steps)
-        self.host.begin(progress, settings.steps)
+        self.context.begin(progress, settings.steps)
 
     @property
     def epoch(self) -> range:
@@ -75,7 +75,7 @@ class Training:
     def go_on(self) -> None:
         """Raises StoppedError where the host says so after an epoch."""
         step = self.state.progress.step
-        if step and self.host.told_to_stop(step):
+        if step and self.context.should_stop(step):
             raise StoppedError(f"stopped after step {step}")
 
     def batch(self, step: int) -> Batch:
@@ -98,13 +98,13 @@ class Training:
             seconds=progress.seconds + epoch.seconds,
             history=[*progress.history, *epoch.points(bridge.auxiliary, settings)],
         )
-        if self.host.rank == 0:
+        if self.context.rank == 0:
             self._validate()
 
     def keep(self) -> None:
         """Checkpoints the epoch and reports it; every worker must take part."""
-        save = partial(self.state.save, rank=self.host.rank)
-        self.host.epoch(self.state.progress, self.recipe.settings.steps, save)
+        save = partial(self.state.save, rank=self.context.rank)
+        self.context.epoch(self.state.progress, self.recipe.settings.steps, save)
 
     def result(self) -> tuple[Bridge, Progress]:
         """The bridge with the averaged weights that were best on val, and the trial's history.
@@ -121,7 +121,7 @@ class Training:
         found = self.recipe.validate(state.average.twin)
         step, value = state.progress.step, choice(found)
         metrics = {f"val/{name}": figure for name, figure in found.items()}
-        state.progress.history.append(Point(step, metrics))
+        state.progress.history.append(HistoryPoint(step, metrics))
         if state.progress.best is None or value >= state.progress.best.value:
             state.progress.best = Best(step, value)
             weights = state.average.twin.state_dict()
@@ -130,7 +130,7 @@ class Training:
 
     def _log(self, text: str, *values: float) -> None:
         """Logs what concerns this trial alone."""
-        log.info(text, *values, extra={"trial": self.host.record.path.name})
+        log.info(text, *values, extra={"trial": self.context.record.path.name})
 
 
 def choice(metrics: dict[str, float]) -> float:
@@ -138,7 +138,9 @@ def choice(metrics: dict[str, float]) -> float:
     return mean(value for name, value in metrics.items() if name.endswith("/R5"))
 
 
-def train(bridge: Bridge, table: PairTable, recipe: Recipe, host: Host) -> tuple[Bridge, Progress]:
+def train(
+    bridge: Bridge, table: PairTable, recipe: TrainingRecipe, context: TrialContext
+) -> tuple[Bridge, Progress]:
     """Trains a bridge to its last step, from its latest checkpoint if it has one.
 
     Args:
@@ -154,7 +156,7 @@ def train(bridge: Bridge, table: PairTable, recipe: Recipe, host: Host) -> tuple
         DivergedError: where the loss is no number, or has exploded.
         StoppedError: where the host says so after an epoch.
     """
-    training = Training(table, recipe, host, begin(bridge, recipe.settings, host))
+    training = Training(table, recipe, context, begin(bridge, recipe.settings, context))
     engine = training.state.engine
     try:
         training.begin()
@@ -191,7 +193,7 @@ class Epoch:
     seconds: float
     """That they took; of trials in one engine, each one's share."""
 
-    def points(self, auxiliary: str | None, settings: Train) -> list[Point]:
+    def points(self, auxiliary: str | None, settings: Train) -> list[HistoryPoint]:
         """Points of every step, or means of neighbours where there are many."""
         stride = 1 + settings.steps // MAX_POINTS
         names = ["train/loss", "train/mse"] + [f"train/{auxiliary}"] * (auxiliary is not None)
@@ -200,7 +202,7 @@ class Epoch:
             means = self.losses[start : start + stride].mean(0).tolist()
             metrics = dict(zip(names, means, strict=False))
             rate = {"train/lr": self.rates[start]}
-            points.append(Point(self.steps[start] + 1, {**metrics, **rate}))
+            points.append(HistoryPoint(self.steps[start] + 1, {**metrics, **rate}))
         return points
 
 
@@ -210,15 +212,15 @@ def run_epoch(engine: Any, trainings: Sequence[Training]) -> list[Epoch]:
     Losses stay on the device until the last of them.
     """
     began = time.perf_counter()
-    host, steps = trainings[0].host, trainings[0].epoch
-    losses = torch.zeros(len(steps), 3, len(trainings), device=host.device)
+    context, steps = trainings[0].context, trainings[0].epoch
+    losses = torch.zeros(len(steps), 3, len(trainings), device=context.device)
     rates = []
     for row, step in zip(losses, steps, strict=True):
         rates.append([group["lr"] for group in engine.optimizer.param_groups])
         row.copy_(run_step(engine, trainings, step))
-    if host.workers > 1:
+    if context.workers > 1:
         torch.distributed.all_reduce(losses)
-        losses /= host.workers
+        losses /= context.workers
     found = losses.cpu()
     seconds = (time.perf_counter() - began) / len(trainings)
     return [
@@ -233,12 +235,12 @@ def run_step(engine: Any, trainings: Sequence[Training], step: int) -> Tensor:
     Micro-batches share out the batch as further workers would, negatives and all; DeepSpeed means
     their gradients, and moves the weights after the last of them.
     """
-    settings, host = trainings[0].recipe.settings, trainings[0].host
+    settings, context = trainings[0].recipe.settings, trainings[0].context
     batches = [training.batch(step) for training in trainings]
-    shares = host.workers * settings.accumulation
-    losses = torch.zeros(3, len(trainings), device=host.device)
+    shares = context.workers * settings.accumulation
+    losses = torch.zeros(3, len(trainings), device=context.device)
     for i in range(settings.accumulation):
-        share = host.rank * settings.accumulation + i
+        share = context.rank * settings.accumulation + i
         parts = engine(*(batch.shard(share, shares) for batch in batches))
         engine.backward(parts.total.sum())
         if i == settings.accumulation - 1:

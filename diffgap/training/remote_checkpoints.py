@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from diffgap.io.paths import Place, RemotePath, local_copy, remove, upload
+from diffgap.io.paths import RemotePath, StoragePath, local_copy, remove, upload
 from diffgap.training.checkpoint import FILES, KEPT, Checkpoints, digests
 
 
-def checkpoints_of(path: Place, rank: int = 0, workers: int = 1) -> Checkpoints:
+def checkpoints_of(path: StoragePath, rank: int = 0, workers: int = 1) -> Checkpoints:
     """The checkpoints of a trial, wherever they are kept."""
     if isinstance(path, RemotePath):
         return RemoteCheckpoints(path, rank, workers)

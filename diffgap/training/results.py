@@ -19,7 +19,7 @@ from diffgap.store.schema import TEXT
 from diffgap.store.store import EmbeddingStore, Pairs, split_task
 
 
-class Findings(Protocol):
+class TrialResult(Protocol):
     """What a trial's checkpoint tells beside its weights."""
 
     @property
@@ -34,7 +34,7 @@ class Findings(Protocol):
         """Leaves files in the checkpoint's directory: what the report's statistics need."""
 
 
-def findings(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> Findings:
+def trial_result(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> TrialResult:
     """Evaluates a bridge on its trial's split.
 
     Raises:
@@ -47,11 +47,11 @@ def findings(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> Findings:
     pairs = store.pairs(trial.task, trial.split)
     captions = store.caption_texts(pairs.ids) if split_task(trial.task)[0] == TEXT else []
     texts = tuple(text for _, text in captions)
-    return Recall(trial.split, bridge, pairs, texts, evaluate(bridge, pairs))
+    return RetrievalResult(trial.split, bridge, pairs, texts, evaluate(bridge, pairs))
 
 
 @dataclass(frozen=True)
-class Recall:
+class RetrievalResult:
     """Retrieval in both directions, and the gap."""
 
     split: str

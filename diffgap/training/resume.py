@@ -23,7 +23,7 @@ import torch
 from diffgap.bridge.base import Bridge
 from diffgap.spec import Train
 from diffgap.training.checkpoint import TAG, Progress, State, read_progress
-from diffgap.training.context import Host
+from diffgap.training.context import TrialContext
 from diffgap.training.engine import Average, close, make_engine, retune
 
 CONVERTER = "deepspeed.checkpoint.ds_to_universal"
@@ -35,7 +35,7 @@ PATIENCE_S = 480
 log = logging.getLogger(__name__)
 
 
-def begin(bridge: Bridge, settings: Train, host: Host) -> State:
+def begin(bridge: Bridge, settings: Train, context: TrialContext) -> State:
     """A training's state: as its latest checkpoint has it, or else before the first step.
 
     Args:
@@ -43,54 +43,54 @@ def begin(bridge: Bridge, settings: Train, host: Host) -> State:
         settings: how it is trained.
         host: device, place among the workers, checkpoints.
     """
-    average = Average(copy.deepcopy(bridge).to(host.device), settings.ema)
+    average = Average(copy.deepcopy(bridge).to(context.device), settings.ema)
 
     def fresh(model: Bridge, universal: bool = False) -> State:
-        engine = make_engine(model, settings, host.workers, host.device, universal)
-        return State(engine, model, average, Progress(workers=host.workers))
+        engine = make_engine(model, settings, context.workers, context.device, universal)
+        return State(engine, model, average, Progress(workers=context.workers))
 
-    path = host.checkpoints.latest()
+    path = context.checkpoints.latest()
     if path is None:
         return fresh(bridge)
     if settings.zero_stage == 0:
-        state = resume(fresh(bridge), path, host)
+        state = resume(fresh(bridge), path, context)
         retune(state.engine, [settings], state.progress.step)
         return state
-    if read_progress(path).workers == host.workers:
+    if read_progress(path).workers == context.workers:
         state = fresh(bridge)
         state.load(path)
         return state
     spare = copy.deepcopy(bridge)  # an engine shares out its model's weights for good
-    return _converted(partial(fresh, bridge, universal=True), path, host) or _weights_only(
+    return _converted(partial(fresh, bridge, universal=True), path, context) or _weights_only(
         fresh(spare), path, settings
     )
 
 
-def resume(state: State, path: Path, host: Host) -> State:
+def resume(state: State, path: Path, context: TrialContext) -> State:
     """The state of a whole checkpoint, of any number of workers; the learning rate is not set."""
     state.load(path)
     saved_by = read_progress(path).workers
-    if saved_by != host.workers:
-        _tell(host, logging.INFO, f"The checkpoint is of {saved_by} workers; all is kept")
+    if saved_by != context.workers:
+        _tell(context, logging.INFO, f"The checkpoint is of {saved_by} workers; all is kept")
     return state
 
 
-def _converted(fresh: Callable[[], State], path: Path, host: Host) -> State | None:
+def _converted(fresh: Callable[[], State], path: Path, context: TrialContext) -> State | None:
     """The state of a checkpoint of other workers; None, on every worker, where it cannot be had."""
-    with _universal(path, host) as (shards, problem):
+    with _universal(path, context) as (shards, problem):
         if problem is None:
             state = fresh()
-            problem = _agreed(_problem_of(partial(state.load, path, shards)), host)
+            problem = _agreed(_problem_of(partial(state.load, path, shards)), context)
             if problem is None:
                 said = "The checkpoint is of other workers; its optimiser state is converted"
-                _tell(host, logging.INFO, said)
+                _tell(context, logging.INFO, said)
                 return state
             close(state.engine)
     said = (
         "The checkpoint is of other workers: weights go on, but the optimiser state is restarted, "
         f"for it could not be converted: {problem}"
     )
-    _tell(host, logging.WARNING, said)
+    _tell(context, logging.WARNING, said)
     return None
 
 
@@ -102,17 +102,17 @@ def _weights_only(state: State, path: Path, settings: Train) -> State:
 
 
 @contextmanager
-def _universal(path: Path, host: Host) -> Iterator[tuple[Path, str | None]]:
+def _universal(path: Path, context: TrialContext) -> Iterator[tuple[Path, str | None]]:
     """DeepSpeed's part of a checkpoint for any number of workers, for as long as the block lasts.
 
     Gives its directory, beside the checkpoint, and what went wrong, the same to all. The workers
     must agree on something before the block ends, for the directory goes with it.
     """
     scratch = path.with_name(f".{path.name}.universal")
-    mine = host.rank == 0 or host.checkpoints.private
+    mine = context.rank == 0 or context.checkpoints.private
     convert = partial(_convert, path / TAG, scratch)
     try:
-        yield scratch, _agreed(_problem_of(convert) if mine else None, host)
+        yield scratch, _agreed(_problem_of(convert) if mine else None, context)
     finally:
         if mine:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -143,16 +143,16 @@ def _problem_of(action: Callable[[], None]) -> str | None:
     return None
 
 
-def _agreed(problem: str | None, host: Host) -> str | None:
+def _agreed(problem: str | None, context: TrialContext) -> str | None:
     """The first problem that any worker has, the same for all of them: they go one way."""
-    if host.workers == 1:
+    if context.workers == 1:
         return problem
-    found: list[str | None] = [None] * host.workers
+    found: list[str | None] = [None] * context.workers
     torch.distributed.all_gather_object(found, problem)
     return next(filter(None, found), None)
 
 
-def _tell(host: Host, level: int, message: str) -> None:
+def _tell(context: TrialContext, level: int, message: str) -> None:
     """Logs what concerns all workers, once."""
-    if host.rank == 0:
-        log.log(level, "%s", message, extra={"trial": host.record.path.name})
+    if context.rank == 0:
+        log.log(level, "%s", message, extra={"trial": context.record.path.name})

@@ -19,18 +19,20 @@ from diffgap.ledger.provenance import CODE_DIFF, code_diff, git_commit, hardware
 from diffgap.spec import Trial, training_signature
 from diffgap.store.cache import open_again
 from diffgap.store.store import EmbeddingStore, Pairs, split_task
-from diffgap.training.checkpoint import Best, Point, Progress
-from diffgap.training.context import Host
+from diffgap.training.checkpoint import Best, HistoryPoint, Progress
+from diffgap.training.context import TrialContext
 from diffgap.training.data import PairTable
 from diffgap.training.engine import process_group
-from diffgap.training.loop import Recipe, train
-from diffgap.training.results import findings
+from diffgap.training.loop import TrainingRecipe, train
+from diffgap.training.results import trial_result
 
 WHILE_TRAINING = ScoreConfig("bridge")
 """How bridges are validated during training, whatever the trial's own score: for curves."""
 
 
-def run_trial(trial: Trial, signature: str, store_uri: str, ledger: Ledger, host: Host) -> None:
+def run_trial(
+    trial: Trial, signature: str, store_uri: str, ledger: Ledger, context: TrialContext
+) -> None:
     """Runs one trial on this worker; rank 0 leaves the bridge checkpoint in the ledger.
 
     A bridge that another trial has trained, differing in its score alone, is not trained again.
@@ -46,13 +48,13 @@ def run_trial(trial: Trial, signature: str, store_uri: str, ledger: Ledger, host
         DivergedError: where the loss is no number, or has exploded.
     """
     store = open_again(store_uri)
-    bridge = fresh_bridge(trial, store, host.device)
+    bridge = fresh_bridge(trial, store, context.device)
     trained = ledger.trained(training_signature(trial, store.fingerprint))
     if trained:
-        bridge, progress = _reuse(bridge, trained, host.device)
+        bridge, progress = _reuse(bridge, trained, context.device)
     else:
-        bridge, progress = _train(trial, store, bridge, host)
-    if host.rank == 0:
+        bridge, progress = _train(trial, store, bridge, context)
+    if context.rank == 0:
         conclude(trial, signature, store, ledger, bridge, progress)
 
 
@@ -72,7 +74,7 @@ def conclude(
     progress: Progress,
 ) -> None:
     """Evaluates a trained bridge, once, and leaves its checkpoint in the ledger."""
-    found = findings(trial, bridge, store)
+    found = trial_result(trial, bridge, store)
     with new_directory(ledger.trial(signature).bridge, METRICS) as path:
         bridge.save_pretrained(path, **_facts(trial, signature, store), **found.facts)
         (path / CODE_DIFF).write_text(code_diff())
@@ -88,7 +90,7 @@ def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[
     with local_copy(trained.bridge) as path:
         source = Bridge.from_pretrained(path)
     bridge.load_state_dict(source.state_dict())
-    history = [Point(**point) for point in trained.history()]
+    history = [HistoryPoint(**point) for point in trained.history()]
     metrics = trained.metrics()
     best = None
     if "best/step" in metrics:
@@ -98,23 +100,23 @@ def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[
 
 
 def _train(
-    trial: Trial, store: EmbeddingStore, bridge: Bridge, host: Host
+    trial: Trial, store: EmbeddingStore, bridge: Bridge, context: TrialContext
 ) -> tuple[Bridge, Progress]:
     """Fits and trains on the store's training split, as far as the method has use for it."""
     pairs = store.pairs(trial.task, "train")
-    table = PairTable(pairs, trial.train.batch_size, trial.seed, host.device)
+    table = PairTable(pairs, trial.train.batch_size, trial.seed, context.device)
     bridge.fit(table.x, table.a)
     if not trial.trains:
         return bridge.eval(), Progress()
     recipe = recipe_of(trial, store.pairs(trial.task, "val"))
-    with process_group(host.device):
-        return train(bridge, table, recipe, host)
+    with process_group(context.device):
+        return train(bridge, table, recipe, context)
 
 
-def recipe_of(trial: Trial, val: Pairs) -> Recipe:
+def recipe_of(trial: Trial, val: Pairs) -> TrainingRecipe:
     """How a trial is trained, and validated on these pairs."""
     dimension = val.x.shape[1]
-    return Recipe(
+    return TrainingRecipe(
         trial.train,
         lambda b: evaluate(b, val, WHILE_TRAINING).metrics,
         {

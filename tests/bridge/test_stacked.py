@@ -9,7 +9,7 @@ from diffgap.bridge import stacked
 from diffgap.bridge.config import BridgeConfig
 from diffgap.bridge.denoiser import Denoiser
 from diffgap.bridge.methods import make_bridge
-from diffgap.bridge.stacked import Pack, stack
+from diffgap.bridge.stacked import StackedBridges, stack
 
 D, B, K = 16, 12, 3
 
@@ -112,7 +112,7 @@ def test_a_pack_mixes_methods_and_a_nan_stays_where_it_is(broken):
     for bridge in (*bridges, *packed):
         bridge.fit(x, a)
     batches = [b.batch(x, a, torch.arange(B), 0, torch.Generator().manual_seed(0)) for b in bridges]
-    pack = Pack(packed)
+    pack = StackedBridges(packed)
     if broken:
         with torch.no_grad():
             packed[0].denoiser.output.bias.fill_(torch.nan)

@@ -8,11 +8,11 @@ from diffgap.corpora.base import Clip
 from diffgap.corpora.lists import share
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import Decoded, Recipe, cut, decode, encode
+from diffgap.encoders.chunks import Decoded, DecodingRecipe, cut, decode, encode
 
 
 def recipe(long_clips, window=4.0):
-    return Recipe(("audio", "video"), 100, "scipy", window, 4.0, 8, long_clips)
+    return DecodingRecipe(("audio", "video"), 100, "scipy", window, 4.0, 8, long_clips)
 
 
 def seconds_of(windows, rate):
@@ -83,7 +83,7 @@ def test_the_batch_does_not_change_a_clips_vectors(batch):
     corpus = SoundscapeCorpus({"test": 32})
     encoder = EncoderChoice("soundscape").load()
     modalities = ("audio", "text", "video")
-    wanted = Recipe.of(encoder, modalities, "crop")
+    wanted = DecodingRecipe.of(encoder, modalities, "crop")
     clips = corpus.clips()
     whole = encode(encoder, decode(corpus, clips, wanted), modalities)
     part = encode(encoder, decode(corpus, clips[:batch], wanted), modalities)

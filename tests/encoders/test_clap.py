@@ -8,7 +8,7 @@ import torch
 
 from diffgap.corpora.folder import FolderCorpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import Recipe, decode, encode
+from diffgap.encoders.chunks import DecodingRecipe, decode, encode
 from diffgap.encoders.clap_audio import SAMPLES, prepare
 from diffgap.encoders.embed import embed
 from diffgap.errors import UserError
@@ -101,7 +101,7 @@ def test_long_recordings_are_cut_into_windows(encoders, tmp_path, window):
     soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 25 * 8000), 8000)
     (tmp_path / "captions.csv").write_text("file_name,caption\nlong.wav,a dog barks\n")
     corpus, encoder = FolderCorpus(tmp_path), encoders["hf_clap"]
-    recipe = Recipe.of(encoder, ("audio", "text"), window)
+    recipe = DecodingRecipe.of(encoder, ("audio", "text"), window)
     decoded = decode(corpus, corpus.clips(), recipe)
     (windows,) = decoded.windows["audio"]
     assert [len(w) for w in windows] == [SAMPLES] * (1 if window == "crop" else 3)

@@ -15,7 +15,7 @@ from diffgap.store.store import EmbeddingStore
 from diffgap.sweep.plan import make_plan
 from diffgap.sweep.population import Population
 from diffgap.sweep.study import Study
-from diffgap.training.context import Host
+from diffgap.training.context import TrialContext
 from diffgap.training.loop import StoppedError
 from diffgap.training.trial import run_trial
 
@@ -74,7 +74,7 @@ def killed_in_the_middle(sweep, moment, *arguments):
     assert sweep.run(*arguments) == 0, sweep.said
 
 
-class Alone(Host):
+class Alone(TrialContext):
     """One process that runs a trial and decides at its rungs: nothing waits, nothing is lost."""
 
     def __init__(self, record, study, planned):
@@ -84,7 +84,7 @@ class Alone(Host):
     def report(self, progress):
         self.study.report(self.planned.signature, [asdict(point) for point in progress.history])
 
-    def told_to_stop(self, step):
+    def should_stop(self, step):
         return self.record.stop is not None
 
 
@@ -112,7 +112,7 @@ def bred(plan, ledger):
     while True:
         for planned in population.missing():
             record = ledger.trial(planned.signature)
-            host = Host(record, torch.device("cpu"), until=population.until)
+            host = TrialContext(record, torch.device("cpu"), until=population.until)
             with suppress(StoppedError):
                 run_trial(planned.trial, planned.signature, plan.store, ledger, host)
         if population.is_last:

@@ -7,10 +7,10 @@ from object_store import bucket
 
 from diffgap.errors import UserError
 from diffgap.io.atomic import new_directory, write_json
-from diffgap.io.paths import RemotePath, SharedPath, local_copy, place_of
+from diffgap.io.paths import RemotePath, SharedPath, local_copy, parse_path
 from diffgap.ledger import leases
 from diffgap.ledger.ledger import Ledger
-from diffgap.ledger.locks import running_of
+from diffgap.ledger.locks import sweep_lock
 from diffgap.ledger.logs import log_file, log_files, news
 from diffgap.sweep.optuna_storage import backend
 from diffgap.tracking.client import tracking_uri
@@ -26,20 +26,20 @@ def store():
 
 @pytest.fixture
 def place(store, request):
-    return place_of(store) / request.node.name
+    return parse_path(store) / request.node.name
 
 
 def test_kinds_of_places(store, tmp_path):
-    assert not isinstance(place_of(str(tmp_path)), SharedPath)
-    shared = place_of(f"file://{tmp_path}")
+    assert not isinstance(parse_path(str(tmp_path)), SharedPath)
+    shared = parse_path(f"file://{tmp_path}")
     assert isinstance(shared / "a", SharedPath)
     assert shared.absolute() == tmp_path
-    remote = place_of(store) / "a" / "b.json"
+    remote = parse_path(store) / "a" / "b.json"
     assert isinstance(remote, RemotePath)
-    assert place_of(str(remote)) == remote
-    assert (remote.name, remote.stem, remote.parent) == ("b.json", "b", place_of(store) / "a")
+    assert parse_path(str(remote)) == remote
+    assert (remote.name, remote.stem, remote.parent) == ("b.json", "b", parse_path(store) / "a")
     with pytest.raises(UserError, match="nosuch://x"):
-        place_of("nosuch://x/y")
+        parse_path("nosuch://x/y")
 
 
 def test_files_come_and_go(place):
@@ -102,17 +102,17 @@ def test_a_sweep_is_held_once(place, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_S", 0.2)
     monkeypatch.setattr(leases, "SETTLE_S", 0.2)
     record = Ledger(place).trial("0123456789ab")
-    with running_of(place, "mine") as first:
+    with sweep_lock(place, "mine") as first:
         assert first.claim(record)
         assert first.is_alive()
         with pytest.raises(UserError, match="being run already, by process"):
-            running_of(place, "mine").__enter__()
-        with running_of(place, "other") as other:
+            sweep_lock(place, "mine").__enter__()
+        with sweep_lock(place, "other") as other:
             assert not other.claim(record)
             other.clean = True
         first.clean = True
-    assert not running_of(place, "mine").is_alive()
-    with running_of(place, "other") as other:
+    assert not sweep_lock(place, "mine").is_alive()
+    with sweep_lock(place, "other") as other:
         assert other.claim(record)
 
 
@@ -122,26 +122,26 @@ def test_a_killed_sweeps_lease_runs_out(place, monkeypatch):
     note = {"host": "gone", "pid": 1, "began": 0.0, "time": time.time(), "counts": {}}
     write_json(place / "running/mine.json", note)
     said = []
-    with running_of(place, "mine", said.append) as taken_over:
-        assert taken_over.was_cut_short
+    with sweep_lock(place, "mine", said.append) as taken_over:
+        assert taken_over.was_interrupted
     assert "begun by process 1 on gone, and not ended" in said[0]
 
 
 def test_a_lease_whose_process_of_this_machine_is_gone_is_free_at_once(place, monkeypatch):
     monkeypatch.setattr(leases, "SETTLE_S", 0.1)
     said = []
-    with running_of(place, "mine") as first:
+    with sweep_lock(place, "mine") as first:
         note = first.note()
     gone = subprocess.Popen(["true"])
     gone.wait()
     write_json(place / "running/mine.json", {**note, "pid": gone.pid})
-    assert not running_of(place, "mine").is_alive()
-    with running_of(place, "mine", said.append) as taken_over:
-        assert taken_over.was_cut_short
+    assert not sweep_lock(place, "mine").is_alive()
+    with sweep_lock(place, "mine", said.append) as taken_over:
+        assert taken_over.was_interrupted
     assert said == []  # nothing was waited for
     elsewhere = {**note, "pid": gone.pid, "processes": "another machine's"}
     write_json(place / "running/mine.json", elsewhere)
-    assert running_of(place, "mine").is_alive()
+    assert sweep_lock(place, "mine").is_alive()
 
 
 def test_checkpoints(place):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from diffgap.cli.main import main
 from diffgap.errors import UserError
 from diffgap.ledger.ledger import Ledger, SweepRecord
-from diffgap.ledger.locks import Running
+from diffgap.ledger.locks import SweepLock
 from diffgap.ledger.status import cancel, log_lines, sweep_state
 
 STATES = ("done", "failed", "stopped", "running", "waiting", "old")
@@ -47,8 +47,8 @@ def states(ledger):
 
 
 def test_every_state_while_the_sweep_is_alive(ledger):
-    with Running(ledger.output, "s") as running:
-        running.beat({}, force=True)
+    with SweepLock(ledger.output, "s") as running:
+        running.heartbeat({}, force=True)
         note(ledger, "running", time.time())
         assert states(ledger) == {
             "done": "done", "failed": "failed", "stopped": "stopped", "running": "running",
@@ -61,10 +61,10 @@ def test_every_state_while_the_sweep_is_alive(ledger):
 
 
 def test_what_was_under_way_when_the_sweep_died_is_interrupted(ledger):
-    with Running(ledger.output, "s") as running:
-        running.beat({}, force=True)
+    with SweepLock(ledger.output, "s") as running:
+        running.heartbeat({}, force=True)
         note(ledger, "running", time.time())
-    assert Running(ledger.output, "s").was_cut_short
+    assert SweepLock(ledger.output, "s").was_interrupted
     found = states(ledger)
     assert (found["running"], found["old"], found["waiting"]) == (
         "interrupted", "interrupted", "not started",
@@ -73,25 +73,25 @@ def test_what_was_under_way_when_the_sweep_died_is_interrupted(ledger):
 
 def test_a_sweep_is_run_by_one_process_and_a_trial_by_one_sweep(ledger):
     record = ledger.trial(signature("waiting"))
-    with Running(ledger.output, "s") as first, Running(ledger.output, "t") as other:
-        first.beat({}, force=True)
+    with SweepLock(ledger.output, "s") as first, SweepLock(ledger.output, "t") as other:
+        first.heartbeat({}, force=True)
         with pytest.raises(UserError, match=r"sweep 's' is being run already, by process \d+ on"):
-            Running(ledger.output, "s").__enter__()
+            SweepLock(ledger.output, "s").__enter__()
         assert first.claim(record)
         assert first.claim(record)
         assert not other.claim(record)
-    with Running(ledger.output, "t") as other:
+    with SweepLock(ledger.output, "t") as other:
         assert other.claim(record)
 
 
 def test_who_only_asks_is_not_taken_for_the_sweep_and_does_not_stop_it(ledger):
-    with Running(ledger.output, "s"):
+    with SweepLock(ledger.output, "s"):
         pass
     asking = (ledger.output / "running/s.lock").open()
     fcntl.flock(asking, fcntl.LOCK_SH)  # as another `diffgap status` does, for a moment
-    assert not Running(ledger.output, "s").is_alive()
+    assert not SweepLock(ledger.output, "s").is_alive()
     threading.Timer(0.05, asking.close).start()
-    with Running(ledger.output, "s") as running:
+    with SweepLock(ledger.output, "s") as running:
         assert running.is_alive()
 
 
@@ -112,8 +112,8 @@ def test_status_tells_it_all(ledger):
 def test_a_running_sweep_and_a_running_trial_can_be_cancelled(ledger):
     with pytest.raises(UserError, match="sweep 's' is not running"):
         cancel(ledger, "s")
-    with Running(ledger.output, "s") as running:
-        running.beat({}, force=True)
+    with SweepLock(ledger.output, "s") as running:
+        running.heartbeat({}, force=True)
         note(ledger, "running", time.time())
         assert "ends at its next validation" in cancel(ledger, "running")
         assert ledger.trial(signature("running")).stop["reason"] == "cancelled"
@@ -122,7 +122,7 @@ def test_a_running_sweep_and_a_running_trial_can_be_cancelled(ledger):
         assert not running.cancelled
         cancel(ledger, "s")
         assert running.cancelled
-    with Running(ledger.output, "s") as again:
+    with SweepLock(ledger.output, "s") as again:
         assert not again.cancelled
 
 

@@ -12,8 +12,8 @@ from diffgap.store.store import EmbeddingStore
 from diffgap.sweep.plan import make_plan
 from diffgap.sweep.study import Study
 from diffgap.tracking.reader import Reader
-from diffgap.tracking.writer import Tracker
-from diffgap.training.context import Host
+from diffgap.tracking.writer import RunWriter
+from diffgap.training.context import TrialContext
 from diffgap.training.trial import run_trial
 
 COMMON = """\
@@ -88,13 +88,13 @@ def run_here(plan, ledger: Ledger):
 def _run(planned, plan, ledger):
     record = ledger.trial(planned.signature)
     if not record.finished:
-        host = Host(record, torch.device("cpu"))
+        host = TrialContext(record, torch.device("cpu"))
         run_trial(planned.trial, planned.signature, plan.store, ledger, host)
 
 
 def tell(plan, ledger: Ledger, trials=None, status="FINISHED"):
     """Tells MLflow of a plan's trials, those that the ledger has finished; returns the tracker."""
-    tracker = Tracker(
+    tracker = RunWriter(
         ledger.output, plan.spec.name, ledger.identity(), {"diffgap.store": plan.store}
     )
     tracker.describe(plan.record().asked())

@@ -12,11 +12,11 @@ from conftest import plan_of, run_here, tell
 from diffgap.errors import UserError
 from diffgap.evaluation.statistics import replicate_interval, replicate_test
 from diffgap.ledger.ledger import Ledger
-from diffgap.report.audio_clips import heard_of
+from diffgap.report.audio_clips import audio_gallery
 from diffgap.report.model import make_report, write_report
 from diffgap.report.references import read_references
 from diffgap.report.results import read_cells
-from diffgap.report.tables.generation import Made, generation_tables
+from diffgap.report.tables.generation import GenerationCell, generation_tables
 from diffgap.tracking.reader import Reader
 
 SPEC = """\
@@ -68,7 +68,7 @@ def test_each_task_has_a_table_with_baseline_bridge_and_ceiling(sweep):
 
 def test_figures_are_those_of_the_trials(sweep):
     (cell, *_) = read_cells(sweep)
-    made = Made(cell)
+    made = GenerationCell(cell)
     for name, values in made.values.items():
         assert values.tolist() == [t.logged[f"test/generation/{name}"] for t in cell.finished]
         np.testing.assert_allclose(made.replicates[name].mean(axis=1), values, rtol=1e-6)
@@ -108,7 +108,7 @@ def test_bridges_are_trained_once_for_all_settings(output, sweep):
 
 
 def test_a_page_plays_what_was_made(output, sweep, tmp_path):
-    text, video = heard_of([sweep])
+    text, video = audio_gallery([sweep])
     assert "text-audio" in text.title
     assert len(video.clips) == 3
     for clip in text.clips:

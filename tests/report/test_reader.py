@@ -60,7 +60,7 @@ def test_a_half_finished_sweep_counts_what_is_there(trained):
     _, read = told(ledger, plan, trials=plan.trials[:5], status="KILLED")
     table = sweep_table(read(), "ablation")
     assert [row.seeds for row in table.rows] == ["2", "2", "1 of 2", "0 of 2"]
-    assert table.rows[2].lacking == "1 not in MLflow (not started, or deleted)"
+    assert table.rows[2].missing_reason == "1 not in MLflow (not started, or deleted)"
 
 
 def test_failed_running_and_interrupted_trials_do_not_count_and_say_so(trained):
@@ -73,9 +73,11 @@ def test_failed_running_and_interrupted_trials_do_not_count_and_say_so(trained):
     tracker.kill(killed.signature)
     sweep = read()
     assert [t.reason for t in sweep.trials[4:7]] == ["the loss is nan", None, "interrupted"]
-    lacking = [row.lacking for row in sweep_table(sweep, "ablation").rows]
-    assert lacking[2] == "1 failed, 1 still running"
-    assert lacking[3] == "1 stopped or interrupted, 1 not in MLflow (not started, or deleted)"
+    missing_reason = [row.missing_reason for row in sweep_table(sweep, "ablation").rows]
+    assert missing_reason[2] == "1 failed, 1 still running"
+    assert (
+        missing_reason[3] == "1 stopped or interrupted, 1 not in MLflow (not started, or deleted)"
+    )
     assert "nan" not in sweep_table(sweep, "ablation").rows[2].values[0].text
 
 

@@ -178,7 +178,7 @@ def test_every_field_in_use_and_the_store_make_another_experiment(path):
     for trial in (WHOLE, SAMPLED, LINKED, MADE):
         other = _with(trial, path)
         decided = trial.cell is None and path.endswith(".enabled")
-        same = decided or path.startswith(tuple(trial.unused()))
+        same = decided or path.startswith(tuple(trial.inactive_fields()))
         assert (signature(other, FINGERPRINT) == signature(trial, FINGERPRINT)) == same, trial
     assert signature(WHOLE, "1" * 64) != signature(WHOLE, FINGERPRINT)
 
@@ -192,7 +192,7 @@ def test_changes_on_the_way_make_another_experiment():
 
 def test_every_field_is_of_use_to_some_trial():
     trials = [Trial(task="text-audio", seed=0, method=method) for method in get_args(Method)]
-    idle = [set(trial.unused()) for trial in (*trials, SAMPLED, MADE)]
+    idle = [set(trial.inactive_fields()) for trial in (*trials, SAMPLED, MADE)]
     never = {path for path in flatten(WHOLE) if all(path.startswith(tuple(i)) for i in idle)}
     assert never == set()
 

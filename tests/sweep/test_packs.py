@@ -12,9 +12,9 @@ from diffgap.spec import Resources, Trial
 from diffgap.sweep import driver as worker
 from diffgap.sweep import pack as packs
 from diffgap.sweep.driver import BEGUN, ENDED, SIGNATURE_KEY, STATE_KEY
-from diffgap.sweep.packing import Dealer
+from diffgap.sweep.packing import Packer
 from diffgap.sweep.plan import planned_trial
-from diffgap.sweep.worker import Seat
+from diffgap.sweep.worker import WorkerContext
 
 TRIAL = {
     "task": "text-audio",
@@ -25,7 +25,7 @@ TRIAL = {
 
 
 @dataclass
-class Room:
+class ClusterCapacity:
     """A cluster of some slots."""
 
     slots: int
@@ -45,19 +45,19 @@ def planned(seed, **blocks):
     return planned_trial(Trial.model_validate({**TRIAL, "seed": seed, **blocks}), "", "store")
 
 
-def sizes(dealer):
+def sizes(packer):
     """The sizes of all packs, until none is left."""
     found = []
-    while pack := dealer.next():
+    while pack := packer.next():
         found.append(len(pack))
-    assert dealer.left == 0
+    assert packer.left == 0
     return found
 
 
 def test_packs_get_smaller_towards_the_end_and_hold_every_trial_once():
     trials = [planned(seed) for seed in range(32)]
-    dealer, dealt = Dealer(trials, Resources(), Room(2)), []
-    while pack := dealer.next():
+    packer, dealt = Packer(trials, Resources(), ClusterCapacity(2)), []
+    while pack := packer.next():
         dealt.append(pack)
     assert [p.signature for pack in dealt for p in pack] == [p.signature for p in trials]
     lengths = [len(pack) for pack in dealt]
@@ -69,34 +69,36 @@ def test_packs_get_smaller_towards_the_end_and_hold_every_trial_once():
 @pytest.mark.parametrize(
     ("resources", "room", "expected"),
     [
-        ({"pack": "off"}, Room(2), [1] * 8),
-        ({"pack": 3}, Room(2), [3, 3, 2]),
-        ({}, Room(1), [8]),
-        ({}, Room(4, gpus=1.0), [2] * 4),
-        ({}, Room(2, joined=True, patience=5.0), [1] * 8),
-        ({"pack": 5}, Room(2, joined=True, patience=5.0), [5, 3]),
+        ({"pack": "off"}, ClusterCapacity(2), [1] * 8),
+        ({"pack": 3}, ClusterCapacity(2), [3, 3, 2]),
+        ({}, ClusterCapacity(1), [8]),
+        ({}, ClusterCapacity(4, gpus=1.0), [2] * 4),
+        ({}, ClusterCapacity(2, joined=True, patience=5.0), [1] * 8),
+        ({"pack": 5}, ClusterCapacity(2, joined=True, patience=5.0), [5, 3]),
     ],
 )
-def test_what_is_asked_for_and_where_decides_how_large_packs_are(resources, room, expected):
+def test_what_is_asked_for_and_where_decides_how_large_packs_are(resources, capacity, expected):
     trials = [planned(seed) for seed in range(8)]
-    dealer = Dealer(trials, Resources(**resources), room)
-    assert dealer.packs == len(expected)
-    assert sizes(dealer) == expected
+    packer = Packer(trials, Resources(**resources), capacity)
+    assert packer.packs == len(expected)
+    assert sizes(packer) == expected
 
 
 def test_a_joined_cluster_leaves_something_for_a_node_that_comes_by():
-    dealer = Dealer([planned(seed) for seed in range(9)], Resources(), Room(1, joined=True))
-    assert sizes(dealer)[0] == 3
+    packer = Packer(
+        [planned(seed) for seed in range(9)], Resources(), ClusterCapacity(1, joined=True)
+    )
+    assert sizes(packer)[0] == 3
 
 
 def test_trials_of_unlike_shapes_are_in_packs_of_their_own():
     wide = {"denoiser": {"width": 32, "blocks": 1}}
     trials = [planned(0), planned(1, **wide), planned(2, method="center"), planned(3)]
-    dealer = Dealer(trials, Resources(pack=4), Room(2))
-    assert [[p.trial.seed for p in dealer.next()] for _ in range(3)] == [[0, 3], [1], [2]]
+    packer = Packer(trials, Resources(pack=4), ClusterCapacity(2))
+    assert [[p.trial.seed for p in packer.next()] for _ in range(3)] == [[0, 3], [1], [2]]
 
 
-class Pack:
+class StackedBridges:
     """A pack of three seeds, and what is told of it."""
 
     def __init__(self, place, store, retries=2):
@@ -114,7 +116,7 @@ class Pack:
             record.begin({})
 
     def run(self):
-        packs.run_pack(self.job, Seat(torch.device("cpu"), 0, 1, self.news.append))
+        packs.run_pack(self.job, WorkerContext(torch.device("cpu"), 0, 1, self.news.append))
 
     def told(self, number, state):
         """How often something was told of a trial."""
@@ -135,7 +137,7 @@ def breaking(monkeypatch, signature, error):
 
 
 def test_an_error_that_would_come_again_fails_its_trial_alone(tmp_path, small_store, monkeypatch):
-    pack = Pack(tmp_path, small_store)
+    pack = StackedBridges(tmp_path, small_store)
     breaking(monkeypatch, pack.trials[1].signature, ValueError("bad data"))
     pack.run()
     assert [record.finished for record in pack.records] == [True, False, True]
@@ -148,7 +150,7 @@ def test_an_error_that_would_come_again_fails_its_trial_alone(tmp_path, small_st
 def test_an_error_that_may_get_better_is_tried_again_and_then_given_up(
     tmp_path, small_store, monkeypatch
 ):
-    pack = Pack(tmp_path, small_store, retries=1)
+    pack = StackedBridges(tmp_path, small_store, retries=1)
     breaking(monkeypatch, pack.trials[1].signature, OSError("connection lost"))
     with pytest.raises(OSError, match="connection lost"):
         pack.run()
@@ -160,7 +162,7 @@ def test_an_error_that_may_get_better_is_tried_again_and_then_given_up(
 
 
 def test_a_trial_that_takes_its_process_with_it_is_given_up(tmp_path, small_store):
-    pack = Pack(tmp_path, small_store, retries=2)
+    pack = StackedBridges(tmp_path, small_store, retries=2)
     for _ in range(3):
         pack.records[0].note_attempt()  # each ended without a word
     pack.run()
@@ -169,7 +171,7 @@ def test_a_trial_that_takes_its_process_with_it_is_given_up(tmp_path, small_stor
 
 
 def test_a_trial_that_another_sweep_runs_is_left_to_it(tmp_path, small_store):
-    pack = Pack(tmp_path, small_store)
+    pack = StackedBridges(tmp_path, small_store)
     pack.job["members"][0]["taken"] = True
     pack.run()
     assert [record.finished for record in pack.records] == [False, True, True]
@@ -177,14 +179,14 @@ def test_a_trial_that_another_sweep_runs_is_left_to_it(tmp_path, small_store):
 
 
 def test_each_trial_of_a_pack_has_a_log_of_its_own(tmp_path, small_store):
-    pack = Pack(tmp_path, small_store)
+    pack = StackedBridges(tmp_path, small_store)
     pack.run()
     for record in pack.records:
         assert record.log.read_text().count("Finished") == 1
 
 
 def batched(place, store):
-    pack = Pack(place, store)
+    pack = StackedBridges(place, store)
     pack.job["mode"] = "batched"
     return pack
 
@@ -258,7 +260,7 @@ def fitting(monkeypatch, *outcomes):
 
 def test_a_pack_apart_whose_trials_pause_is_not_begun_again(tmp_path, small_store, monkeypatch):
     """As population-based training has it, at the end of a generation."""
-    pack = Pack(tmp_path, small_store)
+    pack = StackedBridges(tmp_path, small_store)
     given = fitting(monkeypatch, None)
     worker.drive({worker.JOB: {**pack.job, "apart": True}})
     assert len(given) == 1
@@ -266,7 +268,7 @@ def test_a_pack_apart_whose_trials_pause_is_not_begun_again(tmp_path, small_stor
 
 
 def test_a_pack_apart_gives_up_the_trial_that_loses_its_workers(tmp_path, small_store, monkeypatch):
-    pack = Pack(tmp_path, small_store, retries=1)
+    pack = StackedBridges(tmp_path, small_store, retries=1)
     lost = WorkerGroupError("workers died", {0: OSError("connection reset")})
     given = fitting(monkeypatch, lost, lost, None)
     worker.drive({worker.JOB: {**pack.job, "apart": True}})

@@ -5,18 +5,18 @@ import time
 
 import pytest
 
-from diffgap.tracking import delivery as outbox
-from diffgap.tracking.delivery import Outbox
+from diffgap.tracking import delivery as queue
+from diffgap.tracking.delivery import DeliveryQueue
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(outbox, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(queue, "FIRST_PAUSE_S", 0.01)
 
 
-def make(may_get_better=lambda error: True):
+def make(is_transient=lambda error: True):
     trouble = []
-    return Outbox(may_get_better, trouble.append), trouble
+    return DeliveryQueue(is_transient, trouble.append), trouble
 
 
 def test_what_fails_is_tried_again_and_nothing_overtakes_it():

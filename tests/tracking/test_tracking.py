@@ -5,7 +5,7 @@ import math
 import pytest
 from mlflow import MlflowClient
 
-from diffgap.tracking.writer import Tracker
+from diffgap.tracking.writer import RunWriter
 
 POINTS = [{"step": step, "metrics": {"train/loss": 1 / step}} for step in range(1, 11)]
 
@@ -25,7 +25,7 @@ def output(tmp_path, monkeypatch):
 
 
 def open_tracker(output, sweep="s"):
-    return Tracker(output, sweep, "this ledger", {"diffgap.store": "somewhere"})
+    return RunWriter(output, sweep, "this ledger", {"diffgap.store": "somewhere"})
 
 
 def statuses(output, sweep="s"):
@@ -127,7 +127,9 @@ def test_a_pruned_run_is_marked_until_it_is_asked_for_again(output):
 
 def test_secrets_reach_neither_tags_nor_parameters(output, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
-    tracker = Tracker(output, "s", "this ledger", {"diffgap.store": "s3://key:hidden@bucket/store"})
+    tracker = RunWriter(
+        output, "s", "this ledger", {"diffgap.store": "s3://key:hidden@bucket/store"}
+    )
     run = tracker.start("a" * 12, "seed 0", {"note": "token=hidden&a=1 hf_abcdefgh"})
     tracker.fail("a" * 12, "http://user:hidden@server refused hf_abcdefgh")
     found = tracker.client.get_run(run).data
@@ -146,13 +148,13 @@ def test_the_environment_names_the_tracking_server(output, monkeypatch, tmp_path
 
 def test_sweeps_of_one_name_in_two_ledgers_have_runs_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
-    first = Tracker(tmp_path / "a", "s", "ledger a", {})
+    first = RunWriter(tmp_path / "a", "s", "ledger a", {})
     running = first.start("a" * 12, "seed 0", {})
-    other = Tracker(tmp_path / "b", "s", "ledger b", {})
+    other = RunWriter(tmp_path / "b", "s", "ledger b", {})
     assert other.parent != first.parent
     assert first.client.get_run(running).info.status == "RUNNING"  # not forsaken: another's
     assert other.start("a" * 12, "seed 0", {}) != running
-    assert Tracker(tmp_path / "moved", "s", "ledger a", {}).parent == first.parent
+    assert RunWriter(tmp_path / "moved", "s", "ledger a", {}).parent == first.parent
 
 
 def test_final_metrics_on_val_do_not_mix_with_the_curve_of_the_same_name(output, artifacts):

@@ -19,9 +19,9 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
 from diffgap.training import batched as batch_module
 from diffgap.training.autotune import faster_way, implied_way
-from diffgap.training.batched import Member, can_batch, run_batched
+from diffgap.training.batched import PackMember, can_batch, run_batched
 from diffgap.training.checkpoint import Checkpoints
-from diffgap.training.context import Host
+from diffgap.training.context import TrialContext
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import process_group
 from diffgap.training.loop import StoppedError
@@ -59,7 +59,7 @@ METHODS = [
 ]
 
 
-class HostThat(Host):
+class HostThat(TrialContext):
     """A host that does something at an epoch's end."""
 
     def __init__(self, record, at=None, does=None):
@@ -86,15 +86,15 @@ def name(number):
 def alone(trials, store, out):
     ledger = Ledger(out)
     for number, each in enumerate(trials):
-        host = HostThat(ledger.trial(name(number)))
-        run_trial(each, name(number), str(store), ledger, host)
+        context = HostThat(ledger.trial(name(number)))
+        run_trial(each, name(number), str(store), ledger, context)
     return ledger
 
 
 def members_of(trials, ledger, hosts=None):
     hosts = hosts or {}
     return [
-        Member(each, name(number), hosts.get(number) or HostThat(ledger.trial(name(number))))
+        PackMember(each, name(number), hosts.get(number) or HostThat(ledger.trial(name(number))))
         for number, each in enumerate(trials)
     ]
 
@@ -218,17 +218,17 @@ def test_a_killed_batch_goes_on_as_a_batch(small_store, tmp_path, killed, single
 def test_trials_of_a_killed_batch_go_on_alone(small_store, tmp_path, killed, singles):
     ledger = copy_of(killed, tmp_path / "ledger")
     for number in range(3):
-        host = HostThat(ledger.trial(name(number)))
-        run_trial(VARIED[number], name(number), str(small_store), ledger, host)
+        context = HostThat(ledger.trial(name(number)))
+        run_trial(VARIED[number], name(number), str(small_store), ledger, context)
         assert_same(ledger.trial(name(number)), singles.trial(name(number)))
 
 
 def test_trials_that_were_alone_go_on_as_a_batch(small_store, tmp_path, singles):
     ledger = Ledger(tmp_path)
     for number in range(3):
-        host = HostThat(ledger.trial(name(number)), EPOCH, kill)
+        context = HostThat(ledger.trial(name(number)), EPOCH, kill)
         with pytest.raises(Killed):
-            run_trial(VARIED[number], name(number), str(small_store), ledger, host)
+            run_trial(VARIED[number], name(number), str(small_store), ledger, context)
     batched(members_of(VARIED[:3], ledger), small_store, ledger)
     for number in range(3):
         assert_same(ledger.trial(name(number)), singles.trial(name(number)))
@@ -283,7 +283,7 @@ def test_what_concerns_all_ends_the_batch(small_store, tmp_path):
 
     ledger = Ledger(tmp_path)
     members = members_of([trial(0, SHORT), trial(1, SHORT)], ledger)
-    members[1].host.does, members[1].host.at = full, 4
+    members[1].context.does, members[1].context.at = full, 4
     with pytest.raises(OSError, match="No space"):
         batched(members, small_store, ledger)
 

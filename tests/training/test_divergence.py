@@ -5,7 +5,7 @@ import torch
 
 from diffgap.bridge.config import BridgeConfig, Objective
 from diffgap.spec import Train
-from diffgap.training.checkpoint import Point
+from diffgap.training.checkpoint import HistoryPoint
 from diffgap.training.divergence import DivergedError, check_losses
 
 
@@ -17,7 +17,7 @@ def config(**objective):
 
 def check(losses, first=0, history=(), objective=None, **train):
     steps = range(first, first + len(losses))
-    past = [Point(i + 1, {"train/loss": loss}) for i, loss in enumerate(history)]
+    past = [HistoryPoint(i + 1, {"train/loss": loss}) for i, loss in enumerate(history)]
     check_losses(torch.tensor(losses), steps, past, config(**(objective or {})), Train(**train))
 
 

@@ -15,10 +15,10 @@ from diffgap.spec import Train, Trial
 from diffgap.store.store import EmbeddingStore
 from diffgap.training import loop
 from diffgap.training.checkpoint import FILES, Checkpoints, digests
-from diffgap.training.context import Host
+from diffgap.training.context import TrialContext
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import Average, lr_factor, process_group
-from diffgap.training.local import LocalHost
+from diffgap.training.local import LocalTrialContext
 from diffgap.training.loop import StoppedError
 from diffgap.training.trial import run_trial
 
@@ -36,7 +36,7 @@ def trial(**blocks):
 def run(spec, store, path, on_epoch=lambda progress: None):
     ledger = Ledger(path)
     record = ledger.trial("0123456789ab")
-    run_trial(spec, "0123456789ab", str(store), ledger, LocalHost(record, on_epoch))
+    run_trial(spec, "0123456789ab", str(store), ledger, LocalTrialContext(record, on_epoch))
     return record
 
 
@@ -148,7 +148,7 @@ def test_a_trial_that_differs_in_its_score_is_not_trained_again(tmp_path, small_
     def trains(progress):
         raise AssertionError("it trained")
 
-    run_trial(other, "ba9876543210", str(small_store), ledger, LocalHost(record, trains))
+    run_trial(other, "ba9876543210", str(small_store), ledger, LocalTrialContext(record, trains))
     assert all(weights(record)[name].equal(value) for name, value in weights(first).items())
     assert record.history() == first.history()
     assert record.metrics()["cost/train_seconds"] == first.metrics()["cost/train_seconds"]
@@ -187,9 +187,9 @@ def test_a_trial_that_pauses_goes_on_to_the_same_weights(tmp_path, small_store):
     whole = run(trial(), small_store, tmp_path / "whole")
     ledger = Ledger(tmp_path / "paused")
     record = ledger.trial("0123456789ab")
-    host = Host(record, torch.device("cpu"), until=8)
+    context = TrialContext(record, torch.device("cpu"), until=8)
     with pytest.raises(StoppedError, match="stopped after step 8"):
-        run_trial(trial(), "0123456789ab", str(small_store), ledger, host)
+        run_trial(trial(), "0123456789ab", str(small_store), ledger, context)
     assert not record.finished
     assert record.progress["step"] == 8
     resumed = run(trial(), small_store, tmp_path / "paused")

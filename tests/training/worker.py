@@ -20,8 +20,8 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
 from diffgap.training import resume as elastic
 from diffgap.training.autotune import faster_way
-from diffgap.training.batched import Member, can_batch, run_batched
-from diffgap.training.context import Host
+from diffgap.training.batched import PackMember, can_batch, run_batched
+from diffgap.training.context import TrialContext
 from diffgap.training.loop import StoppedError
 from diffgap.training.trial import run_trial
 
@@ -49,10 +49,10 @@ def run_case(store: str, out: Path, case: dict, rank: int = 0, workers: int = 1)
     elastic.CONVERTER = case.get("converter", CONVERTER)
     ledger = Ledger(out / case["name"])
     record = ledger.trial(SIGNATURE)
-    host = Host(record, torch.device("cpu"), rank, workers, case.get("until"))
+    context = TrialContext(record, torch.device("cpu"), rank, workers, case.get("until"))
     with log_of(record.log, rank) as log:
         try:
-            run_trial(Trial.model_validate(case["trial"]), SIGNATURE, store, ledger, host)
+            run_trial(Trial.model_validate(case["trial"]), SIGNATURE, store, ledger, context)
         except StoppedError as stop:
             log.info("%s", stop)
 
@@ -63,8 +63,8 @@ def run_batch(store: str, out: Path, case: dict, rank: int, workers: int) -> Non
     members = []
     for number, fields in enumerate(case["batch"]):
         signature = f"{number:012x}"
-        host = Host(ledger.trial(signature), torch.device("cpu"), rank, workers)
-        members.append(Member(Trial.model_validate(fields), signature, host))
+        context = TrialContext(ledger.trial(signature), torch.device("cpu"), rank, workers)
+        members.append(PackMember(Trial.model_validate(fields), signature, context))
     assert can_batch(members)
     assert faster_way(members, store, torch.device("cpu")) in ("in_turn", "batched")
     ends = []

@@ -1,7 +1,7 @@
 """The embedded corpus's own judges: what is heard, and whether pictures and sound belong together.
 
-Two small networks, trained by `tools/train_soundscape_judges.py` on clips of their own, and apart from the
-encoder, which must not judge itself.
+Two small networks, trained by `tools/train_soundscape_judges.py` on clips of their own, and apart
+from the encoder, which must not judge itself.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def value_of(cell: Cell, field: str) -> Any:
 
 def uses(cell: Cell, field: str) -> bool:
     """Whether a field makes a difference to a cell."""
-    return not field.startswith(tuple(cell.trial.unused()))
+    return not field.startswith(tuple(cell.trial.inactive_fields()))
 
 
 def said(cell: Cell, fields: Sequence[str]) -> str:

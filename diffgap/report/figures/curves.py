@@ -21,7 +21,7 @@ from diffgap.report.figures.style import (
 )
 from diffgap.report.results import Cell, read_cells, setting_of
 from diffgap.report.tables.recall import NAMES, cell_names
-from diffgap.report.tables.search import val_mean
+from diffgap.report.tables.search import mean_objective
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 CUTOFF = 5
@@ -81,10 +81,10 @@ def curves_figure(sweep: LoggedSweep) -> Drawing | None:
 def learning_curves(sweep: LoggedSweep) -> list[Curve]:
     """The curves of a sweep's cells; of cells that differ in their score alone, one."""
     cells: dict[str, Cell] = {}
-    for cell in read_cells(sweep):
-        if cell.seeds:
-            training = {**cell.trial.model_dump(mode="json"), "score": None, "seed": None}
-            cells.setdefault(json.dumps(training, sort_keys=True), cell)
+    for ablation_cell in read_cells(sweep):
+        if ablation_cell.seeds:
+            training = {**ablation_cell.trial.model_dump(mode="json"), "score": None, "seed": None}
+            cells.setdefault(json.dumps(training, sort_keys=True), ablation_cell)
     names = _names(list(cells.values()), sweep)
     found = [_curve(*one) for one in zip(cells.values(), names, count(), strict=False)]
     return [curve for curve in found if curve is not None]
@@ -97,13 +97,15 @@ def _names(cells: list[Cell], sweep: LoggedSweep) -> list[str]:
         return cell_names(cells, kind)
     axes = [axis for axis in sweep.spec["axes"] if not axis.startswith("score.")]
     return [
-        said(cell, axes) or NAMES.get(cell.trial.cell or "", cell.trial.method) for cell in cells
+        said(ablation_cell, axes)
+        or NAMES.get(ablation_cell.trial.ablation_cell or "", ablation_cell.trial.method)
+        for ablation_cell in cells
     ]
 
 
-def _curve(cell: Cell, name: str, place: int) -> Curve | None:
+def _curve(ablation_cell: Cell, name: str, place: int) -> Curve | None:
     """A cell's curve at the steps that all its seeds have."""
-    points = {t.signature: found for t in cell.finished if (found := validations(t))}
+    points = {t.signature: found for t in ablation_cell.finished if (found := validations(t))}
     shared = sorted(set.intersection(*map(set, points.values()))) if points else []
     if not shared:
         return None
@@ -115,7 +117,7 @@ def validations(trial: TrialRun) -> dict[int, float]:
     """R@5 in percent by step, mean of both directions."""
     found = {}
     for point in trial.history:
-        value = val_mean(point["metrics"], f"R{CUTOFF}")
+        value = mean_objective(point["metrics"], f"R{CUTOFF}")
         if value is not None:
             found[int(point["step"])] = value
     return found

@@ -100,7 +100,7 @@ def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[Line]]:
     trials = [
         trial
         for trial in sweep.trials
-        if not trial.final and (trial.counts or trial.status in ("KILLED", "FAILED"))
+        if not trial.final and (trial.is_complete or trial.status in ("KILLED", "FAILED"))
     ]
     values = [value_of(trial, metric) for trial in trials]
     known = [value for value in values if value is not None] or [0.0]
@@ -111,7 +111,7 @@ def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[Line]]:
         settings = values_of(trial)
         places = [scale.place(settings[scale.name]) for scale in scales]
         ends = [] if value is None else [objective.place(value)]
-        lines.append(Line(trial.signature, (*places, *ends), value, trial.counts))
+        lines.append(Line(trial.signature, (*places, *ends), value, trial.is_complete))
     return [*scales, objective], lines
 
 

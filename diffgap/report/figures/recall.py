@@ -67,7 +67,9 @@ def _clips(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
 
 def trials_of(sweeps: Sequence[LoggedSweep]) -> dict[str, TrialRun]:
     """The trials that count, by signature."""
-    return {trial.signature: trial for sweep in sweeps for trial in sweep.trials if trial.counts}
+    return {
+        trial.signature: trial for sweep in sweeps for trial in sweep.trials if trial.is_complete
+    }
 
 
 def cells_of(table: Table, trials: dict[str, TrialRun]) -> list[Cell]:

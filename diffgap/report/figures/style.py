@@ -131,8 +131,8 @@ class Drawing:
         )
 
 
-def seeds_told(counts: Iterable[int]) -> str:
+def seeds_told(is_complete: Iterable[int]) -> str:
     """How many seeds are behind each series: ``3 seeds``, or ``1 to 3 seeds``."""
-    found = sorted(set(counts))
+    found = sorted(set(is_complete))
     many = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
     return f"{many} seed{'' if found[-1] == 1 else 's'}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from html import escape
 
-from diffgap.report.audio_clips import Heard, HeardClip
+from diffgap.report.audio_clips import AudioClip, AudioGallery
 
 
-def heard_html(heard: Heard) -> str:
+def audio_gallery_html(heard: AudioGallery) -> str:
     """One part a clip, closed but for the first."""
     return "".join(_clip(clip, first=number == 0) for number, clip in enumerate(heard.clips))
 
 
-def _clip(clip: HeardClip, first: bool) -> str:
+def _clip(clip: AudioClip, first: bool) -> str:
     asked = f"“{escape(clip.caption)}”" if clip.caption else escape(clip.clip)
     rows = "".join(_row(name, sound) for name, sound in {"real": clip.real, **clip.made}.items())
     return (

@@ -13,11 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from diffgap.report.audio_clips import heard_of
+from diffgap.report.audio_clips import audio_gallery
 from diffgap.report.examples import Clips, Example
-from diffgap.report.html.audio_clips import heard_html
+from diffgap.report.html.audio_clips import audio_gallery_html
 from diffgap.report.html.examples import examples_html
-from diffgap.report.html.trials import Told, command, page_data
+from diffgap.report.html.trials import TrialSummary, command, page_data
 from diffgap.report.model import Report
 from diffgap.report.picture import Picture
 from diffgap.report.tables.table import Row, Table, Value
@@ -34,7 +34,7 @@ LONG_HASH = re.compile(r"(?<=^[0-9a-f]{12})[0-9a-f]+")
 
 def to_html(report: Report) -> str:
     """The page: tables whose cells lead to their runs, figures, and what became of every trial."""
-    trials = [Told(trial, report) for trial in report.trials.values()]
+    trials = [TrialSummary(trial, report) for trial in report.trials.values()]
     sections = [
         *(
             _Section("Tables", f"table-{table.key}", table.title, _table(table))
@@ -120,7 +120,7 @@ def _json(content: Any) -> str:
 
 def _head(report: Report, name: str) -> str:
     trials = report.trials.values()
-    counted = sum(trial.counts for trial in trials)
+    counted = sum(trial.is_complete for trial in trials)
     facts = {
         "Tracking store": f"<code>{escape(report.where)}</code>",
         "Made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -202,8 +202,10 @@ def _button(text: str, column: int | None) -> str:
 
 def _notes(table: Table) -> str:
     """Notes, what is lacking, and the sources of published rows, to which these lead."""
-    lacking = [f"{row.name}: {row.lacking}." for row in table.rows if row.lacking]
-    notes = _list(map(escape, (*table.notes, *lacking)), "notes")
+    missing_reason = [
+        f"{row.name}: {row.missing_reason}." for row in table.rows if row.missing_reason
+    ]
+    notes = _list(map(escape, (*table.notes, *missing_reason)), "notes")
     sources = "".join(
         f'<li id="source-{escape(table.key)}-{number}">{_linked(source)}</li>'
         for number, source in enumerate(table.sources, 1)
@@ -264,8 +266,8 @@ def _examples(report: Report) -> list[_Section]:
 def _heard(report: Report) -> list[_Section]:
     """What was generated, to be played: a section a sweep and task."""
     return [
-        _Section("Examples", f"heard-{number}", heard.title, heard_html(heard))
-        for number, heard in enumerate(heard_of(report.sweeps), 1)
+        _Section("Examples", f"heard-{number}", heard.title, audio_gallery_html(heard))
+        for number, heard in enumerate(audio_gallery(report.sweeps), 1)
     ]
 
 
@@ -273,13 +275,13 @@ def _run_link(signature: str) -> str:
     return f'<a href="#run-{escape(signature)}"><code>{escape(signature)}</code></a>'
 
 
-def _closing(report: Report, trials: Sequence[Told]) -> list[_Section]:
+def _closing(report: Report, trials: Sequence[TrialSummary]) -> list[_Section]:
     """What does not count, what is missing, and every trial."""
     lost = [
         f"{_run_link(told.trial.signature)} {escape(told.trial.label)}, sweep "
         f"{escape(told.sweep.name)}: {escape(told.state)}"
         for told in trials
-        if not told.trial.counts
+        if not told.trial.is_complete
     ]
     missing = _list(map(escape, report.missing), "notes")
     found = [
@@ -290,7 +292,7 @@ def _closing(report: Report, trials: Sequence[Told]) -> list[_Section]:
     return [section for section in found if section.body]
 
 
-def _all_trials(report: Report, trials: Sequence[Told]) -> str:
+def _all_trials(report: Report, trials: Sequence[TrialSummary]) -> str:
     if not trials:
         return ""
     names = ("signature", "trial", "sweep", "state", "MLflow run", "git commit")
@@ -303,7 +305,7 @@ def _all_trials(report: Report, trials: Sequence[Told]) -> str:
     )
 
 
-def _trial_row(told: Told) -> str:
+def _trial_row(told: TrialSummary) -> str:
     signature, run = escape(told.trial.signature), escape(told.trial.run_id or "-")
     link = f'<a href="{escape(told.address)}">{run}</a>' if told.address else run
     cells = (

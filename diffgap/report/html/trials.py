@@ -29,7 +29,7 @@ RECALL = re.compile(r"(?:(\w+)->(\w+) )?(MedR|(?:R|mAP)@?\d+)")
 
 
 @dataclass(frozen=True)
-class Told:
+class TrialSummary:
     """What the page tells of a trial."""
 
     trial: TrialRun
@@ -38,7 +38,7 @@ class Told:
     @property
     def state(self) -> str:
         """Finished, or what became of it instead."""
-        if self.trial.counts:
+        if self.trial.is_complete:
             return "finished"
         status = self.trial.status
         state = "finished" if status == FINISHED else STATES.get(status, status.lower())
@@ -70,7 +70,7 @@ class Told:
     @property
     def metrics(self) -> dict[str, float]:
         """The final metrics, else the last that were logged."""
-        found = self.trial.metrics if self.trial.counts else self.trial.logged
+        found = self.trial.metrics if self.trial.is_complete else self.trial.logged
         return {name: value for name, value in found.items() if isfinite(value)}
 
 
@@ -81,7 +81,7 @@ def command(signature: str, where: str) -> str:
     return f"diffgap rerun {signature}{output}"
 
 
-def page_data(report: Report, trials: Sequence[Told]) -> dict[str, Any]:
+def page_data(report: Report, trials: Sequence[TrialSummary]) -> dict[str, Any]:
     """What the script needs: the metrics behind every column, and the trials."""
     columns = {table.key: _columns(table, trials) for table in report.tables}
     shown = {name for names in columns.values() for some in names for name in some}
@@ -103,7 +103,7 @@ def page_data(report: Report, trials: Sequence[Told]) -> dict[str, Any]:
     }
 
 
-def _columns(table: Table, trials: Sequence[Told]) -> list[list[str]]:
+def _columns(table: Table, trials: Sequence[TrialSummary]) -> list[list[str]]:
     """The metrics behind each column; none where it shows something else."""
     runs = {signature for row in table.rows for signature in row.runs}
     logged = {n for told in trials if told.trial.signature in runs for n in told.metrics}

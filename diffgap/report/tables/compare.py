@@ -19,7 +19,7 @@ Column = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Figure:
+class RecallCell:
     """R@K of a cell in one direction, in percent."""
 
     interval: Interval
@@ -42,7 +42,7 @@ class Comparison:
 
     cells: tuple[Cell, ...]
     columns: tuple[Column, ...]
-    figures: dict[tuple[int, Column], Figure]
+    figures: dict[tuple[int, Column], RecallCell]
     baseline: int | None
 
     def values(self, place: int) -> tuple[Value, ...]:
@@ -141,7 +141,7 @@ def _figures(
     against: dict[tuple[int, Column], PairedTest],
     to_best: dict[tuple[int, Column], PairedTest],
     columns: tuple[Column, ...],
-) -> dict[tuple[int, Column], Figure]:
+) -> dict[tuple[int, Column], RecallCell]:
     p_values = dict(zip(against, holm([test.p for test in against.values()]), strict=True))
     p_best = dict(zip(to_best, holm([test.p for test in to_best.values()]), strict=True))
     tops = {c: max(i.mean for (_, at), i in intervals.items() if at == c) for c in columns}
@@ -149,7 +149,7 @@ def _figures(
     for key, interval in intervals.items():
         best = interval.mean == tops[key[1]]
         test = against.get(key)
-        figures[key] = Figure(
+        figures[key] = RecallCell(
             interval,
             best,
             not best and p_best[key] >= SIGNIFICANT,
@@ -159,7 +159,7 @@ def _figures(
     return figures
 
 
-def _value(figure: Figure) -> Value:
+def _value(figure: RecallCell) -> Value:
     interval = figure.interval
     return Value(
         f"{interval.mean:.1f} ± {(interval.high - interval.low) / 2:.1f}",

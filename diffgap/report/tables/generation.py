@@ -51,7 +51,7 @@ INTERVALS = (
 
 
 @dataclass(frozen=True)
-class Made:
+class GenerationCell:
     """One cell's figures: what all its seeds made of the same clips."""
 
     cell: Cell
@@ -83,7 +83,7 @@ class Made:
     def interval(self, metric: str) -> Interval:
         return replicate_interval(self.values[metric], self.replicates[metric])
 
-    def test(self, other: Made, metric: str) -> PairedTest:
+    def test(self, other: GenerationCell, metric: str) -> PairedTest:
         """Of this against another, on the same clips."""
         return replicate_test(
             (self.values[metric], self.replicates[metric]),
@@ -105,9 +105,9 @@ def generation_tables(
     Raises:
         UserError: where no table has such a row.
     """
-    by_task: dict[str, list[Made]] = {}
+    by_task: dict[str, list[GenerationCell]] = {}
     for cell in read_cells(sweep):
-        made = Made(cell)
+        made = GenerationCell(cell)
         by_task.setdefault(made.trial.task, []).append(made)
     told = dict.fromkeys(name for made in by_task.values() for name in row_names(made))
     if against is not None and against not in told:
@@ -118,7 +118,7 @@ def generation_tables(
     ]
 
 
-def row_names(cells: Sequence[Made]) -> list[str]:
+def row_names(cells: Sequence[GenerationCell]) -> list[str]:
     """What a table calls its cells; by their axes too where that alone does not tell them apart."""
     short = [_name(made) for made in cells]
     return [
@@ -127,7 +127,7 @@ def row_names(cells: Sequence[Made]) -> list[str]:
     ]
 
 
-def _name(made: Made) -> str:
+def _name(made: GenerationCell) -> str:
     x, a = split_task(made.trial.task)
     score = made.trial.score
     way = f"{score.samples} samples" if score.kind == "sample" else "mean"
@@ -140,7 +140,7 @@ def _name(made: Made) -> str:
     return f"{names[made.trial.generation.condition]}, guidance {guidance:g}, {steps} steps"
 
 
-def ordered(cells: Iterable[Made]) -> list[Made]:
+def ordered(cells: Iterable[GenerationCell]) -> list[GenerationCell]:
     """By the generator's setting; within one, the query's own embedding first, the ceiling last."""
     order = ("query", "bridged", "target")
     return sorted(cells, key=lambda m: (*m.setting, order.index(m.trial.generation.condition)))
@@ -149,7 +149,7 @@ def ordered(cells: Iterable[Made]) -> list[Made]:
 def _table(
     sweep: LoggedSweep,
     setting: Setting,
-    cells: Sequence[Made],
+    cells: Sequence[GenerationCell],
     references: Sequence[Reference],
     against: str | None,
 ) -> Table:
@@ -165,7 +165,7 @@ def _table(
             for c in columns
         )
         cell = made.cell
-        rows.append(Row(name, values, cell.signatures, cell.counted, cell.lacking))
+        rows.append(Row(name, values, cell.signatures, cell.counted, cell.missing_reason))
     published = _published(references, setting, columns)
     task = NUMBERS.get(setting.task, f"Generation, {setting.task}")
     return Table(
@@ -179,7 +179,7 @@ def _table(
 
 
 def _baseline(
-    cells: Sequence[Made], place: int, names: Sequence[str], against: str | None
+    cells: Sequence[GenerationCell], place: int, names: Sequence[str], against: str | None
 ) -> int | None:
     """The place of the finished cell that another is tested against, if there is one."""
     if against is not None:
@@ -198,7 +198,7 @@ Tests = Mapping[tuple[int, str], PairedTest]
 
 
 def _tests(
-    cells: Sequence[Made], columns: Sequence[str], against: Sequence[int | None]
+    cells: Sequence[GenerationCell], columns: Sequence[str], against: Sequence[int | None]
 ) -> dict[tuple[int, str], PairedTest]:
     """Tests of cells against others, Holm-corrected over the table."""
     found = {
@@ -214,7 +214,7 @@ def _tests(
     }
 
 
-def _best(cells: Sequence[Made], column: str) -> int | None:
+def _best(cells: Sequence[GenerationCell], column: str) -> int | None:
     """The place of the best cell that is no ceiling."""
     done = [
         i
@@ -226,7 +226,7 @@ def _best(cells: Sequence[Made], column: str) -> int | None:
 
 
 def _near(
-    cells: Sequence[Made], columns: Sequence[str], best: Mapping[str, int | None]
+    cells: Sequence[GenerationCell], columns: Sequence[str], best: Mapping[str, int | None]
 ) -> set[tuple[int, str]]:
     """Where a cell, no ceiling, is not significantly different from the best of its column."""
     found: set[tuple[int, str]] = set()
@@ -241,7 +241,7 @@ def _near(
     return found
 
 
-def _decimals(cells: Sequence[Made], column: str) -> int:
+def _decimals(cells: Sequence[GenerationCell], column: str) -> int:
     """So many that the narrowest interval of a column shows two digits."""
     halves = [_half(made.interval(column)) for made in cells if column in made.values]
     least = min((half for half in halves if half > 0), default=1.0)
@@ -253,7 +253,12 @@ def _half(interval: Interval) -> float:
 
 
 def _value(
-    made: Made, column: str, decimals: int, best: bool, near: bool, test: PairedTest | None
+    made: GenerationCell,
+    column: str,
+    decimals: int,
+    best: bool,
+    near: bool,
+    test: PairedTest | None,
 ) -> Value:
     if column not in made.values:
         return NOTHING
@@ -282,7 +287,7 @@ def _extractors(reference: Reference) -> str:
     return f"; {named}" if named else ""
 
 
-def _notes(cells: Sequence[Made]) -> tuple[str, ...]:
+def _notes(cells: Sequence[GenerationCell]) -> tuple[str, ...]:
     """What the figures mean, and what they were measured with."""
     done = [trial for made in cells for trial in made.cell.finished]
     if not done:
@@ -299,7 +304,7 @@ def _notes(cells: Sequence[Made]) -> tuple[str, ...]:
 
 
 def _verdicts(
-    cells: Sequence[Made], names: Sequence[str], tests: Tests, against: str | None
+    cells: Sequence[GenerationCell], names: Sequence[str], tests: Tests, against: str | None
 ) -> Iterable[str]:
     """What the bridge gains at every setting, and whether that holds."""
     if not tests:
@@ -322,9 +327,9 @@ def _verdicts(
             f"{name}, against {base}: {', '.join(parts)}: better in "
             f"{', '.join(won) if won else 'none of them'}."
         )
-    if lacking := [metric for metric in wanted if metric not in better]:
+    if undecided := [metric for metric in wanted if metric not in better]:
         yield (
-            f"No bridge is significantly better than {base} in {' or '.join(lacking)}. What was "
+            f"No bridge is significantly better than {base} in {' or '.join(undecided)}. What was "
             "tried on the embedded corpus: docs/generation.md."
         )
 

@@ -143,8 +143,8 @@ def cell_names(cells: Sequence[Cell], kind: str) -> list[str]:
     if kind == "axes":
         return [cell.name or METHOD_NAMES[cell.trial.method] for cell in cells]
     short = [
-        NAMES[cell.trial.cell]
-        if kind == "ablation" and cell.trial.cell
+        NAMES[cell.trial.ablation_cell]
+        if kind == "ablation" and cell.trial.ablation_cell
         else METHOD_NAMES[cell.trial.method]
         for cell in cells
     ]
@@ -159,7 +159,7 @@ def _rows(compared: Comparison, names: Sequence[str], facts: dict[str, str]) -> 
     for place, (cell, name) in enumerate(zip(compared.cells, names, strict=True)):
         found = tuple(_fact(cell.metric(metric)) for metric in facts.values())
         values = (*compared.values(place), *found)
-        rows.append(Row(name, values, cell.signatures, cell.counted, cell.lacking))
+        rows.append(Row(name, values, cell.signatures, cell.counted, cell.missing_reason))
     return tuple(rows)
 
 

@@ -25,9 +25,9 @@ def search_table(sweep: LoggedSweep) -> Table:
     fields = searched(sweep)
     trials = sorted(
         (trial for trial in sweep.trials if not trial.final),
-        key=lambda trial: (not trial.counts, -(value_of(trial, metric) or 0.0)),
+        key=lambda trial: (not trial.is_complete, -(value_of(trial, metric) or 0.0)),
     )
-    best = next((trial for trial in trials if trial.counts), None)
+    best = next((trial for trial in trials if trial.is_complete), None)
     rows = [_row(trial, metric, fields, trial is best) for trial in trials]
     return Table(
         f"search-{sweep.name}",
@@ -47,10 +47,10 @@ def searched(sweep: LoggedSweep) -> tuple[str, ...]:
 def value_of(trial: TrialRun, metric: str) -> float | None:
     """The metric on val, mean of both directions: of the trial's own score where it is finished,
     else of the last point of its curve; None where it has none."""
-    return val_mean(trial.metrics if trial.counts else trial.logged, metric)
+    return mean_objective(trial.metrics if trial.is_complete else trial.logged, metric)
 
 
-def val_mean(metrics: Mapping[str, float], metric: str) -> float | None:
+def mean_objective(metrics: Mapping[str, float], metric: str) -> float | None:
     """A metric on val, mean of both directions; None where there is none."""
     found = [v for n, v in metrics.items() if n.startswith("val/") and n.endswith(f"/{metric}")]
     return mean(found) if found else None
@@ -69,7 +69,7 @@ def importance_table(sweep: LoggedSweep) -> Table:
     ranges that were searched, and of nothing beyond.
     """
     metric, space = sweep.spec["search"]["metric"], sweep.spec["search"]["space"]
-    trials = [trial for trial in sweep.trials if trial.counts and not trial.final]
+    trials = [trial for trial in sweep.trials if trial.is_complete and not trial.final]
     title = f"Hyper-parameter importance on {sweep.spec['task']} (sweep {sweep.name})"
     key, headings = f"importance-{sweep.name}", ("importance %", "best trial's value")
     if len(trials) < FEW:
@@ -121,7 +121,7 @@ def _row(trial: TrialRun, metric: str, fields: tuple[str, ...], best: bool) -> R
 
 
 def _state(trial: TrialRun) -> str:
-    if trial.counts:
+    if trial.is_complete:
         return "finished"
     if trial.status == "KILLED" and trial.reason:
         return f"stopped: {trial.reason}"

@@ -49,7 +49,7 @@ class Row:
     values: tuple[Value, ...]
     runs: tuple[str, ...] = ()
     seeds: str = ""
-    lacking: str | None = None
+    missing_reason: str | None = None
     footnote: int | None = None
 
     @property
