@@ -67,7 +67,7 @@ def test_packs_get_smaller_towards_the_end_and_hold_every_trial_once():
 
 
 @pytest.mark.parametrize(
-    ("resources", "room", "expected"),
+    ("resources", "capacity", "expected"),
     [
         ({"pack": "off"}, ClusterCapacity(2), [1] * 8),
         ({"pack": 3}, ClusterCapacity(2), [3, 3, 2]),
