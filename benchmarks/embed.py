@@ -27,7 +27,7 @@ from diffgap import corpora
 from diffgap.cluster.connect import cluster
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import TrainingRecipe, decode, encode
+from diffgap.encoders.chunks import DecodingRecipe, decode, encode
 from diffgap.encoders.embed import CHUNK
 from diffgap.encoders.stream import Pool, place_encoders, stream
 
@@ -38,7 +38,7 @@ class Alone:
     """A worker that does one stage only."""
 
     def __init__(
-        self, corpus: Corpus, choice: EncoderChoice, recipe: TrainingRecipe, device: str
+        self, corpus: Corpus, choice: EncoderChoice, recipe: DecodingRecipe, device: str
     ) -> None:
         import torch
 
@@ -96,7 +96,7 @@ def one_stage(workers: list, stage: str, chunks: Chunks) -> Iterator[None]:
 def measure(corpus: Corpus, choice: EncoderChoice, clips: int, rounds: int, pool: Pool) -> None:
     encoder = choice.load()
     modalities = tuple(m for m in corpus.modalities if m in encoder.modalities)
-    recipe = TrainingRecipe.of(encoder, modalities, "crop")
+    recipe = DecodingRecipe.of(encoder, modalities, "crop")
     listed = corpus.clips()[:clips]
     chunks = {i: listed[i * CHUNK : (i + 1) * CHUNK] for i in range(len(listed) // CHUNK)}
     with cluster(pool.address):

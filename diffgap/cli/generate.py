@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diffgap.bridge.base import Bridge
-    from diffgap.encoders import Encoder
+    from diffgap.encoders.base import Encoder
     from diffgap.generation import Generator, GeneratorChoice
     from diffgap.generation.candidates import Candidate
     from diffgap.generation.conditions import GenerationRequest

@@ -17,7 +17,7 @@ from diffgap.corpora.index import MediaIndex
 from diffgap.corpora.lists import Row, header_of, read_table
 from diffgap.corpora.media import SOUND_SUFFIXES, VIDEO_SUFFIXES, read_audio
 from diffgap.errors import ClipError, UserError
-from diffgap.store.schema import SPLITS
+from diffgap.store.splits import SPLITS
 
 OFFICIAL = ("audiocap_id", "youtube_id", "start_time", "caption")
 ALIASES = {

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from diffgap.corpora.base import Clip, Rejected
-from diffgap.corpora.lists import Row, read_table, share
+from diffgap.corpora.lists import Row, read_table
 from diffgap.corpora.media import is_video, read_audio, read_video, within
 from diffgap.errors import UserError
-from diffgap.store.schema import SPLITS
+from diffgap.store.splits import SPLITS, split_of
 
 CAPTIONS = "captions.csv"
 
@@ -56,11 +56,6 @@ class FolderCorpus:
 
     def video(self, clip: Clip, fps: float, size: int) -> np.ndarray:
         return read_video(self.path(clip), fps, size)
-
-
-def split_of(name: str) -> str:
-    """train for 80 % of all names, val and test for 10 % each."""
-    return "train" if share(name) < 0.8 else "val" if share(name) < 0.9 else "test"
 
 
 def _videos(root: Path) -> list[str]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from diffgap.corpora.base import Clip, Rejected
 from diffgap.corpora.index import MediaIndex
-from diffgap.corpora.lists import Row, read_headless, share
+from diffgap.corpora.lists import Row, read_headless
 from diffgap.corpora.media import SOUND_SUFFIXES, VIDEO_SUFFIXES, read_audio, read_video
 from diffgap.errors import MissingClipError, UserError
+from diffgap.store.splits import hash_fraction
 
 WHOLE = "vggsound.csv"
 VAL_ONE_IN = 64
@@ -79,7 +80,7 @@ class VGGSoundCorpus:
         return [row for row in rows if row.line not in bad]
 
     def _add(self, name: str, row: Row, split: str) -> None:
-        if split == "train" and share(name) < 1 / VAL_ONE_IN:
+        if split == "train" and hash_fraction(name) < 1 / VAL_ONE_IN:
             split = "val"
         self._clips.append(Clip(name, split, (), label=row.get("label")))
 

@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from diffgap.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
+    from diffgap.encoders.base import Encoder
 
 NAMES = ("soundscape", "laion_clap", "hf_clap", "cavp")
-
-
-class Encoder(Protocol):
-    """A frozen encoder; a vector must not depend on what else is in its batch."""
-
-    name: str
-    dimension: int
-    checkpoint_hash: str
-    modalities: tuple[str, ...]
-    sample_rate: int
-    """Hz, of the waveforms it takes."""
-    resampler: str
-    """What brings them there, one of `resampling.RESAMPLERS`."""
-    window: float | None
-    """Seconds it takes at once, of sound and video; None where any length is taken."""
-    frame_rate: float
-    """Frames a second of the videos it takes."""
-    frame_size: int
-    """Side of its square frames, in pixels."""
-    preprocessing: dict[str, str | int | float]
-    """What is done to clips before the network, for the record."""
-
-    def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Mono float32 waveforms of up to `window` seconds to (B, D) float32 unit vectors."""
-
-    def encode_text(self, captions: Sequence[str]) -> np.ndarray:
-        """Captions to (B, D) float32 unit vectors."""
-
-    def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 (frames, height, width, 3) videos to (B, D) float32 unit vectors."""
 
 
 @dataclass(frozen=True)

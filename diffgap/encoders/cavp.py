@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.cavp_model import CAVP, DIMENSION, MELS
-from diffgap.encoders.clap_audio import weights_hash
 from diffgap.errors import ClipError, UserError
-from diffgap.pretrained.weights import load_strictly
+from diffgap.pretrained.weights import load_strictly, weights_hash
 
 RATE = 16_000
 SECONDS = 4.0

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from diffgap.audio.resampling import resample
 from diffgap.corpora.base import Clip, Corpus, Rejected
-from diffgap.corpora.lists import share
-from diffgap.encoders import Encoder
+from diffgap.encoders.base import Encoder
 from diffgap.errors import ClipError
 from diffgap.store.schema import vector_column
+from diffgap.store.splits import hash_fraction
 
 BATCH = 32
 """Windows, or captions, that go through an encoder at once."""
@@ -147,7 +147,7 @@ def _starts(duration: float, window: float, clip_id: str, long_clips: str) -> It
     """Seconds, in quarters: a whole number of video frames."""
     spare = max(0.0, duration - window)
     if long_clips == "crop":
-        yield math.floor(4 * share(clip_id) * spare) / 4
+        yield math.floor(4 * hash_fraction(clip_id) * spare) / 4
         return
     count = math.ceil(duration / window - 1e-3) or 1
     for i in range(count):

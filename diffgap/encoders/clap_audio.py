@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from torch import nn
 
 RATE = 48_000
 SECONDS = 10.0
@@ -36,12 +34,3 @@ def _prepare(waveform: np.ndarray) -> np.ndarray:
     repeated = np.tile(rounded, SAMPLES // len(rounded))
     padded = np.pad(repeated, (0, SAMPLES - len(repeated)))
     return (padded / 32767).astype(np.float32)
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of all weights by name, whatever file they came in."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name}:{tuple(value.shape)}:{value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffgap.corpora.base import Clip, Corpus, Rejected
-from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.encoders import EncoderChoice
+from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import WINDOWS, DecodingRecipe, Tables, decode, encode, rejections
 from diffgap.encoders.partial import PartialStore, listing_hash
 from diffgap.encoders.stream import Pool, stream

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, TOKENS, prepare, weights_hash
+from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, TOKENS, prepare
 from diffgap.errors import ClipError, UserError, require
+from diffgap.pretrained.weights import weights_hash
 
 DEFAULT = "laion/clap-htsat-unfused"
 

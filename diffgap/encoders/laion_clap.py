@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, prepare, weights_hash
+from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, prepare
 from diffgap.errors import ClipError, UserError, nearest, require
-from diffgap.pretrained.weights import load_strictly
+from diffgap.pretrained.weights import load_strictly, weights_hash
 
 HUB = "lukewys/laion_clap"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from diffgap.bridge.scores import Scorer
-from diffgap.corpora.lists import share
+from diffgap.store.splits import hash_fraction
 from diffgap.store.store import Pairs
 
 QUERIES, SHOWN = 10, 5
@@ -34,7 +34,7 @@ def examples(
         caption, score and whether it is right. A caption is the text that asks or was found, else
         its clip's first; null where there are none.
     """
-    chosen = sorted(range(len(pairs.ids)), key=lambda i: share(pairs.ids[i]))[:QUERIES]
+    chosen = sorted(range(len(pairs.ids)), key=lambda i: hash_fraction(pairs.ids[i]))[:QUERIES]
     _, first = np.unique(pairs.owner, return_index=True)  # every clip has one
     rows = []
     for direction, from_x in zip(directions, (True, False), strict=True):

@@ -17,11 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffgap.encoders.clap_audio import weights_hash
 from diffgap.errors import UserError, require
 from diffgap.generation import Sampling
 from diffgap.generation.latent import generators
-from diffgap.pretrained.weights import some_of
+from diffgap.pretrained.weights import some_of, weights_hash
 
 DEFAULT = "cvssp/audioldm-s-full-v2"
 PIPELINE = "AudioLDMPipeline"

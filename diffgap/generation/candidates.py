@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffgap.audio.resampling import resample
-from diffgap.encoders import Encoder
+from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import encode_streams
 from diffgap.generation import Generator, Sampling
 from diffgap.generation.conditions import GenerationRequest, seeds_of

@@ -12,10 +12,10 @@ import torch
 from diffgap.bridge.base import Bridge, unit
 from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.model import DiffGAP
-from diffgap.corpora.lists import share
 from diffgap.evaluation.evaluate import device_of
 from diffgap.generation.latent import noise
 from diffgap.store.schema import TEXT
+from diffgap.store.splits import hash_fraction
 from diffgap.store.store import EmbeddingStore, split_task
 
 
@@ -44,7 +44,7 @@ def choose(store: EmbeddingStore, task: str, split: str, clips: int) -> Generati
         UserError: where the store does not serve the task.
     """
     pairs = store.pairs(task, split)
-    chosen = sorted(range(len(pairs.ids)), key=lambda i: share(pairs.ids[i]))[:clips]
+    chosen = sorted(range(len(pairs.ids)), key=lambda i: hash_fraction(pairs.ids[i]))[:clips]
     _, first = np.unique(pairs.owner, return_index=True)  # every clip has one
     rows = first[chosen]
     told = [text for _, text in store.caption_texts(pairs.ids)] if _of_text(task) else []

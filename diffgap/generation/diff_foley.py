@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from diffgap.audio.griffin_lim import griffin_lim, mel_to_magnitudes
 from diffgap.audio.mel import slaney_filterbank
-from diffgap.encoders.clap_audio import weights_hash
 from diffgap.errors import UserError, require
 from diffgap.generation import Sampling
 from diffgap.generation.latent import noise, sample
@@ -29,6 +28,7 @@ from diffgap.generation.ldm_layout import (
     vae_config,
     vae_name,
 )
+from diffgap.pretrained.weights import weights_hash
 
 DIMENSION, TOKENS = 512, 32
 """Of CAVP: eight seconds of it."""

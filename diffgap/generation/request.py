@@ -13,7 +13,8 @@ from diffgap.apply import UNKNOWN
 from diffgap.bridge.base import Bridge
 from diffgap.corpora.media import read_video, video_seconds
 from diffgap.encoders import NAMES as ENCODERS
-from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.encoders import EncoderChoice
+from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import encode_streams
 from diffgap.errors import ClipError, MissingClipError, UserError
 from diffgap.generation import FITTING, Generator, GeneratorChoice, misfit

@@ -18,7 +18,8 @@ from diffgap.audio.files import write_audio
 from diffgap.audio.resampling import resample
 from diffgap.bridge.base import Bridge
 from diffgap.corpora.base import Clip, Corpus
-from diffgap.encoders import Encoder, EncoderChoice
+from diffgap.encoders import EncoderChoice
+from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import encode_streams
 from diffgap.encoders.soundscape import FPS, SIZE
 from diffgap.errors import UserError

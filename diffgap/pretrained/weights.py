@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -74,3 +75,12 @@ def some_of(names: list[str]) -> str:
     """The first names of many, for an error."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of all weights by name, whatever file they came in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}:{tuple(value.shape)}:{value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

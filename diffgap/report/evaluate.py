@@ -12,12 +12,12 @@ from rich.table import Table
 from diffgap.apply import load_bridge
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.corpora.lists import share
 from diffgap.errors import UserError
 from diffgap.evaluation.evaluate import Evaluation, evaluate
 from diffgap.evaluation.retrieval import CUTOFFS
 from diffgap.evaluation.statistics import Interval, mean_interval
 from diffgap.report.references import retrieval_references
+from diffgap.store.splits import hash_fraction
 from diffgap.store.store import EmbeddingStore, Pairs, split_task
 
 FROZEN = "frozen embeddings"
@@ -43,7 +43,7 @@ def choose_pairs(store: EmbeddingStore, task: str, split: str, per_class: int | 
         return pairs
     labels = store.labels()
     by_class: dict[str, list[str]] = {}
-    for name in sorted(pairs.ids, key=share):
+    for name in sorted(pairs.ids, key=hash_fraction):
         if label := labels.get(name):
             by_class.setdefault(label, []).append(name)
     if not by_class:

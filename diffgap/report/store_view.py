@@ -11,7 +11,7 @@ from rich.table import Table
 
 from diffgap.errors import UserError
 from diffgap.evaluation.gap import gap_metrics
-from diffgap.store.schema import SPLITS
+from diffgap.store.splits import SPLITS
 from diffgap.store.store import EmbeddingStore, Pairs, split_task
 
 POINTS = 400

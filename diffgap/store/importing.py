@@ -29,9 +29,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffgap.corpora.folder import split_of
 from diffgap.errors import UserError, nearest
 from diffgap.store.schema import FIRST, MODALITY, TEXT, modality_order, vector_column
+from diffgap.store.splits import split_of
 from diffgap.store.store import EmbeddingStore, EncoderInfo, write_store
 
 ALIASES = {

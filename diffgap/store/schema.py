@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diffgap.errors import UserError
-
-SPLITS = ("train", "val", "test")
+from diffgap.store.splits import SPLITS
 
 TEXT = "text"
 """The modality of captions, of which a clip may have several; every other has one vector a clip."""

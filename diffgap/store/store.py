@@ -28,7 +28,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from diffgap.errors import UserError
 from diffgap.io.atomic import new_directory
 from diffgap.store.schema import (
-    SPLITS,
     TEXT,
     content_fingerprint,
     content_problems,
@@ -38,6 +37,7 @@ from diffgap.store.schema import (
 )
 from diffgap.store.schema import served_tasks as served_tasks
 from diffgap.store.schema import split_task as split_task
+from diffgap.store.splits import SPLITS
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffgap.corpora.lists import read_headless, read_table, share
+from diffgap.corpora.lists import read_headless, read_table
 from diffgap.errors import UserError
 
 
@@ -39,9 +39,3 @@ def test_lists_without_a_header_start_at_line_one(tmp_path):
     (tmp_path / "a.csv").write_text('x,1,"bird chirping, tweeting",test\n')
     (row,) = read_headless(tmp_path / "a.csv", ["id", "start", "label", "split"])
     assert (row.line, row["label"]) == (1, "bird chirping, tweeting")
-
-
-def test_shares_are_evenly_spread_and_fixed():
-    shares = sorted(share(f"clip {i}") for i in range(2000))
-    assert max(abs(s - i / 2000) for i, s in enumerate(shares)) < 0.04
-    assert share("a") == share("a") != share("b")

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffgap.encoders.clap_audio import weights_hash
 from diffgap.evaluation.extractors import Features
 from diffgap.evaluation.extractors.files import weights_file
 from diffgap.evaluation.extractors.waveforms import each_clip, filled
-from diffgap.pretrained.weights import load_strictly
+from diffgap.pretrained.weights import load_strictly, weights_hash
 
 RATE = 16_000
 WINDOW, HOP, N_FFT = 400, 160, 512
