@@ -1,6 +1,6 @@
 """Ends what is left of a local Ray when the process that started it is gone, however it went.
 
-`python -m diffgap.ray_guard MARK` waits for the end of its standard input, a pipe that its parent
+`python -m diffgap.cluster.guard MARK` waits for the end of its standard input, a pipe that its parent
 holds, then kills every process that has MARK in its environment.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from diffgap.evaluation.evaluate import Clouds
-from diffgap.ledger.ledger import EXPLAINED
+from diffgap.ledger.artifacts import EXPLAINED
 from diffgap.store.store import Pairs
 
 SAMPLE = 300

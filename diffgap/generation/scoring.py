@@ -30,7 +30,7 @@ from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
 from diffgap.generation import Generator, GeneratorChoice, Sampling
 from diffgap.generation.conditions import GenerationRequest, choose, conditions, seeds_of
 from diffgap.generation.making import make
-from diffgap.ledger.ledger import GENERATED, PLAYED, REPLICATES
+from diffgap.ledger.artifacts import GENERATED, PLAYED, REPLICATES
 from diffgap.spec import Trial
 from diffgap.store.store import EmbeddingStore, split_task
 

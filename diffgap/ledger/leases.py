@@ -18,7 +18,7 @@ from typing import Any
 
 from diffgap.errors import UserError
 from diffgap.io.atomic import write_json
-from diffgap.io.paths import RemotePath
+from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.ledger.ledger import TrialRecord
 from diffgap.ledger.locks import SweepLock, owner
 
@@ -135,6 +135,15 @@ class LeaseLock(SweepLock):
         claims = sorted(self._names)
         mine = {**self.who(), "processes": _processes()}
         return {**mine, "token": self._token, "claims": claims, "counts": self._counts}
+
+
+def sweep_lock(
+    output: StoragePath, name: str, say: Callable[[str], None] | None = None
+) -> SweepLock:
+    """A sweep's hold, of the kind that its output allows; `say` tells people what is waited for."""
+    if isinstance(output, RemotePath):
+        return LeaseLock(output, name, say)
+    return SweepLock(output, name)
 
 
 def _is_fresh(note: dict[str, Any] | None) -> bool:

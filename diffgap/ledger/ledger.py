@@ -13,7 +13,7 @@ OUTPUT/trained/TRAINING.json           which trial trained this; others evaluate
 OUTPUT/sweeps/NAME.json                a sweep: its spec and its trials
 OUTPUT/sweeps/NAME.told                the digest of what MLflow was told of these last
 OUTPUT/ledger.json                     what tells this ledger from others
-OUTPUT/running/NAME.*                  a sweep that is running: see `diffgap.running`
+OUTPUT/running/NAME.*                  a sweep that is running: see `diffgap.ledger.locks`
 OUTPUT/search/NAME.journal             what a search has tried
 OUTPUT/mlflow.db, OUTPUT/mlartifacts/  MLflow, unless MLFLOW_TRACKING_URI names another
 """
@@ -30,15 +30,9 @@ from diffgap.errors import UserError, nearest
 from diffgap.io.atomic import sweep_up, write_json
 from diffgap.io.paths import StoragePath, parse_path, remove
 from diffgap.io.redact import redact
+from diffgap.ledger.artifacts import ATTEMPTS, FAILURE, HISTORY, LOG, METRICS, PROGRESS, STOP, TRIAL
 
-METRICS, RANKS, HISTORY = "metrics.json", "ranks.parquet", "history.json"
-CONFIG, EXAMPLES, GAP_SAMPLE = "config.json", "examples.parquet", "gap.parquet"
-GENERATED, REPLICATES, PLAYED = "generated.parquet", "replicates.parquet", "audio"
-TRIAL, PROGRESS, LOG = "trial.json", "progress.json", "log.txt"
-FAILURE, STOP, ATTEMPTS = "failed.json", "stop.json", "attempts.json"
 IDENTITY = "ledger.json"
-EXPLAINED = "explained"
-"""In the metadata of `GAP_SAMPLE`: shares of the variance that its coordinates hold, as JSON."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ OUTPUT/running/NAME.json      who runs it, and how it goes; left behind by one t
 OUTPUT/running/NAME.cancel    somebody wants it to end
 OUTPUT/trials/SIGNATURE/.lock locked by the sweep that runs this trial
 
-On an object store, which knows no locks, the note is a lease: see `diffgap.leases`.
+On an object store, which knows no locks, the note is a lease: see `diffgap.ledger.leases`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from diffgap.errors import UserError
 from diffgap.io.atomic import write_json
-from diffgap.io.paths import RemotePath, StoragePath
+from diffgap.io.paths import StoragePath
 from diffgap.ledger.ledger import TrialRecord
 
 HEARTBEAT_S = 2.0
@@ -144,17 +143,6 @@ def _lock(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def sweep_lock(
-    output: StoragePath, name: str, say: Callable[[str], None] | None = None
-) -> SweepLock:
-    """A sweep's hold, of the kind that its output allows; `say` tells people what is waited for."""
-    if isinstance(output, RemotePath):
-        from diffgap.ledger.leases import LeaseLock
-
-        return LeaseLock(output, name, say)
-    return SweepLock(output, name)
 
 
 def owner(note: dict[str, Any] | None) -> str:

@@ -13,9 +13,6 @@ from diffgap.io.redact import redact
 PACKAGES = ("diffgap", "torch", "ray", "deepspeed", "mlflow", "numpy", "pyarrow", "safetensors")
 
 
-CODE_DIFF = "code.diff"
-"""In a bridge checkpoint: how the package differed from its commit; empty where it did not."""
-
 LONGEST_DIFF = 1_000_000
 """Characters of a difference that are kept."""
 

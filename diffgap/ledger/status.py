@@ -11,8 +11,8 @@ from typing import Any
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
+from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger, SweepRecord
-from diffgap.ledger.locks import sweep_lock
 from diffgap.ledger.logs import log_files, news
 
 DONE, RUNNING, WAITING, INTERRUPTED = "done", "running", "waiting", "interrupted"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from diffgap.ledger.ledger import GENERATED, PLAYED
+from diffgap.ledger.artifacts import GENERATED, PLAYED
 from diffgap.report.results import read_cells, setting_of
 from diffgap.report.tables.generation import GenerationCell, ordered, row_names
 from diffgap.tracking.reader import LoggedSweep

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from diffgap.corpora.media import within
 from diffgap.errors import ClipError
-from diffgap.ledger.ledger import EXAMPLES
+from diffgap.ledger.artifacts import EXAMPLES
 from diffgap.report.results import Cell, merged, setting_of
 from diffgap.report.tables.recall import cell_names
 from diffgap.tracking.reader import LoggedSweep

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from diffgap.ledger.ledger import RANKS
+from diffgap.ledger.artifacts import RANKS
 from diffgap.report.references import DATASETS
 from diffgap.spec import Trial
 from diffgap.tracking.reader import LoggedSweep, TrialRun

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
+from diffgap.errors import require
 from diffgap.spec.blocks import Model, NonNegative, Positive
 from diffgap.spec.environment import Environment
 from diffgap.spec.trial import Split, Task, Trial, TrialSpec
@@ -81,6 +82,16 @@ class Dimension(Model):
         if isinstance(self.low, int) and isinstance(self.high, int):
             return self.high - self.low + 1
         return math.inf
+
+    def distribution(self) -> Any:
+        """Optuna's distribution of it; UserError where Optuna is not installed."""
+        distributions = require("optuna", "search", "a search").distributions
+        if self.choices is not None:
+            return distributions.CategoricalDistribution(self.choices)
+        low, high = self.low, self.high
+        if isinstance(low, int) and isinstance(high, int):
+            return distributions.IntDistribution(low, high, log=self.log)
+        return distributions.FloatDistribution(low, high, log=self.log)
 
     @field_validator("choices", mode="before")
     @classmethod

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger, SweepRecord
-from diffgap.ledger.locks import SweepLock, sweep_lock
+from diffgap.ledger.locks import SweepLock
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.plan import Plan, PlannedTrial
 from diffgap.sweep.strategies import SweepStrategy, make_strategy

@@ -27,7 +27,6 @@ from diffgap.ledger.ledger import Ledger, Rung
 from diffgap.spec import flatten
 from diffgap.sweep.optuna_storage import backend
 from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
-from diffgap.sweep.space import distribution
 
 STARTUP = 10
 """Random trials before the sampler models what it has seen."""
@@ -287,7 +286,7 @@ class Study:
             )
 
     def _distributions(self) -> dict[str, Any]:
-        return {name: distribution(d) for name, d in self.search.space.items()}
+        return {name: d.distribution() for name, d in self.search.space.items()}
 
     def _points(self) -> float:
         """How many points the space has."""

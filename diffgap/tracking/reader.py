@@ -17,7 +17,7 @@ from typing import Any
 from diffgap.errors import UserError, nearest
 from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
-from diffgap.ledger.ledger import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
+from diffgap.ledger.artifacts import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
 from diffgap.tracking.client import (
     BRIDGE,
     DATABASE,

@@ -13,7 +13,7 @@ from diffgap.bridge.base import Bridge
 from diffgap.evaluation.evaluate import Clouds, Evaluation, bridged, evaluate, gap
 from diffgap.evaluation.examples import examples
 from diffgap.evaluation.gap_sample import gap_sample
-from diffgap.ledger.ledger import EXAMPLES, GAP_SAMPLE, RANKS
+from diffgap.ledger.artifacts import EXAMPLES, GAP_SAMPLE, RANKS
 from diffgap.spec import Trial
 from diffgap.store.schema import TEXT
 from diffgap.store.store import EmbeddingStore, Pairs, split_task

@@ -14,8 +14,9 @@ from diffgap.bridge.methods import make_bridge
 from diffgap.evaluation.evaluate import evaluate
 from diffgap.io.atomic import new_directory
 from diffgap.io.paths import local_copy
-from diffgap.ledger.ledger import HISTORY, METRICS, Ledger, TrialRecord
-from diffgap.ledger.provenance import CODE_DIFF, code_diff, git_commit, hardware, package_versions
+from diffgap.ledger.artifacts import CODE_DIFF, HISTORY, METRICS
+from diffgap.ledger.ledger import Ledger, TrialRecord
+from diffgap.ledger.provenance import code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.store.cache import open_again
 from diffgap.store.store import EmbeddingStore, Pairs, split_task

@@ -9,8 +9,8 @@ from diffgap.errors import UserError
 from diffgap.io.atomic import new_directory, write_json
 from diffgap.io.paths import RemotePath, SharedPath, local_copy, parse_path
 from diffgap.ledger import leases
+from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger
-from diffgap.ledger.locks import sweep_lock
 from diffgap.ledger.logs import log_file, log_files, news
 from diffgap.sweep.optuna_storage import backend
 from diffgap.tracking.client import tracking_uri

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffgap.ledger.ledger import EXPLAINED, GAP_SAMPLE
+from diffgap.ledger.artifacts import EXPLAINED, GAP_SAMPLE
 from diffgap.report.figures.style import Drawing, bare, mark, new_figure
 from diffgap.report.results import read_cells, setting_of
 from diffgap.report.tables.registry import WHOLE

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffgap.evaluation.statistics import Interval, mean_intervals
-from diffgap.ledger.ledger import RANKS
+from diffgap.ledger.artifacts import RANKS
 from diffgap.report.results import Cell
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import LoggedSweep, TrialRun

@@ -18,7 +18,7 @@ from diffgap.evaluation.statistics import (
     replicate_interval,
     replicate_test,
 )
-from diffgap.ledger.ledger import REPLICATES
+from diffgap.ledger.artifacts import REPLICATES
 from diffgap.report.references import Reference, references_for
 from diffgap.report.results import Cell, Setting, read_cells, setting_of
 from diffgap.report.tables.recall import METHOD_NAMES

@@ -11,7 +11,6 @@ from diffgap.errors import require
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
-from diffgap.sweep.space import distribution
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 FEW = 8
@@ -91,7 +90,7 @@ def _importances(trials: list[TrialRun], metric: str, space: dict[str, Any]) -> 
     optuna = require("optuna", "search", "the importance of hyper-parameters")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
-    kinds = {name: distribution(Dimension(**found)) for name, found in space.items()}
+    kinds = {name: Dimension(**found).distribution() for name, found in space.items()}
     for trial in trials:
         values = values_of(trial)
         study.add_trial(
