@@ -1,7 +1,8 @@
-"""Ends what is left of a local Ray when the process that started it is gone, however it went.
+"""Guard of a local Ray, which ends its processes once the one that started it is gone.
 
-`python -m diffgap.cluster.guard MARK` waits for the end of its standard input, a pipe that its parent
-holds, then kills every process that has MARK in its environment.
+`python -m diffgap.cluster.guard MARK` waits for the end of its standard input, a pipe that its
+parent holds, then kills every process with MARK in its environment. A pipe closes however its
+parent died, SIGKILL included.
 """
 
 from __future__ import annotations
