@@ -61,7 +61,7 @@ def test_ranking_by_default_is_the_score_of_the_bridge():
 def test_ranks_are_those_of_evaluation_on_a_store(small_store):
     bridge = make(128)
     pairs = EmbeddingStore.open(small_store).pairs("text-audio", "test")
-    measured = evaluate(bridge, pairs).ranks["text_to_audio"].best
+    measured = evaluate(bridge, pairs).ranks["text_to_audio"].rank
     _, found = rank(bridge, torch.from_numpy(pairs.x), torch.from_numpy(pairs.a), top=999)
     places = (found == torch.from_numpy(pairs.owner)[:, None]).int().argmax(1) + 1
     assert found.shape == (len(pairs.x), len(pairs.a))

@@ -320,7 +320,7 @@ def evaluate(
     rows = [retrieval.frozen_retrieval(pairs, task)]
     if bridge:
         rows.append(retrieval.bridge_retrieval(bridge, pairs, task))
-    console.print(retrieval.retrieval_table(rows, opened, task, split))
+    console.print(retrieval.scores_table(rows, opened, task, split))
     for note in retrieval.retrieval_notes(rows, opened, task):
         console.print(note)
 

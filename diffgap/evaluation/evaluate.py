@@ -65,7 +65,7 @@ class Evaluation:
                     {
                         "direction": pa.array([direction] * len(clips)),
                         "clip": pa.array(pairs.ids).take(pa.array(clips)),
-                        "rank": ranks.best.numpy(),
+                        "rank": ranks.rank.numpy(),
                         "ap10": ranks.ap10.numpy(),
                     }
                 )

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffgap.evaluation.metrics import METRICS
+
 ScoreChunk = Callable[[int, int], Tensor]
 """(start, stop) of queries -> their (stop - start, G) scores against the whole gallery."""
 
 ScoreTile = Callable[[int, int, int], Tensor]
 """(row of x, row of a, size) -> (size, size) scores from there on."""
 
-CUTOFFS = (1, 5, 10)
 AP_CUTOFF = 10
 
 NOWHERE = 1 << 40
@@ -31,9 +32,9 @@ BLOCK = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 @dataclass(frozen=True)
 class QueryRanks:
-    """What each of Q queries found, on the CPU."""
+    """Ranks of Q queries on the CPU, in the columns that `MetricInfo` takes."""
 
-    best: Tensor
+    rank: Tensor
     """(Q,) int64: rank of the best relevant item."""
     ap10: Tensor
     """(Q,) float32: average precision within the first ten."""
@@ -122,11 +123,14 @@ def ranks_of_pairs(score: ScoreTile, pairs: int, tile: int) -> tuple[QueryRanks,
 
 
 def summary(ranks: QueryRanks) -> dict[str, float]:
-    """R1, R5, R10 and mAP10 in percent, and MedR, the median rank."""
-    found = {f"R{k}": 100 * (ranks.best <= k).double().mean().item() for k in CUTOFFS}
-    found["MedR"] = ranks.best.double().quantile(0.5).item()
-    found["mAP10"] = 100 * ranks.ap10.double().mean().item()
-    return found
+    """Every metric of the registry by its name: in percent, or the median rank."""
+    metrics = {}
+    for name, metric in METRICS.items():
+        column: Tensor = getattr(ranks, metric.column)
+        values = torch.from_numpy(metric.of_ranks(column.numpy())).double()
+        average = values.mean() if metric.average == "mean" else values.quantile(0.5)
+        metrics[name] = 100 * average.item() if metric.unit == "%" else average.item()
+    return metrics
 
 
 def _checked(scores: Tensor) -> Tensor:

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from torch import Tensor
 
 from diffgap.apply import load_bridge
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.errors import UserError
 from diffgap.evaluation.evaluate import Evaluation, evaluate
-from diffgap.evaluation.retrieval import CUTOFFS
+from diffgap.evaluation.metrics import METRICS, MetricInfo
+from diffgap.evaluation.retrieval import QueryRanks
 from diffgap.evaluation.statistics import Interval, mean_interval
-from diffgap.report.references import retrieval_references
+from diffgap.report.references import Reference, retrieval_references
 from diffgap.store.splits import hash_fraction
 from diffgap.store.store import EmbeddingStore, Pairs, split_task
 
@@ -63,7 +65,7 @@ def frozen_retrieval(pairs: Pairs, task: str) -> Retrieval:
         method="none",
         score=ScoreConfig("cosine"),
     )
-    return _measured(FROZEN, evaluate(make_bridge(config), pairs), pairs)
+    return _retrieval(FROZEN, evaluate(make_bridge(config), pairs), pairs)
 
 
 def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
@@ -83,64 +85,76 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
             f"has {pairs.a.shape[1]}; use a store of the same encoder"
         )
     found = evaluate(bridge, pairs)
-    return _measured(f"{path} ({bridge.config.score.kind})", found, pairs)
+    return _retrieval(f"{path} ({bridge.config.score.kind})", found, pairs)
 
 
-def _measured(name: str, found: Evaluation, pairs: Pairs) -> Retrieval:
+def _retrieval(name: str, evaluation: Evaluation, pairs: Pairs) -> Retrieval:
+    """Every metric of an evaluation with its interval."""
     metrics: dict[str, dict[str, Interval]] = {}
+    queries = {}
     clips_of = (pairs.owner, np.arange(len(pairs.ids)))  # x->a comes first, then a->x
-    for (direction, ranks), clips in zip(found.ranks.items(), clips_of, strict=True):
-        best, ap10 = ranks.best.numpy(), ranks.ap10.numpy()
-        own = {f"R@{k}": mean_interval(100.0 * (best <= k)[None], clips) for k in CUTOFFS}
-        median = float(np.median(best))
-        own["MedR"] = Interval(median, median, median)
-        own["mAP@10"] = mean_interval(100.0 * ap10[None], clips)
-        metrics[direction.replace("_to_", "->")] = own
-    return Retrieval(
-        name, metrics, {d.replace("_to_", "->"): len(r.best) for d, r in found.ranks.items()}
-    )
+    for (direction, ranks), clips in zip(evaluation.ranks.items(), clips_of, strict=True):
+        title = direction.replace("_to_", "->")
+        metrics[title] = {m.title: _interval(m, ranks, clips) for m in METRICS.values()}
+        queries[title] = len(clips)
+    return Retrieval(name, metrics, queries)
 
 
-def retrieval_table(rows: list[Retrieval], store: EmbeddingStore, task: str, split: str) -> Table:
+def _interval(metric: MetricInfo, ranks: QueryRanks, clips: np.ndarray) -> Interval:
+    """Over queries, of clips (Q,); of no width for what is not a mean in percent."""
+    column: Tensor = getattr(ranks, metric.column)
+    values = metric.of_ranks(column.numpy())
+    if metric.average == "mean" and metric.unit == "%":
+        return mean_interval(100.0 * values[None], clips)
+    average = float(np.mean(values) if metric.average == "mean" else np.median(values))
+    return Interval(average, average, average)
+
+
+def scores_table(rows: list[Retrieval], store: EmbeddingStore, task: str, split: str) -> Table:
     """Our rows, and below them, set apart, the published ones."""
     corpus = store.manifest.corpus.name
-    shown = Table(
-        title=f"Retrieval on {corpus}, {split}: R@K and mAP@10 in %, MedR in ranks",
+    in_ranks = [metric.title for metric in METRICS.values() if metric.unit == "ranks"]
+    table = Table(
+        title=f"Retrieval on {corpus}, {split}: in %, {' and '.join(in_ranks)} in ranks",
         title_justify="left",
         box=SIMPLE_HEAD,
     )
-    shown.add_column("")
-    metrics = list(next(iter(rows[0].metrics.values())))
-    for column in ("direction", *metrics):
-        shown.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    for heading in ("direction", *(metric.title for metric in METRICS.values())):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        for direction, own in row.metrics.items():
-            shown.add_row(row.name, direction, *(_cell(metric, own[metric]) for metric in metrics))
-        shown.add_section()
+        for direction, intervals in row.metrics.items():
+            cells = [_cell(metric, intervals[metric.title]) for metric in METRICS.values()]
+            table.add_row(row.name, direction, *cells)
+        table.add_section()
     for number, reference in enumerate(retrieval_references(corpus, task), 1):
         for direction in rows[0].metrics:
-            cells = [reference.metrics.get(f"{direction} {metric}") for metric in metrics]
-            if any(cells):
-                published = ("-" if cell is None else f"{cell:.1f}" for cell in cells)
-                shown.add_row(f"{reference.method} [{number}]", direction, *published, style="dim")
-    return shown
+            cells = [_published(reference, direction, metric) for metric in METRICS.values()]
+            if set(cells) != {"-"}:
+                table.add_row(f"{reference.method} [{number}]", direction, *cells, style="dim")
+    return table
 
 
 def retrieval_notes(rows: list[Retrieval], store: EmbeddingStore, task: str) -> list[str]:
-    """What the numbers mean, and where the published ones were read."""
+    """What the numbers mean, and the sources of the published ones."""
     encoder = store.manifest.encoder
     queries = ", ".join(f"{count} {direction}" for direction, count in rows[0].queries.items())
-    told = [
+    notes = [
         f"Encoder {encoder.name} ({encoder.checkpoint_hash[:12]}). Queries: {queries}; of several "
         "captions of a clip the best ranked counts.",
         "± is half of the 95 % interval over queries.",
     ]
     for number, reference in enumerate(retrieval_references(store.manifest.corpus.name, task), 1):
-        told.append(f"[{number}] {reference.source} ({reference.seen})")
-    return told
+        notes.append(f"[{number}] {reference.source} ({reference.seen})")
+    return notes
 
 
-def _cell(metric: str, interval: Interval) -> str:
-    if metric == "MedR":
+def _cell(metric: MetricInfo, interval: Interval) -> str:
+    if metric.unit == "ranks":
         return f"{interval.mean:g}"
     return f"{interval.mean:.1f} ± {(interval.high - interval.low) / 2:.1f}"
+
+
+def _published(reference: Reference, direction: str, metric: MetricInfo) -> str:
+    value = reference.metrics.get(f"{direction} {metric.title}")
+    return "-" if value is None else f"{value:.1f}"

@@ -59,7 +59,7 @@ def test_answers_are_the_nearest_and_right_where_they_are_the_querys_own(pairs, 
 
 def test_what_is_right_at_place_one_has_rank_one(pairs, shown):
     found, rows = shown
-    best = found.ranks["audio_to_text"].best.numpy()
+    best = found.ranks["audio_to_text"].rank.numpy()
     for row in rows:
         if row["direction"] == "audio_to_text" and row["place"] == 1:
             assert row["right"] == (best[pairs.ids.index(row["query"])] == 1)

@@ -36,7 +36,7 @@ def assert_obvious_of_captions(found, scores, owner):
         own = (clip == owner).nonzero().flatten().tolist()
         ranks = sorted(obvious_rank(row, caption) for caption in own)
         precision = sum((i + 1) / r for i, r in enumerate(ranks) if r <= 10) / len(own)
-        assert found.best[clip] == ranks[0]
+        assert found.rank[clip] == ranks[0]
         assert found.ap10[clip].item() == pytest.approx(precision)
 
 
@@ -45,7 +45,7 @@ def test_text_to_audio_ranks_every_caption(scores, chunk):
     found = ranks_of_owner(chunked(scores), OWNER, chunk)
     rows = scores.tolist()
     expected = [obvious_rank(rows[i], int(OWNER[i])) for i in range(len(OWNER))]
-    assert found.best.tolist() == expected
+    assert found.rank.tolist() == expected
     assert found.ap10.tolist() == pytest.approx([1 / r if r <= 10 else 0 for r in expected])
 
 
@@ -71,7 +71,7 @@ def test_ranks_are_the_obvious_ones_of_unevenly_many_captions(monkeypatch, clips
 
     to_clips = ranks_of_owner(chunked(scores), owner, chunk)
     rows = scores.tolist()
-    assert to_clips.best.tolist() == [
+    assert to_clips.rank.tolist() == [
         obvious_rank(r, int(o)) for r, o in zip(rows, owner, strict=True)
     ]
 
@@ -91,7 +91,7 @@ def test_both_sides_of_pairs_rank_as_each_does_alone(tile):
     alone = ranks_of_owner(chunked(scores), torch.arange(26), 26)
     other = ranks_of_captions(chunked(scores.T), torch.arange(26), 26, 26)
     for got, expected in ((of_x, alone), (of_a, other)):
-        assert got.best.equal(expected.best)
+        assert got.rank.equal(expected.rank)
         assert torch.allclose(got.ap10, expected.ap10)
 
 
@@ -113,20 +113,20 @@ def test_scores_stay_as_they_were():
 def test_infinite_scores_are_scores():
     scores = torch.tensor([[0.0, torch.inf, -torch.inf]]).repeat(3, 1)
     found = ranks_of_owner(chunked(scores), torch.arange(3), 2)
-    assert found.best.tolist() == [2, 1, 3]
+    assert found.rank.tolist() == [2, 1, 3]
 
 
 def test_captions_may_differ_in_number():
     owner = torch.tensor([1, 0, 1, 2])
     scores = torch.tensor([[0.1, 0.9, 0.2, 0.3], [0.5, 0.1, 0.9, 0.0], [0.9, 0.8, 0.7, 0.6]])
     found = ranks_of_captions(chunked(scores), owner, 3, 2)
-    assert found.best.tolist() == [1, 1, 4]
+    assert found.rank.tolist() == [1, 1, 4]
     assert found.ap10.tolist() == pytest.approx([1.0, 1.0, 0.25])
 
 
 def test_a_constant_score_earns_the_middle_rank():
     found = ranks_of_owner(chunked(torch.zeros(101, 101)), torch.arange(101), 50)
-    assert set(found.best.tolist()) == {51}
+    assert set(found.rank.tolist()) == {51}
     assert summary(found)["R10"] == 0
 
 

@@ -12,7 +12,7 @@ from diffgap.report.evaluate import (
     choose_pairs,
     frozen_retrieval,
     retrieval_notes,
-    retrieval_table,
+    scores_table,
 )
 from diffgap.report.references import Reference, read_references, retrieval_references
 from diffgap.store.importing import import_store
@@ -55,7 +55,7 @@ def test_so_many_clips_a_class_are_chosen_by_id(audiocaps):
 def test_published_rows_stand_apart_with_their_sources(audiocaps):
     rows = [frozen_retrieval(choose_pairs(audiocaps, "text-audio", "test", None), "text-audio")]
     console = Console(file=io.StringIO(), width=140)
-    console.print(retrieval_table(rows, audiocaps, "text-audio", "test"))
+    console.print(scores_table(rows, audiocaps, "text-audio", "test"))
     shown = console.file.getvalue()
     published = retrieval_references("audiocaps", "text-audio")
     assert {"ML-CLAP"} <= {reference.method for reference in published}

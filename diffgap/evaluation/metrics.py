@@ -1,0 +1,66 @@
+"""Registry of the retrieval metrics. Free of torch, so that a report can read it at once.
+
+To add a metric, add an entry to `METRICS`: finished trials then log it for both directions, and
+`diffgap evaluate` prints it. With ``in_tables=True`` it is a column of the report's retrieval
+tables too, of old trials as well, since these are made from the ranks in ``ranks.parquet``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One metric of the queries of one direction.
+
+    Attributes:
+        name: in ``metrics.json`` and MLflow, such as ``R5``: MLflow refuses an @.
+        title: in tables and figures, such as ``R@5``.
+        of_ranks: each query's value, elementwise, from its rank (int64, counted from 1).
+        column: of ``ranks.parquet`` that `of_ranks` takes; ``ap10`` is float32 from 0 to 1.
+        average: how the queries' values become one number.
+        unit: of that number. For %, values lie between 0 and 1, and higher is better; ranks are
+            better the lower they are.
+        in_tables: whether the report's tables compare it, with intervals and paired tests; these
+            are for means in %.
+    """
+
+    name: str
+    title: str
+    of_ranks: Callable[[np.ndarray], np.ndarray]
+    column: Literal["rank", "ap10"] = "rank"
+    average: Literal["mean", "median"] = "mean"
+    unit: Literal["%", "ranks"] = "%"
+    in_tables: bool = False
+
+    def __post_init__(self) -> None:
+        if self.in_tables and (self.unit, self.average) != ("%", "mean"):
+            raise ValueError(f"{self.name}: only a mean in % can be a column of the tables")
+
+
+def _recall(cutoff: int) -> MetricInfo:
+    """R@K: the share of queries whose best relevant item is among the first K."""
+    return MetricInfo(f"R{cutoff}", f"R@{cutoff}", lambda rank: rank <= cutoff, in_tables=True)
+
+
+METRICS: dict[str, MetricInfo] = {
+    metric.name: metric
+    for metric in (
+        _recall(1),
+        _recall(5),
+        _recall(10),
+        MetricInfo("MedR", "MedR", np.asarray, average="median", unit="ranks"),
+        MetricInfo("mAP10", "mAP@10", np.asarray, column="ap10"),
+    )
+}
+"""By name, in the order of tables. Read it when it is needed: constants made from it go stale."""
+
+
+def table_metrics() -> list[MetricInfo]:
+    """The columns of the report's retrieval tables, in each direction."""
+    return [metric for metric in METRICS.values() if metric.in_tables]
