@@ -9,11 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from diffgap.bridge.base import Bridge
@@ -21,30 +19,11 @@ from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.scores import CHUNK, Scorer
 from diffgap.encoders import NAMES, EncoderChoice
 from diffgap.errors import UserError
-from diffgap.evaluation.evaluate import device_of
 from diffgap.store.schema import NORM_TOLERANCE, TEXT
 from diffgap.store.store import EmbeddingStore
 
 UNKNOWN = "unknown"
 """The checkpoint's hash in a store of imported embeddings."""
-
-
-def load_bridge(path: Path) -> Bridge:
-    """A saved bridge of any method, on the GPU if there is one.
-
-    Raises:
-        UserError: where there is none, or it cannot be read.
-    """
-    try:
-        bridge = Bridge.from_pretrained(path)
-    except FileNotFoundError as error:
-        raise UserError(f"BRIDGE: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise UserError(
-            f"BRIDGE: {path} cannot be read ({reason}); copy or train it anew"
-        ) from None
-    return bridge.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 # Ranking ------------------------------------------------------------------------------------------
@@ -80,7 +59,7 @@ def rank(
     score = score or bridge.config.score
     if problem := _rank_problem(bridge, queries, gallery, source, score, top):
         raise ValueError(problem)
-    home, device, from_x = queries.device, device_of(bridge), source == bridge.config.modalities[0]
+    home, device, from_x = queries.device, bridge.device, source == bridge.config.modalities[0]
     sides = [side.to(device, torch.float32) for side in (queries, gallery)]
     x, a = sides if from_x else sides[::-1]
     scorer = Scorer(bridge, x, a, score)
@@ -130,7 +109,7 @@ def carry_over(
     """
     side, parts = bridge.config.modalities.index(source), []
     for start in range(0, len(values), CHUNK):
-        rows = torch.from_numpy(values[start : start + CHUNK]).to(device_of(bridge))
+        rows = torch.from_numpy(values[start : start + CHUNK]).to(bridge.device)
         moved = bridge.bridge(rows, source) if bridge.directions else bridge.space(rows, side)
         parts.append(moved.cpu().numpy())
         if progress and len(values) > CHUNK:

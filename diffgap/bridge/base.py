@@ -1,8 +1,8 @@
-"""What every method that bridges a modality gap is, DiffGAP and its siblings alike.
+"""Common interface of the methods that bridge a modality gap, DiffGAP and its siblings alike.
 
-A method has a *space* (where it compares embeddings: as they are, or centred), *directions* that
-its network has learnt, and a way to *carry* embeddings over in these directions. Outside,
-embeddings are unit vectors; inside a network they are scaled, to unit variance as a rule.
+A method has a *space* in which it compares embeddings (as they are, or centred), the *directions*
+that its network has learnt, and a way to *carry* embeddings over in these directions. Its callers
+hold unit vectors; inside a network they are scaled, as a rule to unit variance.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,10 +20,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffgap.bridge import bst
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.objective import Batch, Losses
+from diffgap.bridge.registry import bridge_class
 from diffgap.hub import CARD, foreign_card, model_card, write_whole
 
 WEIGHTS, CONFIG, METRICS = "bridge.safetensors", "config.json", "metrics.json"
@@ -35,13 +36,13 @@ class Bridge(nn.Module, ABC):
     """
 
     auxiliary: ClassVar[str | None] = None
-    """What the second part of its loss is, if it has one."""
+    """Name of the second part of its loss, if it has one."""
 
     denoiser: Denoiser
     """Its network, if it has one."""
 
     moves_space: ClassVar[bool] = False
-    """Whether it compares embeddings elsewhere than where the encoders put them."""
+    """Whether it compares embeddings in another space than the encoders'."""
 
     def __init__(self, config: BridgeConfig) -> None:
         super().__init__()
@@ -50,33 +51,39 @@ class Bridge(nn.Module, ABC):
     @property
     @abstractmethod
     def directions(self) -> tuple[int, ...]:
-        """The directions that its network has learnt; none where there is no network."""
+        """The directions that its network has learnt; empty without a network."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU for a method without any."""
+        tensor = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
 
     def fit(self, x: Tensor, a: Tensor) -> None:
-        """Takes what is no gradient's business from the training split, (M, D) and (N, D)."""
+        """Computes statistics of the training split, (M, D) and (N, D), before the first step."""
 
     def space(self, vectors: Tensor, side: int) -> Tensor:
-        """Embeddings of one side, (B, D) unit vectors, in the space where they are compared."""
+        """(B, D) unit vectors of one side, in the space where they are compared."""
         return vectors
 
     def batch(
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
     ) -> Batch:
-        """Training examples of P pairs of unit vectors, (P, D) each; see `make_batch`."""
+        """Training examples from P pairs of unit vectors, (P, D) each; see `make_batch`."""
         raise NotImplementedError(f"{self.config.method} has no network to train")
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:
-        """What the network is given of a batch, once a step."""
+        """What the network sees of a batch; called once a step."""
         raise NotImplementedError(f"{self.config.method} has no network to train")
 
-    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
-        """The training losses of a batch, from what the network was given and its (B, D) output."""
+    def losses(self, batch: Batch, inputs: DenoiserInput, output: Tensor) -> Losses:
+        """The training losses of a batch, from the network's inputs and its (B, D) output."""
         raise NotImplementedError(f"{self.config.method} has no network to train")
 
     def forward(self, batch: Batch) -> Losses:
         """The training losses of a batch."""
-        given = self.denoiser_input(batch)
-        return self.losses(batch, given, self.denoiser(*given))
+        inputs = self.denoiser_input(batch)
+        return self.losses(batch, inputs, self.denoiser(*inputs))
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
         """Carries (B, D) unit vectors of its space over; returns unit vectors of its space."""
@@ -87,23 +94,26 @@ class Bridge(nn.Module, ABC):
         """Carries (B, D) unit vectors of one modality over to the other.
 
         Args:
-            embeddings: as the frozen encoder gives them.
-            source: the modality they are of.
+            embeddings: as the frozen encoder returns them.
+            source: their modality.
             draws: noise draws to average over.
             seed: of the noise.
 
         Returns:
-            (B, D) unit vectors: what the other modality's embeddings are expected to be. Methods
-            that compare elsewhere (`moves_space`) return them in their own space.
+            (B, D) unit vectors, the expected embeddings of the other modality. Methods that
+            compare elsewhere (`moves_space`) return them in their own space.
 
         Raises:
             ValueError: where `source` is none of the bridge's modalities, or its direction was
                 not trained.
         """
-        if source not in self.config.modalities:
-            known = " and ".join(self.config.modalities)
-            raise ValueError(f"source: {source!r} is not bridged here; this bridge joins {known}")
-        direction = self.config.modalities.index(source)
+        modalities = self.config.modalities
+        if source not in modalities:
+            raise ValueError(
+                f"source: {source!r} is not bridged here; this bridge joins {modalities[0]} and "
+                f"{modalities[1]}"
+            )
+        direction = modalities.index(source)
         if direction not in self.directions:
             raise ValueError(
                 f"source: this bridge was not trained from {source}; train one with bst.enabled"
@@ -112,82 +122,74 @@ class Bridge(nn.Module, ABC):
         return self.carry(self.space(embeddings, direction), direction, score)
 
     def save_pretrained(self, path: str | Path, **facts: Any) -> None:
-        """Writes weights and config.json into a directory, made if it is missing.
+        """Writes the weights and config.json into a directory, creating it if necessary.
 
-        Files are whole or absent, config.json is the last. `facts` join the config.
+        Files are whole or absent, and config.json is written last. `facts` join the config.
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         config = {**facts, "bridge": asdict(self.config)}
         weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        write_whole(
-            {
-                path / WEIGHTS: save(weights),
-                path / CONFIG: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
-            }
-        )
+        write_whole({path / WEIGHTS: save(weights), path / CONFIG: _json_bytes(config)})
 
     def push(self, folder: str | Path, *, facts: Mapping[str, Any] | None = None) -> None:
         """Writes a folder to share, for `hf upload` or git: the checkpoint and its model card.
 
         Args:
-            folder: made if it is missing; what else is in it stays.
-            facts: what is known of the bridge, such as a trial's config.json and metrics; see
-                `diffgap.bridge.card`. `metrics` go to metrics.json, the others to config.json.
+            folder: created if it is missing; other files in it stay.
+            facts: what is recorded of the bridge, such as a trial's config.json and metrics; see
+                `diffgap.hub`. `metrics` go to metrics.json, the others to config.json.
 
         Raises:
             ValueError: where the folder has a README.md that is no model card of ours.
         """
-        folder, known = Path(folder), dict(facts or {})
+        folder, config_facts = Path(folder), dict(facts or {})
         if foreign_card(folder):
             raise ValueError(f"{folder} has a {CARD} that is no model card of diffgap's")
-        name = known.get("name") or folder.absolute().name
-        card = model_card(self.config, self.directions, name, known)
-        metrics = known.pop("metrics", None)
-        self.save_pretrained(folder, **known)
+        name = config_facts.get("name") or folder.absolute().name
+        card = model_card(self.config, self.directions, name, config_facts)
+        metrics = config_facts.pop("metrics", None)
+        self.save_pretrained(folder, **config_facts)
         files = {folder / CARD: card.encode()}
         if metrics:
-            text = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
-            files = {folder / METRICS: text.encode(), **files}
+            files = {folder / METRICS: _json_bytes(metrics), **files}
         else:
-            (folder / METRICS).unlink(missing_ok=True)
+            (folder / METRICS).unlink(missing_ok=True)  # an earlier push may have had some
         write_whole(files)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """Loads a bridge checkpoint of this class or one below; needs torch and safetensors only.
+        """Loads a bridge of this class or a subclass; needs torch and safetensors only.
 
         Raises:
             FileNotFoundError: where there is no bridge checkpoint.
-            ValueError: where it holds another method than this class is of.
+            ValueError: where the checkpoint is of another class.
         """
-        from diffgap.bridge.methods import make_bridge
-
         path = Path(path)
         if not (path / CONFIG).is_file():
             raise FileNotFoundError(f"{path} holds no {CONFIG}; give a trial's bridge directory")
-        fields = json.loads((path / CONFIG).read_text())["bridge"]
-        bridge = make_bridge(BridgeConfig.from_dict(fields))
-        if not isinstance(bridge, cls):
+        config = BridgeConfig.from_dict(json.loads((path / CONFIG).read_text())["bridge"])
+        saved_class = bridge_class(config.method)
+        if not issubclass(saved_class, cls):
             raise ValueError(
-                f"{path} holds the method {fields['method']}, not {cls.__name__}; "
+                f"{path} holds the method {config.method}, not {cls.__name__}; "
                 "use Bridge.from_pretrained"
             )
+        bridge = saved_class(config)
         bridge.load_state_dict(load_file(path / WEIGHTS))
         return bridge.eval()
 
 
-def assigned(config: BridgeConfig, batch: int, step: int) -> tuple[Tensor, Tensor]:
-    """The pairs and directions of a step's examples, by the bridge's BST settings."""
-    return bst.assign(batch, step, config.bst, config.bst_mode, config.bst_fraction)
-
-
 def shared_noise(draws: int, dimension: int, seed: int, device: torch.device) -> Tensor:
     """(draws, D) seeded standard normal: the same for every query, candidate and device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # a GPU's generator draws other numbers
     return torch.randn((draws, dimension), generator=generator).to(device)
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """(B, D) vectors at length 1."""
+    """(B, D) vectors scaled to length 1."""
     return F.normalize(vectors, dim=-1)
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

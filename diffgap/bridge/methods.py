@@ -1,24 +1,37 @@
-"""The methods by name: DiffGAP with the cells of its ablation, and its siblings."""
+"""Bridges of any method: fresh from a config, or loaded from a checkpoint."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig
-from diffgap.bridge.model import DiffGAP
-from diffgap.bridge.siblings import Center, Close, DiffusionBridge, DiffusionLink, MeanShift
-
-METHODS: dict[str, type[Bridge]] = {
-    "none": DiffGAP,
-    "center": Center,
-    "mean_shift": MeanShift,
-    "close": Close,
-    "deterministic": DiffGAP,
-    "diffusion_bridge": DiffusionBridge,
-    "diffusion_link": DiffusionLink,
-    "diffgap": DiffGAP,
-}
+from diffgap.bridge.registry import bridge_class
+from diffgap.errors import UserError
 
 
 def make_bridge(config: BridgeConfig) -> Bridge:
     """A fresh bridge of the config's method."""
-    return METHODS[config.method](config)
+    bridge: Bridge = bridge_class(config.method)(config)
+    return bridge
+
+
+def load_bridge(path: str | Path) -> Bridge:
+    """A saved bridge of any method, on the GPU if there is one.
+
+    Raises:
+        UserError: where there is none, or it cannot be read.
+    """
+    try:
+        bridge = Bridge.from_pretrained(path)
+    except FileNotFoundError as error:
+        raise UserError(f"BRIDGE: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise UserError(
+            f"BRIDGE: {path} cannot be read ({reason}); copy it again or retrain it"
+        ) from None
+    return bridge.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffgap.bridge import bst
-from diffgap.bridge.base import Bridge, assigned, shared_noise, unit
+from diffgap.bridge.base import Bridge, shared_noise, unit
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.denoiser import Denoiser, DenoiserInput, Modulation
 from diffgap.bridge.objective import (
@@ -60,14 +60,17 @@ class DiffGAP(Bridge):
     def batch(
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
     ) -> Batch:
-        pairs, direction = assigned(self.config, len(x), step)
+        config = self.config
+        pairs, direction = bst.assign(
+            len(x), step, config.bst, config.bst_mode, config.bst_fraction
+        )
         return make_batch(
             x * self.scale,
             a * self.scale,
             clip,
             pairs.to(x.device),
             direction.to(x.device),
-            self.config.objective,
+            config.objective,
             generator,
         )
 

@@ -53,7 +53,8 @@ def bridge_(
       diffgap bridge runs/trials/SIGNATURE/bridge t.parquet b.parquet --array text_embedding
       diffgap bridge runs/trials/SIGNATURE/bridge soundscapes bridged.parquet --split val
     """
-    from diffgap.apply import carry_over, load_bridge
+    from diffgap.apply import carry_over
+    from diffgap.bridge.methods import load_bridge
     from diffgap.io.atomic import new_file
     from diffgap.store.embedding_files import read_embeddings, read_store, unit_rows
 
@@ -116,7 +117,8 @@ def retrieve(
     """
     if not queries and not clips:
         raise UserError("TEXT: missing; give one or more, in quotes, or --clip ID")
-    from diffgap.apply import UNKNOWN, Gallery, clip_queries, load_bridge, text_queries
+    from diffgap.apply import UNKNOWN, Gallery, clip_queries, text_queries
+    from diffgap.bridge.methods import load_bridge
 
     console = make_console(stderr=style == "json")  # beside JSON on standard output
     loaded = load_bridge(bridge)
@@ -159,7 +161,7 @@ def push(
       diffgap push runs/trials/SIGNATURE/bridge my_bridge --name text-audio --license cc-by-4.0
       hf upload USER/my_bridge my_bridge
     """
-    from diffgap.apply import load_bridge
+    from diffgap.bridge.methods import load_bridge
 
     console = make_console()
     loaded = load_bridge(bridge).cpu()

@@ -130,7 +130,7 @@ def generate(bridge: Path, name: str | None, **options: Any) -> None:
     """
     wanted = Wanted(bridge=bridge, **options)
     _check(wanted)
-    from diffgap.apply import load_bridge
+    from diffgap.bridge.methods import load_bridge
     from diffgap.generation import GeneratorChoice, Sampling
     from diffgap.generation.candidates import best_of
     from diffgap.generation.conditions import conditions, seeds_of

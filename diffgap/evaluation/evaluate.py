@@ -82,7 +82,7 @@ def evaluate(bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None) -> 
     """
     x_name, a_name = bridge.config.modalities
     x, a, owner = (
-        torch.from_numpy(part).to(device_of(bridge)) for part in (pairs.x, pairs.a, pairs.owner)
+        torch.from_numpy(part).to(bridge.device) for part in (pairs.x, pairs.a, pairs.owner)
     )
     scorer = Scorer(bridge, x, a, score)
     of_x, of_a = _ranks(scorer, owner, len(a))
@@ -137,7 +137,7 @@ def bridged(
     """
     if not (bridge.directions or bridge.moves_space):
         return None
-    device, score = device_of(bridge), replace(bridge.config.score, kind="bridge")
+    device, score = bridge.device, replace(bridge.config.score, kind="bridge")
     clouds = [torch.from_numpy(part).to(device) for part in (pairs.x, pairs.a)]
     clouds = [bridge.space(cloud, side) for side, cloud in enumerate(clouds)]
     for direction in bridge.directions[:1]:
@@ -147,9 +147,3 @@ def bridged(
         clouds[direction] = means
     x, a = (cloud.cpu() for cloud in clouds)
     return x, a[torch.from_numpy(pairs.owner)]
-
-
-def device_of(bridge: Bridge) -> torch.device:
-    """Where a bridge's weights are; the CPU for one without."""
-    tensors = (*bridge.parameters(), *bridge.buffers())
-    return tensors[0].device if tensors else torch.device("cpu")

@@ -12,7 +12,6 @@ import torch
 from diffgap.bridge.base import Bridge, unit
 from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.model import DiffGAP
-from diffgap.evaluation.evaluate import device_of
 from diffgap.generation.latent import noise
 from diffgap.store.schema import TEXT
 from diffgap.store.splits import hash_fraction
@@ -103,7 +102,7 @@ def bridged(
     Returns:
         The same shape, float32 unit vectors.
     """
-    rows = torch.from_numpy(queries).to(device_of(bridge))
+    rows = torch.from_numpy(queries).to(bridge.device)
     if score.kind == "sample" and isinstance(bridge, DiffGAP):
         each = (score.samples, *queries.shape[1:])
         draws = noise(seeds, each).transpose(0, 1).flatten(1, -2).to(rows)

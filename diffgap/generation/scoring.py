@@ -24,7 +24,6 @@ from diffgap.encoders.chunks import encode_streams
 from diffgap.encoders.soundscape import FPS, SIZE
 from diffgap.errors import UserError
 from diffgap.evaluation.audio_metrics import Scores, measure, similarity
-from diffgap.evaluation.evaluate import device_of
 from diffgap.evaluation.extractors import Extractor, ExtractorChoice, Features
 from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
 from diffgap.generation import Generator, GeneratorChoice, Sampling
@@ -135,7 +134,7 @@ def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) ->
     Raises:
         UserError: where the generator, an extractor, the encoder or the corpus cannot be had.
     """
-    wanted, device = trial.generation, str(device_of(bridge))
+    wanted, device = trial.generation, str(bridge.device)
     generator = _generator(GeneratorChoice(wanted.generator, wanted.weights), device)
     asked = choose(store, trial.task, trial.split, wanted.clips)
     seeds = seeds_of(asked.ids, trial.seed)

@@ -10,9 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
-from diffgap.apply import load_bridge
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
-from diffgap.bridge.methods import make_bridge
+from diffgap.bridge.methods import load_bridge, make_bridge
 from diffgap.errors import UserError
 from diffgap.evaluation.evaluate import Evaluation, evaluate
 from diffgap.evaluation.metrics import METRICS, MetricInfo

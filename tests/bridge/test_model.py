@@ -32,11 +32,12 @@ def test_a_frozen_baseline_can_be_saved_too(tmp_path):
     assert DiffGAP.from_pretrained(tmp_path).directions == ()
 
 
-def test_loading_needs_neither_ray_nor_deepspeed_nor_mlflow(tmp_path):
+@pytest.mark.parametrize("cls", ["base import Bridge", "model import DiffGAP"])
+def test_loading_needs_one_import_and_neither_ray_nor_deepspeed_nor_mlflow(tmp_path, cls):
     DiffGAP(CONFIG).save_pretrained(tmp_path)
     script = (
-        "import sys; from diffgap.bridge.model import DiffGAP;"
-        f"DiffGAP.from_pretrained({str(tmp_path)!r});"
+        f"import sys; from diffgap.bridge.{cls} as Loader;"
+        f"assert type(Loader.from_pretrained({str(tmp_path)!r})).__name__ == 'DiffGAP';"
         "heavy = {'ray', 'deepspeed', 'mlflow'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -45,6 +46,12 @@ def test_loading_needs_neither_ray_nor_deepspeed_nor_mlflow(tmp_path):
 def test_bridged_embeddings_are_unit_vectors():
     bridged = DiffGAP(CONFIG).bridge(unit_vectors(), source="audio")
     assert torch.allclose(bridged.norm(dim=-1), torch.ones(5), atol=1e-5)
+
+
+def test_a_bridge_knows_its_device():
+    config = BridgeConfig(("text", "audio"), 16, width=32, blocks=2, cdm=False, bst=False)
+    assert DiffGAP(config).device == torch.device("cpu")  # without weights
+    assert DiffGAP(CONFIG).to("meta").device == torch.device("meta")
 
 
 def test_a_batch_of_one_equals_a_row_of_many():

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
-from diffgap.bridge.methods import METHODS, make_bridge
+from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.model import DiffGAP
+from diffgap.bridge.registry import METHODS
 from diffgap.bridge.scores import pair_features
 
 D, N = 16, 64
