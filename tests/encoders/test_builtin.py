@@ -1,11 +1,82 @@
-"""Stores known by name."""
+"""Stores known by name, and the record of what the built-in ones hold."""
 
+import hashlib
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from diffgap.encoders.builtin import is_built, open_store, store_problem, store_uri
+from diffgap.corpora.soundscapes import COUNTS, SoundscapeCorpus
+from diffgap.corpora.soundscapes.scenes import KINDS, draw_scene, generator
+from diffgap.encoders import EncoderChoice
+from diffgap.encoders.builtin import (
+    BUILTIN_ENCODER,
+    VERSION,
+    is_built,
+    open_store,
+    store_problem,
+    store_uri,
+)
+from diffgap.encoders.chunks import DecodingRecipe, decode, encode
 from diffgap.errors import UserError
+from diffgap.store.schema import vectors
+
+RECORD = Path(__file__).parent / "builtin_record.json"
+CHANGED = """the built-in stores are not those of VERSION any more: {what}.
+If that is what you want, change VERSION in diffgap/encoders/builtin.py (everybody's store is built
+anew, under another fingerprint, and trials on it get other signatures), and write the new record:
+    python tests/encoders/test_builtin.py
+If it is not, something that decides an embedding was changed by accident: undo that."""
+
+
+def record():
+    """What decides the content of a built-in store, as numbers that every CPU agrees on.
+
+    Captions and listing exactly; of each embedding its component along one fixed direction.
+    """
+    corpus, encoder = SoundscapeCorpus({"train": 48, "val": 12, "test": 12}), load_encoder()
+    modalities = ("audio", "text", "video")
+    recipe = DecodingRecipe.of(encoder, modalities, "crop")
+    tables = encode(encoder, decode(corpus, corpus.clips(), recipe), modalities)
+    direction = np.random.default_rng(0).standard_normal(encoder.dimension)
+    embeddings = {
+        "audio": vectors(tables.items, "audio"),
+        "text": vectors(tables.captions, "text"),
+        "video": vectors(tables.items, "video"),
+    }
+    return {
+        "version": VERSION,
+        "weights": encoder.checkpoint_hash,
+        "counts": COUNTS,
+        "listing": listing_hash(SoundscapeCorpus({"train": 1000, "val": 200, "test": 200})),
+        **{name: (array @ direction).round(6).tolist() for name, array in embeddings.items()},
+    }
+
+
+def load_encoder():
+    return EncoderChoice(BUILTIN_ENCODER).load()
+
+
+def listing_hash(corpus):
+    """SHA-256 of ids, splits, labels and captions: text, so no CPU rounds it."""
+    rows = [(clip.id, clip.split, clip.label, clip.captions) for clip in corpus.clips()]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def test_what_decides_an_embedding_is_that_of_the_version():
+    expected, actual = json.loads(RECORD.read_text()), record()
+    for name in ("version", "weights", "counts", "listing"):
+        assert actual[name] == expected[name], CHANGED.format(what=f"{name} is {actual[name]}")
+    for name in ("audio", "text", "video"):
+        # CPUs differ by 1e-5; the smallest change of a sound or a picture that is meant, by 1e-3.
+        apart = np.abs(np.array(actual[name]) - np.array(expected[name])).max()
+        assert apart < 1e-4, CHANGED.format(what=f"an embedding of {name} is off by {apart:.1g}")
+
+
+def test_the_record_has_every_kind_of_sound():
+    scenes = [draw_scene(generator("scene", 1, f"train-{i:05d}")) for i in range(48)]
+    assert {event.kind for scene in scenes for event in scene.events} == set(range(len(KINDS)))
 
 
 def test_a_built_in_store_lives_in_the_cache_under_a_version(tmp_path, monkeypatch):
@@ -29,3 +100,7 @@ def test_unknown_names_are_told_what_there_is(tmp_path):
     )
     with pytest.raises(UserError, match="no embedding store"):
         open_store(str(tmp_path))
+
+
+if __name__ == "__main__":
+    RECORD.write_text(json.dumps(record(), indent=1) + "\n")
