@@ -1,18 +1,45 @@
-"""What a bridge is made of: plain data, saved beside its weights.
+"""Settings of a bridge: plain data, saved beside its weights.
 
-Fields mean what they mean in a trial's blocks of the same names.
+Each setting is declared here once, with its range, default and meaning; the trial's blocks of a
+sweep's file (`diffgap.spec.blocks`) are made of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Inside = Annotated[float, Gt(0), Lt(1)]
+Share = Annotated[float, Ge(0), Lt(1)]
+NoiseTime = Annotated[float, Gt(0), Le(1)]
+
+ScoreKind = Literal["cosine", "bridge", "sample", "rerank"]
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What training minimises, and what it draws at random."""
+class LossOptions:
+    """The `loss:` block."""
+
+    denoising_weight: NonNegative = 1.0
+    """Weight of the squared error of the prediction; 0 leaves InfoNCE alone."""
+    infonce_weight: NonNegative = 0.02
+    """Weight of InfoNCE on the denoised prediction; 0 is off."""
+    temperature: Annotated[float, Gt(0), Le(10)] = 0.05
+    """Temperature of InfoNCE."""
+    condition_noise: NonNegative = 0.5
+    """Standard deviation of the noise on conditions, in unit-variance scaling."""
+    condition_dropout: Share = 0.1
+    """Probability of the null condition (classifier-free guidance)."""
+
+
+@dataclass(frozen=True)
+class Objective(LossOptions):
+    """What training minimises, and what it draws at random: the `loss:` and `cdm:` blocks."""
 
     prediction: str = "x0"
     t_sampler: str = "power"
@@ -22,30 +49,44 @@ class Objective:
     weight: str = "uniform"
     gamma: float = 5.0
     bias: float = -1.0
-    denoising_weight: float = 1.0
-    infonce_weight: float = 0.02
-    temperature: float = 0.05
-    condition_noise: float = 0.5
-    condition_dropout: float = 0.1
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreOptions:
+    """The `score:` block."""
+
+    kind: ScoreKind = "rerank"
+    """The most a trial may use: without CDM it falls back to bridge, untrained to cosine."""
+    fusion: NonNegative = 1.0
+    """Weight of the frozen embeddings' cosine."""
+    draws: Annotated[int, Ge(1), Le(1024)] = 4
+    """Noise draws averaged in the posterior mean."""
+    top_k: Annotated[int, Ge(1), Le(10_000)] = 20
+    """Candidates a query that are re-ranked."""
+    rerank_weight: NonNegative = 24.0
+    """Weight of the denoising gain, in unit-variance scaling."""
+    levels: Annotated[tuple[Inside, ...], MinLen(1)] = (0.2, 0.4, 0.6, 0.8, 0.95)
+    """Noise times at which candidates are denoised."""
+    sampler: Literal["ddpm", "ddim", "heun", "dpmpp_2m"] = "ddim"
+    """How the sample score runs diffusion backwards."""
+    sample_steps: Annotated[int, Ge(1), Le(1000)] = 6
+    """Steps of the sampler."""
+    start: Literal["noise", "query"] = "noise"
+    """Where a sample starts: pure noise, or the query's own embedding noised to `start_t`."""
+    start_t: NoiseTime = 0.6
+    """Noise time at which the query comes in."""
+    samples: Annotated[int, Ge(1), Le(1024)] = 8
+    """Samples averaged in the sample score."""
+    guidance: Positive = 1.0
+    """Classifier-free guidance scale of the sample score; 1 is off."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig(ScoreOptions):
     """How pairs are scored."""
 
-    kind: str
-    fusion: float = 1.0
-    draws: int = 4
-    top_k: int = 20
-    rerank_weight: float = 24.0
-    levels: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 0.95)
-    sampler: str = "ddim"
-    sample_steps: int = 6
-    start: str = "noise"
-    start_t: float = 0.6
-    samples: int = 8
-    guidance: float = 1.0
     seed: int = 0
+    """Of the noise."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +106,7 @@ class BridgeConfig:
     schedule: str = "cosine"
     objective: Objective = Objective()
     options: Mapping[str, float] = field(default_factory=dict)
-    """What the method alone has: a trial's block of the method's name."""
+    """The method's own settings: a trial's block of the method's name."""
     score: ScoreConfig = ScoreConfig("bridge")
     """How it scores unless asked otherwise."""
 

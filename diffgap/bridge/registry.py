@@ -1,23 +1,152 @@
-"""Classes of the methods, by import path."""
+"""Registry of the methods that bridge a modality gap: DiffGAP, its ablation's cells, its siblings.
+
+A method is a `Bridge` in a module of its own and an entry here. The spec's choices, a trial's
+blocks, the tables' titles and the checks of a sweep all follow from the entry. Nothing here needs
+torch: a bridge's class is imported when a bridge is made.
+"""
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
-from typing import Any
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
 
-# Paths instead of classes: Bridge.from_pretrained loads any method, and the classes are Bridges.
-METHODS = {
-    "none": "diffgap.bridge.model:DiffGAP",
-    "center": "diffgap.bridge.siblings:Center",
-    "mean_shift": "diffgap.bridge.siblings:MeanShift",
-    "close": "diffgap.bridge.siblings:Close",
-    "deterministic": "diffgap.bridge.model:DiffGAP",
-    "diffusion_bridge": "diffgap.bridge.siblings:DiffusionBridge",
-    "diffusion_link": "diffgap.bridge.siblings:DiffusionLink",
-    "diffgap": "diffgap.bridge.model:DiffGAP",
+from annotated_types import Ge, Le
+
+from diffgap.bridge.config import BridgeConfig, NoiseTime, NonNegative, Positive, ScoreKind
+
+if TYPE_CHECKING:
+    from diffgap.bridge.base import Bridge
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What the rest of the package needs to know of a method."""
+
+    name: str
+    """In specs, and in a bridge's config.json."""
+    title: str
+    """In tables."""
+    bridge: str
+    """The class, as ``module:Class``."""
+    score: ScoreKind | None = "bridge"
+    """The one kind of score it has beside the cosine; None where it has all of them. `cosine`
+    is a method without a network."""
+    reads: tuple[str, ...] = ("denoiser", "train", "score")
+    """Blocks of a trial that it reads, or single fields of them as ``cdm.schedule``; the others
+    stand at their defaults and make no other experiment."""
+    options: type | None = None
+    """A dataclass of the method's own settings: a trial's block of the method's name."""
+    carries_to_target: bool = False
+    """Whether it carries x over into the target's own space, where a generator can use it."""
+    cell: tuple[bool, bool] | None = None
+    """Whether CDM and BST are on, of a method that is one cell of the ablation."""
+    blocks: int | None = None
+    """Residual blocks of its network, where `denoiser.blocks` does not decide."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has a network to train."""
+        return self.score != "cosine"
+
+
+@dataclass(frozen=True)
+class MeanShiftOptions:
+    scale: NonNegative = 1.0
+    """How far x is moved along the difference of the modality means; 1 is all the way."""
+
+
+@dataclass(frozen=True)
+class CloseOptions:
+    noise: NonNegative = 0.08
+    """Standard deviation of the noise on centred unit vectors while training."""
+
+
+@dataclass(frozen=True)
+class DiffusionBridgeOptions:
+    radius: Positive = 5.0
+    """Length of the embeddings that are diffused."""
+    start_t: NoiseTime = 0.6
+    """Noise time at which the query comes in, without added noise."""
+    steps: Annotated[int, Ge(1), Le(1000)] = 5
+    """DDIM steps, each one re-normalised."""
+
+
+@dataclass(frozen=True)
+class DiffusionLinkOptions:
+    topology_weight: NonNegative = 1.0
+    """Weight of the loss that keeps the batch's similarities."""
+    start_t: NoiseTime = 0.6
+    """Noise time at which the query comes in."""
+    steps: Annotated[int, Ge(1), Le(1000)] = 5
+    """DDIM steps."""
+
+
+METHODS: dict[str, MethodInfo] = {
+    method.name: method
+    for method in (
+        MethodInfo(
+            "none",
+            "frozen embeddings",
+            "diffgap.bridge.model:DiffGAP",
+            score="cosine",
+            reads=(),
+            cell=(False, False),
+        ),
+        MethodInfo("center", "center", "diffgap.bridge.siblings:Center", score="cosine", reads=()),
+        MethodInfo(
+            "mean_shift",
+            "mean shift",
+            "diffgap.bridge.siblings:MeanShift",
+            score="cosine",
+            reads=(),
+            options=MeanShiftOptions,
+        ),
+        MethodInfo("close", "C3 (close)", "diffgap.bridge.siblings:Close", options=CloseOptions),
+        MethodInfo(
+            "deterministic",
+            "deterministic bridge",
+            "diffgap.bridge.model:DiffGAP",
+            reads=("bst", "denoiser", "loss", "train", "score"),
+            carries_to_target=True,
+            cell=(False, True),
+        ),
+        MethodInfo(
+            "diffusion_bridge",
+            "Diffusion-Bridge",
+            "diffgap.bridge.siblings:DiffusionBridge",
+            score="sample",
+            options=DiffusionBridgeOptions,
+        ),
+        MethodInfo(
+            "diffusion_link",
+            "Diffusion-Link",
+            "diffgap.bridge.siblings:DiffusionLink",
+            score="sample",
+            reads=("cdm.schedule", "denoiser.width", "train", "score"),
+            options=DiffusionLinkOptions,
+            blocks=3,
+        ),
+        MethodInfo(
+            "diffgap",
+            "DiffGAP",
+            "diffgap.bridge.model:DiffGAP",
+            score=None,
+            reads=("cdm", "bst", "denoiser", "loss", "train", "score"),
+            carries_to_target=True,
+        ),
+    )
 }
 
 
-def bridge_class(method: str) -> Any:
-    """The subclass of Bridge that implements a method; imports its module."""
-    return resolve_name(METHODS[method])
+def bridge_class(method: str) -> type[Bridge]:
+    """The class of a method, imported here so that no method is imported before it is used.
+
+    Raises:
+        ValueError: for an unknown method, with the known ones.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: {method!r} is unknown; known are {', '.join(METHODS)}")
+    module, _, name = METHODS[method].bridge.partition(":")
+    found: type[Bridge] = getattr(import_module(module), name)
+    return found

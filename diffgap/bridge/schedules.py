@@ -10,6 +10,9 @@ affinely into the stretch where the curve is within +-10. Clamping the curve ins
 flat ends: times that differ but have the same noise, steps of a sampler that go nowhere, no
 inverse. And it cannot be let go: where alpha is 0, the clean target read from a predicted noise is
 a division by zero. At -10, alpha is 0.7 %, which no network can tell from 0.
+
+A schedule is a function and an entry of `SCHEDULES`; specs take their choices from there, so that
+this module does without torch until a schedule is called.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOG_SNR_MAX = 10.0
 """Every schedule falls from this log-SNR at t = 0 to its negative at t = 1."""
@@ -29,7 +32,7 @@ LOG_SNR_MAX = 10.0
 BISECTIONS = 60
 """Halvings of [0, 1]: below the spacing of float64 at 1."""
 
-Curve = Callable[[Tensor, Tensor], Tensor]
+Curve: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """Log-SNR of t and ``1 - t``. It gets both because in float32 neither end may be computed from
 the other: at t = 1 - 2e-6, where `edm` ends, ``1 - t`` has lost all but one digit."""
 
@@ -53,7 +56,7 @@ def noise_level(log_snr: Tensor) -> NoiseLevel:
     The derivative is taken in the angle, ``alpha = cos, sigma = sin`` (Salimans & Ho 2022,
     appendix D).
     """
-    alpha, sigma = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
+    alpha, sigma = log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
     return NoiseLevel(alpha, sigma, -sigma, alpha)
 
 
@@ -62,8 +65,8 @@ def straight_level(log_snr: Tensor) -> NoiseLevel:
 
     The derivative is taken in sigma: ``noise - target``, the same all along the line.
     """
-    alpha, sigma = torch.sigmoid(log_snr / 2), torch.sigmoid(-log_snr / 2)
-    return NoiseLevel(alpha, sigma, -torch.ones_like(alpha), torch.ones_like(alpha))
+    alpha, sigma = (log_snr / 2).sigmoid(), (-log_snr / 2).sigmoid()
+    return NoiseLevel(alpha, sigma, -alpha.new_ones(alpha.shape), alpha.new_ones(alpha.shape))
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,10 @@ class Schedule:
     @cached_property
     def ends(self) -> tuple[float, float, float]:
         """Where the curve is +10, where it is -10, and one minus the latter."""
-        wanted = torch.tensor([LOG_SNR_MAX, -LOG_SNR_MAX], dtype=torch.float64, device="cpu")
-        first, last = _bisect(lambda t: self.curve(t, 1 - t), wanted).tolist()
+        import torch
+
+        limits = torch.tensor([LOG_SNR_MAX, -LOG_SNR_MAX], dtype=torch.float64, device="cpu")
+        first, last = _bisect(lambda t: self.curve(t, 1 - t), limits).tolist()
         return first, last, 1 - last
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -97,7 +102,7 @@ class Schedule:
         The angle from 0 to pi / 2 where variance is preserved, else sigma; falls with log-SNR.
         """
         level = self.level(log_snr)
-        return torch.atan2(level.sigma, level.alpha) if self.variance_preserving else level.sigma
+        return level.sigma.atan2(level.alpha) if self.variance_preserving else level.sigma
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse: the t in [0, 1] of log-SNRs; those out of range give 0 or 1."""
@@ -106,17 +111,17 @@ class Schedule:
 
 def _bisect(falling: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     """Where a falling function on [0, 1] has these float64 values."""
-    low, high = torch.zeros_like(value), torch.ones_like(value)
+    low, high = value.new_zeros(value.shape), value.new_ones(value.shape)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         too_early = falling(middle) > value
-        low, high = torch.where(too_early, middle, low), torch.where(too_early, high, middle)
+        low, high = middle.where(too_early, low), high.where(too_early, middle)
     return (low + high) / 2
 
 
 def cosine(t: Tensor, one_minus_t: Tensor) -> Tensor:
     """``alpha = cos(pi t / 2)`` (Nichol & Dhariwal 2021, eq. 17, without their offset)."""
-    return 2.0 * (torch.sin(one_minus_t * (math.pi / 2)).log() - torch.sin(t * (math.pi / 2)).log())
+    return 2.0 * ((one_minus_t * (math.pi / 2)).sin().log() - (t * (math.pi / 2)).sin().log())
 
 
 def diffused(t: Tensor, one_minus_t: Tensor, *, c1: float, c2: float, c3: float) -> Tensor:
@@ -126,12 +131,12 @@ def diffused(t: Tensor, one_minus_t: Tensor, *, c1: float, c2: float, c3: float)
     terminal SNR, ``(alpha - alpha_1) / (1 - alpha_1)`` (Lin et al. 2024, algorithm 1). Both alpha
     and ``1 - alpha`` are then ratios of expm1, in which nothing cancels.
     """
-    gone = t * (c1 + t * (c2 + t * c3))
+    elapsed = t * (c1 + t * (c2 + t * c3))
     to_come = one_minus_t * (c1 + c2 * (1 + t) + c3 * (1 + t + t.square()))  # b(1) - b(t)
     total = (c1 + c2 + c3) / 2
-    alpha = torch.expm1(to_come / 2) / math.expm1(total)
-    rest = torch.expm1(-gone / 2) / math.expm1(-total)  # 1 - alpha
-    return 2.0 * alpha.log() - rest.log() - torch.log1p(alpha)
+    alpha = (to_come / 2).expm1() / math.expm1(total)
+    rest = (-elapsed / 2).expm1() / math.expm1(-total)  # 1 - alpha
+    return 2.0 * alpha.log() - rest.log() - alpha.log1p()
 
 
 def linear_betas(first: float, last: float, steps: int) -> Curve:
@@ -151,7 +156,7 @@ def sigmoid(t: Tensor, one_minus_t: Tensor) -> Tensor:
     ``alpha^2 = (s(3) - s(6t - 3)) / (s(3) - s(-3))`` with s the logistic function; a difference
     ``s(a) - s(b)`` is ``sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2))``, and the cosh cancel.
     """
-    return torch.sinh(3.0 * one_minus_t).log() - torch.sinh(3.0 * t).log()
+    return (3.0 * one_minus_t).sinh().log() - (3.0 * t).sinh().log()
 
 
 def edm(t: Tensor, one_minus_t: Tensor) -> Tensor:
@@ -159,7 +164,9 @@ def edm(t: Tensor, one_minus_t: Tensor) -> Tensor:
 
     Theirs is for data of standard deviation 0.5, ours has 1: the mean shifts by ``-log 0.5``.
     """
-    quantile = torch.where(t < 0.5, torch.special.ndtri(t), -torch.special.ndtri(one_minus_t))
+    from torch.special import ndtri
+
+    quantile = ndtri(t).where(t < 0.5, -ndtri(one_minus_t))
     return -2.0 * (-1.2 - math.log(0.5) + 1.2 * quantile)
 
 

@@ -1,44 +1,59 @@
-"""The blocks of a trial: every field with its range, default and meaning."""
+"""The blocks of a trial: every field with its range, default and meaning.
+
+What a bridge needs is declared in `diffgap.bridge.config` and `diffgap.bridge.registry`; blocks are
+made of it, and add what concerns training and generation alone.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Inside = Annotated[float, Field(gt=0, lt=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+from diffgap.bridge.config import (
+    BridgeConfig,
+    Inside,
+    LossOptions,
+    NonNegative,
+    Objective,
+    Positive,
+    ScoreOptions,
+    Share,
+)
+from diffgap.bridge.registry import METHODS
+from diffgap.bridge.schedules import SCHEDULES
 
-ScoreKind = Literal["cosine", "bridge", "sample", "rerank"]
+if TYPE_CHECKING:
+    ScheduleName: TypeAlias = str
+    MethodName: TypeAlias = str
+else:
+    ScheduleName = Literal[tuple(SCHEDULES)]
+    MethodName = Literal[tuple(METHODS)]
 
 
 class Model(BaseModel):
     """Unknown keys are mistakes, types are not coerced, and nothing changes after validation."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class TSampler(Model):
     kind: Literal["uniform", "power", "logit_normal"] = "power"
     """How training noise times are drawn, from clean (0) to pure noise (1)."""
-    power: Positive = 3.0
+    power: Positive = Objective.power
     """Of `power`: times are 1 - (1 - u)^power; more is skewed to high noise."""
-    mean: float = 0.0
+    mean: float = Objective.t_mean
     """Of `logit_normal`: mean of the times' logit."""
-    std: Positive = 1.0
+    std: Positive = Objective.t_std
     """Of `logit_normal`: standard deviation of the times' logit."""
 
 
 class Weight(Model):
     kind: Literal["uniform", "snr", "min_snr", "sigmoid"] = "uniform"
     """Weight of the denoising loss at each noise level; uniform is 1 for what is predicted."""
-    gamma: Positive = 5.0
+    gamma: Positive = Objective.gamma
     """Of `min_snr`: where the weight stops growing."""
-    bias: float = -1.0
+    bias: float = Objective.bias
     """Of `sigmoid`: log-SNR at which half of the noise loss's weight is left."""
 
 
@@ -47,7 +62,7 @@ class CDM(Model):
     """Train a conditional diffusion model; without it the network is a deterministic bridge."""
     prediction: Literal["x0", "eps", "v"] = "x0"
     """What the network predicts; the paper's is eps."""
-    schedule: Literal["cosine", "linear", "scaled_linear", "sigmoid", "edm", "flow"] = "cosine"
+    schedule: ScheduleName = BridgeConfig.schedule
     """Noise schedule."""
     t_sampler: TSampler = TSampler()
     weight: Weight = Weight()
@@ -58,7 +73,9 @@ class BST(Model):
     """Train both directions; without it x->a only."""
     mode: Literal["split", "alternate", "joint"] = "split"
     """How a batch is dealt out to the directions."""
-    fraction: Inside = Field(default=0.4, json_schema_extra={"remedy": "use 0.5 for an even split"})
+    fraction: Inside = Field(
+        default=BridgeConfig.bst_fraction, json_schema_extra={"remedy": "use 0.5 for an even split"}
+    )
     """Share of the direction x->a."""
 
 
@@ -69,17 +86,8 @@ class DenoiserOptions(Model):
     """Residual blocks L."""
 
 
-class Loss(Model):
-    denoising_weight: NonNegative = 1.0
-    """Weight of the squared error of the prediction; 0 leaves InfoNCE alone."""
-    infonce_weight: NonNegative = 0.02
-    """Weight of InfoNCE on the denoised prediction; 0 is off."""
-    temperature: Annotated[float, Field(gt=0, le=10)] = 0.05
-    """Temperature of InfoNCE."""
-    condition_noise: NonNegative = 0.5
-    """Standard deviation of the noise on conditions, in unit-variance scaling."""
-    condition_dropout: Share = 0.1
-    """Probability of the null condition (classifier-free guidance)."""
+class Loss(Model, LossOptions):  # type: ignore[misc]  # frozen by its config, which mypy misses
+    """See `LossOptions`."""
 
 
 class Train(Model):
@@ -114,31 +122,8 @@ class Train(Model):
     """Steps between validations and checkpoints."""
 
 
-class Score(Model):
-    kind: ScoreKind = "rerank"
-    """The most a trial may use: without CDM it falls back to bridge, untrained to cosine."""
-    fusion: NonNegative = 1.0
-    """Weight of the frozen embeddings' cosine."""
-    draws: Annotated[int, Field(ge=1, le=1024)] = 4
-    """Noise draws averaged in the posterior mean."""
-    top_k: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """Candidates a query that are re-ranked."""
-    rerank_weight: NonNegative = 24.0
-    """Weight of the denoising gain, in unit-variance scaling."""
-    levels: Annotated[tuple[Inside, ...], Field(min_length=1)] = (0.2, 0.4, 0.6, 0.8, 0.95)
-    """Noise times at which candidates are denoised."""
-    sampler: Literal["ddpm", "ddim", "heun", "dpmpp_2m"] = "ddim"
-    """How the sample score runs diffusion backwards."""
-    sample_steps: Annotated[int, Field(ge=1, le=1000)] = 6
-    """Steps of the sampler."""
-    start: Literal["noise", "query"] = "noise"
-    """Where a sample starts: pure noise, or the query's own embedding noised to `start_t`."""
-    start_t: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Noise time at which the query comes in."""
-    samples: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Samples averaged in the sample score."""
-    guidance: Positive = 1.0
-    """Classifier-free guidance scale of the sample score; 1 is off."""
+class Score(Model, ScoreOptions):  # type: ignore[misc]
+    """See `ScoreOptions`."""
 
     @field_validator("levels", mode="before")
     @classmethod
@@ -190,29 +175,11 @@ class Generation(Model):
         return tuple(value) if isinstance(value, list) else value
 
 
-class MeanShiftOptions(Model):
-    scale: NonNegative = 1.0
-    """How far x is moved along the difference of the modality means; 1 is all the way."""
+OPTION_BLOCKS: dict[str, type[Model]] = {}
+"""The blocks of the methods that have settings of their own, by the method's name."""
 
-
-class CloseOptions(Model):
-    noise: NonNegative = 0.08
-    """Standard deviation of the noise on centred unit vectors while training."""
-
-
-class DiffusionBridgeOptions(Model):
-    radius: Positive = 5.0
-    """Length of the embeddings that are diffused."""
-    start_t: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Noise time at which the query comes in, without added noise."""
-    steps: Annotated[int, Field(ge=1, le=1000)] = 5
-    """DDIM steps, each one re-normalised."""
-
-
-class DiffusionLinkOptions(Model):
-    topology_weight: NonNegative = 1.0
-    """Weight of the loss that keeps the batch's similarities."""
-    start_t: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Noise time at which the query comes in."""
-    steps: Annotated[int, Field(ge=1, le=1000)] = 5
-    """DDIM steps."""
+for _method in METHODS.values():
+    if _method.options:
+        OPTION_BLOCKS[_method.name] = create_model(
+            _method.options.__name__, __base__=(Model, _method.options), __module__=__name__
+        )

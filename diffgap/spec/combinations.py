@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from diffgap.bridge.registry import METHODS
 from diffgap.spec.blocks import Train
 from diffgap.spec.document import Key
 from diffgap.spec.sweep import Scheduler, Search, SweepSpec
 from diffgap.spec.trial import TUNABLE, Trial
-
-CARRY = ("diffgap", "deterministic")
-"""Methods that carry x over to a, in the encoder's own space."""
 
 Problems = Iterator[tuple[tuple[Key, ...], str]]
 """Paths of the fields that do not go together, and what to do."""
@@ -171,11 +169,13 @@ def _trial_combinations(trial: Trial, workers: int) -> Iterator[tuple[tuple[str,
     batch = trial.train.batch_size
     yield from _sharing(trial.train, workers)
     yield from _weights(trial)
-    if trial.generates and trial.generation.condition == "bridged" and trial.method not in CARRY:
+    bridged = trial.generates and trial.generation.condition == "bridged"
+    if bridged and not METHODS[trial.method].carries_to_target:
+        suitable = [method.name for method in METHODS.values() if method.carries_to_target]
         yield (
             ("method", "cdm.enabled", "bst.enabled", "generation.condition"),
             f"{trial.method} has no way to embeddings that a generator knows; use "
-            f"{' or '.join(CARRY)}, or generation.condition query",
+            f"{' or '.join(suitable)}, or generation.condition query",
         )
     yield from _offload(trial.train)
     forward = round(batch * trial.bst.fraction)

@@ -8,7 +8,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from diffgap.spec.blocks import OPTION_BLOCKS
 from diffgap.spec.trial import Trial
+
+FIRST_OPTIONS = {"mean_shift", "close", "diffusion_bridge", "diffusion_link"}
+"""Methods whose settings every signature holds. Those of methods that came later are held by their
+own trials alone, so that a new method leaves other trials' signatures as they are."""
+
+
+def _later_options(trial: Trial) -> set[str]:
+    return set(OPTION_BLOCKS) - FIRST_OPTIONS - {trial.method}
 
 
 def canonical_json(trial: Trial, store_fingerprint: str) -> str:
@@ -16,7 +25,9 @@ def canonical_json(trial: Trial, store_fingerprint: str) -> str:
 
     Numbers are written as their models hold them: a float field given as 1 reads 1.0.
     """
-    idle = None if trial.generates else {"generation"}  # retrieval is told as it always was
+    idle = _later_options(trial)
+    if not trial.generates:
+        idle.add("generation")  # retrieval was there first, and is signed as it always was
     content = {"store": store_fingerprint, "trial": trial.model_dump(mode="json", exclude=idle)}
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
@@ -31,7 +42,9 @@ def training_signature(trial: Trial, store_fingerprint: str) -> str:
 
     Trials with one training signature share one training; the rest of them is evaluation.
     """
-    fields = trial.model_dump(mode="json", exclude={"score", "split", "generation"})
+    fields = trial.model_dump(
+        mode="json", exclude={"score", "split", "generation"} | _later_options(trial)
+    )
     content = {"store": store_fingerprint, "training": fields}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
+from diffgap.bridge.config import NonNegative, Positive
 from diffgap.errors import require
-from diffgap.spec.blocks import Model, NonNegative, Positive
+from diffgap.spec.blocks import Model
 from diffgap.spec.environment import Environment
 from diffgap.spec.trial import Split, Task, Trial, TrialSpec
 from diffgap.spec.trial import with_values as with_values

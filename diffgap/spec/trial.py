@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
+from diffgap.bridge.config import ScoreKind
+from diffgap.bridge.registry import METHODS
 from diffgap.spec.blocks import (
     BST,
     CDM,
-    CloseOptions,
+    OPTION_BLOCKS,
     DenoiserOptions,
-    DiffusionBridgeOptions,
-    DiffusionLinkOptions,
     Generation,
     Loss,
-    MeanShiftOptions,
+    MethodName,
     Model,
     Score,
-    ScoreKind,
     Train,
 )
 
 Task = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*-[a-z][a-z0-9_]*$")]
 Split = Literal["test", "val"]
-Method = Literal[
-    "none",
-    "center",
-    "mean_shift",
-    "close",
-    "deterministic",
-    "diffusion_bridge",
-    "diffusion_link",
-    "diffgap",
-]
-
-CELLS: dict[Method, tuple[bool, bool]] = {"none": (False, False), "deterministic": (False, True)}
-"""Methods that are cells of the ablation: whether CDM and BST are on."""
-
-UNTRAINED: tuple[Method, ...] = ("none", "center", "mean_shift")
-"""Methods without a network."""
-
-OPTIONS = ("mean_shift", "close", "diffusion_bridge", "diffusion_link")
-"""Blocks of the methods that have settings of their own; each has its method's name."""
-
-SAMPLED: tuple[Method, ...] = ("diffusion_bridge", "diffusion_link")
-"""Methods that carry embeddings over by sampling alone."""
 
 SCORE_FIELDS: dict[ScoreKind, set[str]] = {
     "cosine": set(),
@@ -65,10 +43,10 @@ SCORE_FIELDS: dict[ScoreKind, set[str]] = {
 """What each kind of score reads."""
 
 
-class TrialSpec(Model):
-    """The `trial:` block."""
+class Blocks(Model):
+    """The `trial:` block, but for the methods' own settings."""
 
-    method: Method = "diffgap"
+    method: MethodName = "diffgap"
     """What bridges the gap; `none` and `deterministic` are DiffGAP without CDM."""
     cdm: CDM = CDM()
     bst: BST = BST()
@@ -77,11 +55,20 @@ class TrialSpec(Model):
     train: Train = Train()
     score: Score = Score()
     generation: Generation = Generation()
-    mean_shift: MeanShiftOptions = MeanShiftOptions()
-    close: CloseOptions = CloseOptions()
-    diffusion_bridge: DiffusionBridgeOptions = DiffusionBridgeOptions()
-    diffusion_link: DiffusionLinkOptions = DiffusionLinkOptions()
 
+
+if TYPE_CHECKING:
+
+    class TrialSpec(Blocks):
+        """The `trial:` block: a field for each block, and one for each method's own settings."""
+
+else:
+    TrialSpec = create_model(
+        "TrialSpec",
+        __base__=Blocks,
+        __module__=__name__,
+        **{name: (block, block()) for name, block in OPTION_BLOCKS.items()},
+    )
 
 GENERATOR_FIELD = "generator"
 """The field that makes a trial one of generation; without it the rest of its block is idle."""
@@ -150,41 +137,47 @@ class Trial(TrialSpec):
         if self.generates and self.generation.condition != "bridged":
             method = "none"  # no bridge has a part in it
         if method == "diffgap":
-            method = next(
-                (name for name, ablation_cell in CELLS.items() if ablation_cell == enabled), method
-            )
+            for info in METHODS.values():
+                if info.cell == enabled:
+                    method = info.name
         else:
-            enabled = CELLS.get(method, (False, False))
+            enabled = METHODS[method].cell or (False, False)
         cdm, bst = _with(self.cdm, "enabled", enabled[0]), _with(self.bst, "enabled", enabled[1])
         self.__dict__.update(method=method, cdm=cdm, bst=bst)
 
     def inactive_fields(self) -> list[str]:
         """Blocks and fields that its method and score have no use for."""
-        own_cdm = [f"cdm.{name}" for name in CDM.model_fields if name != "enabled"]
-        own_bst = [f"bst.{name}" for name in BST.model_fields if name != "enabled"]
-        paths = [block for block in OPTIONS if block != self.method]
+        paths = [block for block in OPTION_BLOCKS if block != self.method]
         if not self.generates:
-            paths += [
-                f"generation.{name}" for name in Generation.model_fields if name != GENERATOR_FIELD
-            ]
-        if not self.trains:
-            return [*paths, *own_cdm, *own_bst, "denoiser", "loss", "train", "score"]
-        if self.method not in ("deterministic", "diffgap"):
-            paths += [*own_cdm, *own_bst, "loss"]
-        if self.method == "diffusion_link":
-            paths.remove("cdm.schedule")
-            paths.append("denoiser.blocks")
-        if self.method == "deterministic":
-            paths += own_cdm
-        if self.method == "diffgap" and not self.bst.enabled:
-            paths += own_bst
-        idle = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[self.score.kind]
-        return paths + sorted(f"score.{name}" for name in idle)
+            fields = set(Generation.model_fields) - {GENERATOR_FIELD}
+            paths += [f"generation.{name}" for name in sorted(fields)]
+        for block in ("cdm", "bst", "denoiser", "loss", "train", "score"):
+            paths += self._unread(block)
+        if self.trains:
+            fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[self.score.kind]
+            paths += [f"score.{name}" for name in sorted(fields)]
+        return paths
+
+    def _unread(self, block: str) -> Iterator[str]:
+        """A block that the method does not read, or the fields of it that it does not read."""
+        reads = METHODS[self.method].reads
+        if block == "bst" and not self.bst.enabled:
+            reads = ()  # without BST there is no batch to split
+        if block in reads:
+            return
+        fields = type(getattr(self, block)).model_fields
+        if "enabled" not in fields and not any(f"{block}.{name}" in reads for name in fields):
+            yield block
+            return
+        for name in fields:
+            # `enabled` is settled by the method itself: see `_name_the_method`.
+            if name != "enabled" and f"{block}.{name}" not in reads:
+                yield f"{block}.{name}"
 
     @property
     def ablation_cell(self) -> str | None:
         """Its place in the CDM x BST ablation: frozen, bst, cdm or cdm+bst; None for siblings."""
-        if self.method not in ("none", "deterministic", "diffgap"):
+        if self.method != "diffgap" and METHODS[self.method].cell is None:
             return None
         parts = [n for n, on in (("cdm", self.cdm.enabled), ("bst", self.bst.enabled)) if on]
         return "+".join(parts) or "frozen"
@@ -192,7 +185,7 @@ class Trial(TrialSpec):
     @property
     def trains(self) -> bool:
         """Whether there is a network to train."""
-        return self.method not in UNTRAINED
+        return METHODS[self.method].trained
 
     @property
     def generates(self) -> bool:
@@ -203,13 +196,12 @@ class Trial(TrialSpec):
     def effective_score(self) -> ScoreKind:
         """The score that its method allows, at most `score.kind`; in generation, the way in which
         embeddings are carried over: the mean or a sample."""
-        if not self.trains:
+        only, kind = METHODS[self.method].score, self.score.kind
+        if only == "cosine":
             return "cosine"
-        if self.generates and self.score.kind in ("cosine", "rerank"):
-            return "sample" if self.method in SAMPLED else "bridge"
-        if self.method == "diffgap" or self.score.kind == "cosine":
-            return self.score.kind
-        return "sample" if self.method in SAMPLED else "bridge"
+        if self.generates and kind in ("cosine", "rerank"):
+            return only or "bridge"
+        return kind if only is None or kind == "cosine" else only
 
 
 DEFAULTS = TrialSpec()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from diffgap.bridge.registry import METHODS
 from diffgap.spec import Trial
-
-LINK_BLOCKS = 3
-"""Blocks of Diffusion-Link's network, whatever `denoiser.blocks` says."""
 
 
 class Shape(NamedTuple):
@@ -34,12 +32,11 @@ def shape_of(trial: Trial) -> Shape | None:
     train = trial.train
     if not trial.trains or trial.changes or train.zero_stage:
         return None
-    linked = trial.method == "diffusion_link"
     joint = trial.bst.enabled and trial.bst.mode == "joint"
     return Shape(
         task=trial.task,
         width=trial.denoiser.width,
-        blocks=LINK_BLOCKS if linked else trial.denoiser.blocks,
+        blocks=METHODS[trial.method].blocks or trial.denoiser.blocks,
         examples=train.batch_size * (2 if joint else 1),
         batch_size=train.batch_size,
         accumulation=train.accumulation,

@@ -1,10 +1,10 @@
 """Trials of a sweep, their cells and signatures."""
 
 import time
-from typing import get_args
 
 import pytest
 
+from diffgap.bridge.registry import METHODS
 from diffgap.spec import (
     Score,
     SweepSpec,
@@ -14,7 +14,6 @@ from diffgap.spec import (
     signature,
     training_signature,
 )
-from diffgap.spec.trial import Method
 
 FINGERPRINT = "0" * 64
 
@@ -25,7 +24,7 @@ def sweep(**fields):
 
 def test_axes_are_crossed_with_seeds_innermost():
     trials = sweep(axes={"cdm.enabled": [False, True], "bst.enabled": [False, True]}, seeds=2)
-    found = [(trial.cell, trial.seed) for trial in trials.trials()]
+    found = [(trial.ablation_cell, trial.seed) for trial in trials.trials()]
     cells = ["frozen", "bst", "cdm", "cdm+bst"]
     assert found == [(cell, seed) for cell in cells for seed in (0, 1)]
 
@@ -69,7 +68,7 @@ def test_a_cell_scores_with_what_it_has_trained(cdm, bst, asked, used):
 )
 def test_method_and_cell_agree_however_they_are_asked_for(blocks, method, cell):
     trial = Trial(task="text-audio", seed=0, **blocks)
-    assert (trial.method, trial.cell) == (method, cell)
+    assert (trial.method, trial.ablation_cell) == (method, cell)
     again = Trial.model_validate(trial.model_dump(mode="json"))
     assert again == trial
 
@@ -177,7 +176,7 @@ MADE = Trial(task="text-audio", seed=0, generation={"generator": "soundscape"})
 def test_every_field_in_use_and_the_store_make_another_experiment(path):
     for trial in (WHOLE, SAMPLED, LINKED, MADE):
         other = _with(trial, path)
-        decided = trial.cell is None and path.endswith(".enabled")
+        decided = trial.ablation_cell is None and path.endswith(".enabled")
         same = decided or path.startswith(tuple(trial.inactive_fields()))
         assert (signature(other, FINGERPRINT) == signature(trial, FINGERPRINT)) == same, trial
     assert signature(WHOLE, "1" * 64) != signature(WHOLE, FINGERPRINT)
@@ -191,7 +190,7 @@ def test_changes_on_the_way_make_another_experiment():
 
 
 def test_every_field_is_of_use_to_some_trial():
-    trials = [Trial(task="text-audio", seed=0, method=method) for method in get_args(Method)]
+    trials = [Trial(task="text-audio", seed=0, method=method) for method in METHODS]
     idle = [set(trial.inactive_fields()) for trial in (*trials, SAMPLED, MADE)]
     never = {path for path in flatten(WHOLE) if all(path.startswith(tuple(i)) for i in idle)}
     assert never == set()

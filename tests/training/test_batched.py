@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from worker import SIGNATURE, run_case
 
+from diffgap.bridge import registry
 from diffgap.bridge.siblings import DiffusionLink
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
@@ -25,7 +26,7 @@ from diffgap.training.context import TrialContext
 from diffgap.training.divergence import DivergedError
 from diffgap.training.engine import process_group
 from diffgap.training.loop import StoppedError
-from diffgap.training.shape import LINK_BLOCKS, shape_of
+from diffgap.training.shape import shape_of
 from diffgap.training.trial import run_trial
 
 STEPS, EPOCH = 200, 50
@@ -323,8 +324,8 @@ def test_shapes(blocks, same):
 
 
 def test_a_shape_knows_every_networks_depth():
-    assert DiffusionLink.blocks == LINK_BLOCKS
-    assert shape_of(trial(method="diffusion_link")).blocks == LINK_BLOCKS
+    assert DiffusionLink.blocks == registry.METHODS["diffusion_link"].blocks
+    assert shape_of(trial(method="diffusion_link")).blocks == DiffusionLink.blocks
 
 
 def test_shapes_need_no_torch():

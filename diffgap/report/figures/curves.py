@@ -81,10 +81,10 @@ def curves_figure(sweep: LoggedSweep) -> Drawing | None:
 def learning_curves(sweep: LoggedSweep) -> list[Curve]:
     """The curves of a sweep's cells; of cells that differ in their score alone, one."""
     cells: dict[str, Cell] = {}
-    for ablation_cell in read_cells(sweep):
-        if ablation_cell.seeds:
-            training = {**ablation_cell.trial.model_dump(mode="json"), "score": None, "seed": None}
-            cells.setdefault(json.dumps(training, sort_keys=True), ablation_cell)
+    for cell in read_cells(sweep):
+        if cell.seeds:
+            training = {**cell.trial.model_dump(mode="json"), "score": None, "seed": None}
+            cells.setdefault(json.dumps(training, sort_keys=True), cell)
     names = _names(list(cells.values()), sweep)
     found = [_curve(*one) for one in zip(cells.values(), names, count(), strict=False)]
     return [curve for curve in found if curve is not None]
@@ -97,15 +97,14 @@ def _names(cells: list[Cell], sweep: LoggedSweep) -> list[str]:
         return cell_names(cells, kind)
     axes = [axis for axis in sweep.spec["axes"] if not axis.startswith("score.")]
     return [
-        said(ablation_cell, axes)
-        or NAMES.get(ablation_cell.trial.ablation_cell or "", ablation_cell.trial.method)
-        for ablation_cell in cells
+        said(cell, axes) or NAMES.get(cell.trial.ablation_cell or "", cell.trial.method)
+        for cell in cells
     ]
 
 
-def _curve(ablation_cell: Cell, name: str, place: int) -> Curve | None:
+def _curve(cell: Cell, name: str, place: int) -> Curve | None:
     """A cell's curve at the steps that all its seeds have."""
-    points = {t.signature: found for t in ablation_cell.finished if (found := validations(t))}
+    points = {t.signature: found for t in cell.finished if (found := validations(t))}
     shared = sorted(set.intersection(*map(set, points.values()))) if points else []
     if not shared:
         return None

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow.parquet as pq
 
+from diffgap.bridge.registry import METHODS
 from diffgap.errors import UserError, nearest
 from diffgap.evaluation.statistics import (
     Interval,
@@ -21,7 +22,6 @@ from diffgap.evaluation.statistics import (
 from diffgap.ledger.artifacts import REPLICATES
 from diffgap.report.references import Reference, references_for
 from diffgap.report.results import Cell, Setting, read_cells, setting_of
-from diffgap.report.tables.recall import METHOD_NAMES
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial
 from diffgap.store.store import split_task
@@ -133,7 +133,7 @@ def _name(made: GenerationCell) -> str:
     way = f"{score.samples} samples" if score.kind == "sample" else "mean"
     names = {
         "query": f"{x} embedding",
-        "bridged": f"{METHOD_NAMES[made.trial.method]} ({way})",
+        "bridged": f"{METHODS[made.trial.method].title} ({way})",
         "target": f"{a} embedding (ceiling)",
     }
     guidance, steps = made.setting

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import mean
 
+from diffgap.bridge.registry import METHODS
 from diffgap.errors import UserError, nearest
 from diffgap.report.references import Reference, references_for
 from diffgap.report.results import Cell, Setting, merged, read_cells, setting_of
@@ -17,17 +18,6 @@ NAMES = {
     "bst": "BST only",
     "cdm": "CDM only",
     "cdm+bst": "CDM + BST",
-}
-
-METHOD_NAMES = {
-    "none": "frozen embeddings",
-    "center": "center",
-    "mean_shift": "mean shift",
-    "close": "C3 (close)",
-    "deterministic": "deterministic bridge",
-    "diffusion_bridge": "Diffusion-Bridge",
-    "diffusion_link": "Diffusion-Link",
-    "diffgap": "DiffGAP",
 }
 
 TITLES = {
@@ -141,11 +131,11 @@ def _baseline(cells: Sequence[Cell], names: Sequence[str], against: str | None) 
 def cell_names(cells: Sequence[Cell], kind: str) -> list[str]:
     """What a table calls its cells; by their axes too where that alone does not tell them apart."""
     if kind == "axes":
-        return [cell.name or METHOD_NAMES[cell.trial.method] for cell in cells]
+        return [cell.name or METHODS[cell.trial.method].title for cell in cells]
     short = [
         NAMES[cell.trial.ablation_cell]
         if kind == "ablation" and cell.trial.ablation_cell
-        else METHOD_NAMES[cell.trial.method]
+        else METHODS[cell.trial.method].title
         for cell in cells
     ]
     return [
