@@ -8,15 +8,12 @@ torch: a bridge's class is imported when a bridge is made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from pkgutil import resolve_name
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from diffgap.bridge.config import BridgeConfig, NoiseTime, NonNegative, Positive, ScoreKind
-
-if TYPE_CHECKING:
-    from diffgap.bridge.base import Bridge
+from diffgap.bridge.config import NoiseTime, NonNegative, Positive, ScoreKind
 
 
 @dataclass(frozen=True)
@@ -139,14 +136,12 @@ METHODS: dict[str, MethodInfo] = {
 }
 
 
-def bridge_class(method: str) -> type[Bridge]:
-    """The class of a method, imported here so that no method is imported before it is used.
+def bridge_class(method: str) -> Any:
+    """The subclass of `Bridge` that implements a method; imports its module.
 
     Raises:
         ValueError: for an unknown method, with the known ones.
     """
     if method not in METHODS:
         raise ValueError(f"method: {method!r} is unknown; known are {', '.join(METHODS)}")
-    module, _, name = METHODS[method].bridge.partition(":")
-    found: type[Bridge] = getattr(import_module(module), name)
-    return found
+    return resolve_name(METHODS[method].bridge)
