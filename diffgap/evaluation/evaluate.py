@@ -1,4 +1,4 @@
-"""A bridge's scores on one split of a store: retrieval in both directions, and the gap."""
+"""Evaluation of a bridge on one split of a store: retrieval in both directions, and the gap."""
 
 from __future__ import annotations
 
@@ -39,37 +39,34 @@ class Evaluation:
 
     ranks: dict[str, QueryRanks]
     scorer: Scorer
-    """What the ranks were made with."""
+    """That ranked them."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``text_to_audio/R1`` and so on: percent, and ranks counted from 1."""
-        return {
-            f"{direction}/{name}": value
-            for direction, ranks in self.ranks.items()
-            for name, value in summary(ranks).items()
-        }
+        """Every metric of the registry, such as ``text_to_audio/R1``."""
+        metrics = {}
+        for direction, ranks in self.ranks.items():
+            for name, value in summary(ranks).items():
+                metrics[f"{direction}/{name}"] = value
+        return metrics
 
     @property
     def posterior_means(self) -> Mapping[int, Tensor]:
-        """What the bridge carried over for the scores, by direction, if by its posterior mean."""
+        """What the scores carried over by the posterior mean, if they did, by direction."""
         return {} if self.scorer.config.kind == "sample" else self.scorer.features.carried
 
     def rank_table(self, pairs: Pairs) -> pa.Table:
-        """One row a query: direction, its clip's id, rank and AP@10; in the store's order."""
+        """One row a query, in the store's order: direction, its clip's id, rank and AP@10."""
         tables = []
         clips_of = (pairs.owner, np.arange(len(pairs.ids)))  # x->a comes first, then a->x
         for (direction, ranks), clips in zip(self.ranks.items(), clips_of, strict=True):
-            tables.append(
-                pa.table(
-                    {
-                        "direction": pa.array([direction] * len(clips)),
-                        "clip": pa.array(pairs.ids).take(pa.array(clips)),
-                        "rank": ranks.rank.numpy(),
-                        "ap10": ranks.ap10.numpy(),
-                    }
-                )
-            )
+            columns = {
+                "direction": pa.array([direction] * len(clips)),
+                "clip": pa.array(pairs.ids).take(pa.array(clips)),
+                "rank": ranks.rank.numpy(),
+                "ap10": ranks.ap10.numpy(),
+            }
+            tables.append(pa.table(columns))
         return pa.concat_tables(tables)
 
 
@@ -77,52 +74,52 @@ def evaluate(bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None) -> 
     """Ranks every query of both modalities against the other's whole gallery.
 
     x->a: every text or video is a query over the N clips' audio. a->x: every clip's audio is a
-    query over the M texts or videos, its rank the best among its own (ENCODERS' conventions).
-    `score` is the bridge's own where none is given.
+    query over the M texts or videos, and its rank that of the best of its own (docs/encoders.md).
+    `score` is the bridge's own by default.
     """
     x_name, a_name = bridge.config.modalities
-    x, a, owner = (
-        torch.from_numpy(part).to(bridge.device) for part in (pairs.x, pairs.a, pairs.owner)
-    )
+    device = bridge.device
+    x, a = torch.from_numpy(pairs.x).to(device), torch.from_numpy(pairs.a).to(device)
     scorer = Scorer(bridge, x, a, score)
-    of_x, of_a = _ranks(scorer, owner, len(a))
+    of_x, of_a = _ranks(scorer, torch.from_numpy(pairs.owner).to(device), len(a))
     return Evaluation({f"{x_name}_to_{a_name}": of_x, f"{a_name}_to_{x_name}": of_a}, scorer)
 
 
 def _ranks(scorer: Scorer, owner: Tensor, clips: int) -> tuple[QueryRanks, QueryRanks]:
-    """Of x's queries and of a's; in one pass where each clip has one of x, in the clips' order."""
+    """Of x's queries and of a's."""
+    # One pass serves both directions where each clip has one of x, in the clips' order.
     in_pairs = len(owner) == clips and owner.equal(torch.arange(clips, device=owner.device))
     if in_pairs and scorer.reranker is None:
         return ranks_of_pairs(scorer.tile, clips, TILE)
     scorer.prepare()
     chunk = scorer.queries_at_once
-    to_a, to_x = (partial(scorer.scores, from_x=from_x) for from_x in (True, False))
+    to_a, to_x = partial(scorer.scores, from_x=True), partial(scorer.scores, from_x=False)
     return ranks_of_owner(to_a, owner, chunk), ranks_of_captions(to_x, owner, clips, chunk)
 
 
+# A pack evaluates many bridges on the same frozen pairs; the entry goes when the pairs go.
 _gap_before: WeakKeyDictionary[Pairs, dict[str, float]] = WeakKeyDictionary()
-"""Gap metrics of frozen pairs, which all bridges over them share, for as long as these are kept."""
 
 
-def gap(pairs: Pairs, after: Clouds | None) -> dict[str, float]:
-    """Gap metrics between the paired embeddings, before and after a bridge.
+def gap_before_and_after(pairs: Pairs, after: Clouds | None) -> dict[str, float]:
+    """Gap metrics between the paired embeddings, such as ``before/mean_distance``.
 
     Args:
-        pairs: as the encoders put them.
-        after: what `bridged` makes of them.
+        pairs: frozen embeddings.
+        after: `bridged_clouds` of them; None leaves out ``after/``.
     """
     if pairs not in _gap_before:
         x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
         _gap_before[pairs] = gap_metrics(x, a)
-    found = {f"before/{name}": value for name, value in _gap_before[pairs].items()}
-    if after is None:
-        return found
-    return found | {f"after/{name}": value for name, value in gap_metrics(*after).items()}
+    metrics = {f"before/{name}": value for name, value in _gap_before[pairs].items()}
+    if after is not None:
+        metrics |= {f"after/{name}": value for name, value in gap_metrics(*after).items()}
+    return metrics
 
 
 @torch.inference_mode()
-def bridged(
-    bridge: Bridge, pairs: Pairs, known: Mapping[int, Tensor] = MappingProxyType({})
+def bridged_clouds(
+    bridge: Bridge, pairs: Pairs, posterior_means: Mapping[int, Tensor] = MappingProxyType({})
 ) -> Clouds | None:
     """The paired embeddings as near to each other as the bridge brings them.
 
@@ -133,17 +130,20 @@ def bridged(
     Args:
         bridge: the bridge.
         pairs: the embeddings.
-        known: posterior means of all rows, by direction, where they have been computed.
+        posterior_means: of all rows, by direction, where they have been computed.
     """
     if not (bridge.directions or bridge.moves_space):
         return None
-    device, score = bridge.device, replace(bridge.config.score, kind="bridge")
-    clouds = [torch.from_numpy(part).to(device) for part in (pairs.x, pairs.a)]
-    clouds = [bridge.space(cloud, side) for side, cloud in enumerate(clouds)]
-    for direction in bridge.directions[:1]:
-        means = known.get(direction)
-        if means is None:
-            means = bridge.carry(clouds[direction], direction, score)
-        clouds[direction] = means
-    x, a = (cloud.cpu() for cloud in clouds)
+    device = bridge.device
+    clouds = [
+        bridge.space(torch.from_numpy(pairs.x).to(device), 0),
+        bridge.space(torch.from_numpy(pairs.a).to(device), 1),
+    ]
+    for direction in bridge.directions[:1]:  # carrying both would show no cloud as it is
+        if direction in posterior_means:
+            clouds[direction] = posterior_means[direction]
+        else:
+            score = replace(bridge.config.score, kind="bridge")
+            clouds[direction] = bridge.carry(clouds[direction], direction, score)
+    x, a = clouds[0].cpu(), clouds[1].cpu()
     return x, a[torch.from_numpy(pairs.owner)]

@@ -1,8 +1,8 @@
-"""Retrieval metrics from scores that are never all there at once.
+"""Retrieval metrics, from scores of which no more than a chunk is ever in memory.
 
 Scores come a chunk of queries at a time, so that a gallery of 20,000 needs no 20,000 x 20,000
 matrix. Ranks count from 1. A rival with the same score as the right answer counts half (rounded
-up), so that a constant score earns the middle rank and not the first.
+up), so that a constant score gets the middle rank and not the first.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ ScoreChunk = Callable[[int, int], Tensor]
 """(start, stop) of queries -> their (stop - start, G) scores against the whole gallery."""
 
 ScoreTile = Callable[[int, int, int], Tensor]
-"""(row of x, row of a, size) -> (size, size) scores from there on."""
+"""(first row of x, first row of a, size) -> their (size, size) scores."""
 
 AP_CUTOFF = 10
 
 NOWHERE = 1 << 40
-"""Rank of what is not there."""
+"""Rank of padding: of a caption that a clip does not have."""
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""Scores that are compared at once; on a CPU few enough that their memory is used again."""
+"""Scores compared at once; on a CPU few enough for the allocator to reuse their memory."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class QueryRanks:
 
 
 def ranks_of_owner(score: ScoreChunk, owner: Tensor, chunk: int) -> QueryRanks:
-    """Ranks of queries with one right answer each: captions (or videos) looking for their clip.
+    """Ranks of queries with one right answer each: of captions (or videos) that seek their clip.
 
     Args:
-        score: scores of queries against N clips.
+        score: scores of Q queries against N clips.
         owner: (Q,) int64, the clip of each query.
         chunk: queries scored at once.
 
@@ -61,10 +61,10 @@ def ranks_of_owner(score: ScoreChunk, owner: Tensor, chunk: int) -> QueryRanks:
 
 
 def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) -> QueryRanks:
-    """Ranks of clips looking for any of their captions: the best one's counts.
+    """Ranks of clips that seek any of their captions: the best one's counts.
 
-    AP@10 is LAION-CLAP's: over the captions found among the first ten, the mean of the share of
-    right answers up to each; a caption that is not there adds 0.
+    AP@10 is LAION-CLAP's: over a clip's captions, the mean of the precision at each one's rank,
+    0 for a caption beyond the first ten.
 
     Args:
         score: scores of the N clips against M captions.
@@ -76,18 +76,19 @@ def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) 
         ValueError: where a score is NaN, or a clip has no caption.
     """
     order, starts = _grouped(owner, clips)
-    widest = int(starts.diff().max())
+    counts = starts.diff()
+    slots = torch.arange(int(counts.max()), device=owner.device)  # C, the most that a clip has
     best, ap10 = [], []
     for start in range(0, clips, chunk):
         stop = min(start + chunk, clips)
         scores = _checked(score(start, stop))
-        first, count = starts[start:stop], starts[start + 1 : stop + 1] - starts[start:stop]
-        slot = torch.arange(widest, device=scores.device)
-        there = slot < count[:, None]
-        own = order[(first[:, None] + slot).clamp(max=len(order) - 1)]
-        right = scores.gather(1, own).masked_fill(~there, -torch.inf)
-        ranks = torch.cat([_rank(scores, right[:, [i]])[:, None] for i in range(widest)], 1)
-        ranks = ranks.masked_fill(~there, NOWHERE)
+        count = counts[start:stop]
+        exists = slots < count[:, None]
+        captions = order[(starts[start:stop, None] + slots).clamp(max=len(order) - 1)]
+        right = scores.gather(1, captions).masked_fill(~exists, -torch.inf)
+        # one caption after the other, for a (Q, C, G) comparison would not fit
+        ranks = torch.stack([_rank(scores, column[:, None]) for column in right.T], dim=1)
+        ranks = ranks.masked_fill(~exists, NOWHERE)
         best.append(ranks.amin(1).cpu())
         ap10.append(_average_precision(ranks, count).cpu())
     return QueryRanks(torch.cat(best), torch.cat(ap10))
@@ -95,10 +96,6 @@ def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) 
 
 def ranks_of_pairs(score: ScoreTile, pairs: int, tile: int) -> tuple[QueryRanks, QueryRanks]:
     """Ranks of x's queries and of a's where pair i is row i of both, from one pass over the scores.
-
-    The right scores are taken first, from the tiles on the diagonal; then each tile counts for its
-    rows and for its columns. All tiles are of one size, the last overlapping the one before it, for
-    products of one shape make equal scores of equal vectors: ties stay ties.
 
     Args:
         score: scores of a tile.
@@ -109,11 +106,14 @@ def ranks_of_pairs(score: ScoreTile, pairs: int, tile: int) -> tuple[QueryRanks,
         ValueError: where a score is NaN.
     """
     tile = min(tile, pairs)
-    places = [(begin, min(begin, pairs - tile)) for begin in range(0, pairs, tile)]
-    right = torch.cat([score(at, at, tile).diagonal()[begin - at :] for begin, at in places])
+    # The last tile overlaps the one before it, so that all have one size: products of one shape
+    # give equal scores for equal vectors, and ties stay ties.
+    corners = [(begin, min(begin, pairs - tile)) for begin in range(0, pairs, tile)]
+    # The right scores are on the diagonal; each tile then counts for its rows and its columns.
+    right = torch.cat([score(at, at, tile).diagonal()[begin - at :] for begin, at in corners])
     above_less_below = right.new_zeros(2, pairs)
-    for row, x_at in places:
-        for column, a_at in places:
+    for row, x_at in corners:
+        for column, a_at in corners:
             scores = _checked(score(x_at, a_at, tile)[row - x_at :, column - a_at :])
             rows, columns = slice(row, x_at + tile), slice(column, a_at + tile)
             above_less_below[0, rows] += (scores - right[rows, None]).sign_().sum(1)
@@ -134,43 +134,45 @@ def summary(ranks: QueryRanks) -> dict[str, float]:
 
 
 def _checked(scores: Tensor) -> Tensor:
-    if scores.sum().isnan() and (bad := int(scores.isnan().sum())):  # a sum is read far faster
+    # A NaN makes the sum one, and a sum is far cheaper than a mask of all scores.
+    if scores.sum().isnan() and (bad := int(scores.isnan().sum())):
         raise ValueError(f"{bad} of {scores.numel()} scores are NaN; the bridge is not usable")
     return scores
 
 
 def _rank(scores: Tensor, right: Tensor) -> Tensor:
-    """Ranks of (Q, 1) right scores, each one of its row's (Q, G)."""
+    """(Q,) ranks of (Q, 1) right scores, each within its row of (Q, G)."""
     gallery = scores.shape[1]
     rows = max(1, BLOCK[scores.device.type] // gallery)
-    blocks = zip(scores.split(rows), right.split(rows), strict=True)
-    return _ranks(torch.cat([(part - own).sign_().sum(1) for part, own in blocks]), gallery)
+    above_less_below = []
+    for block, answer in zip(scores.split(rows), right.split(rows), strict=True):
+        above_less_below.append((block - answer).sign_().sum(1))
+    return _ranks(torch.cat(above_less_below), gallery)
 
 
 def _ranks(above_less_below: Tensor, gallery: int) -> Tensor:
-    """1 + those above + half of the equal others, rounded up, from a sum of signs.
-
-    Of G scores, those above less those below, plus G, are twice those above plus all that are
-    equal. Float32 counts to 2^24 exactly, further than galleries go.
-    """
+    """1 + those above + half of the equal others, rounded up, from a sum of signs."""
+    # Of G scores, above - below + G = 2 above + equal, the right one among the equal.
+    # Float32 counts exactly to 2^24, further than galleries go.
     return 1 + (above_less_below.long() + gallery) // 2
 
 
-def _with_one_answer(best: Tensor) -> QueryRanks:
-    return QueryRanks(best, torch.where(best <= AP_CUTOFF, 1.0 / best, 0.0))
+def _with_one_answer(rank: Tensor) -> QueryRanks:
+    """With one right answer, AP is the precision at its rank."""
+    return QueryRanks(rank, torch.where(rank <= AP_CUTOFF, 1.0 / rank, 0.0))
 
 
 def _grouped(owner: Tensor, clips: int) -> tuple[Tensor, Tensor]:
-    """Captions ordered by clip, and where each clip's begin: (M,) and (N + 1,)."""
+    """Captions in the order of their clips (M,), and the first of each clip's in it (N + 1,)."""
     counts = torch.bincount(owner, minlength=clips)
     if without := int((counts == 0).sum()):
-        raise ValueError(f"{without} of {clips} clips have no caption to be found")
+        raise ValueError(f"{without} of {clips} clips have no caption to find")
     return owner.argsort(stable=True), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def _average_precision(ranks: Tensor, count: Tensor) -> Tensor:
     """AP@10 of (Q, C) ranks, of which the first `count` (Q,) of a row exist; the rest are last."""
     ordered = ranks.sort(1).values
-    found = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
-    precision = torch.where(ordered <= AP_CUTOFF, found / ordered, 0.0)
+    hits = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)  # up to each rank
+    precision = torch.where(ordered <= AP_CUTOFF, hits / ordered, 0.0)
     return (precision.sum(1) / count).float()

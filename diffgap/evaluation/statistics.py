@@ -1,8 +1,8 @@
-"""How sure a number is: intervals over queries and seeds, paired tests, and their correction.
+"""Uncertainty of results: intervals over queries and seeds, paired tests, and their correction.
 
-Values are (S, Q): one row a seed, one column a query. Queries come in groups - the captions of
-one clip - which are counted and flipped together, for they are not independent. The gallery that
-is searched is taken as it is: nothing here says what a larger one would do to recall.
+Values are (S, Q): one row a seed, one column a query. Queries come in groups, the captions of one
+clip, which are not independent and so are counted and flipped together. The gallery is taken as
+it is: nothing here says what a larger one would do to recall.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FLIPS = 10_000
 LEVEL = 0.95
 
 BLOCKS = 20
-"""Flips are drawn in this many blocks, to bound memory."""
+"""Blocks in which flips are drawn, to bound memory."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A difference of means, and how often chance alone makes one as large."""
+    """A difference of means, and how often chance alone gives one as large."""
 
     difference: float
     p: float
@@ -62,7 +62,7 @@ def mean_intervals(values: Sequence[np.ndarray], groups: np.ndarray) -> list[Int
         ValueError: where a value is not between 0 and 100.
     """
     numbers = np.unique(groups, return_inverse=True)[1]
-    return [_interval(array, numbers) for array in values]
+    return [_interval(seeds, numbers) for seeds in values]
 
 
 def mean_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
@@ -71,19 +71,21 @@ def mean_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
 
 
 def _interval(values: np.ndarray, numbers: np.ndarray) -> Interval:
-    if values.min() < -1e-6 or values.max() > 100 + 1e-6:
+    if values.min() < -1e-6 or values.max() > 100 + 1e-6:  # float32 means may be over by an ulp
         raise ValueError(f"values from {values.min()} to {values.max()} are not in percent")
     mean, groups = float(values.mean()), int(numbers.max()) + 1
     if groups < 2:
         return Interval(mean, 0.0, 100.0)
     share = min(max(mean / 100, 0.0), 1.0)
     squared = _half_width_squared(values / 100, share, numbers)
-    rest = share * (1 - share)
-    excess = squared / rest if rest > 0 else _student(groups - 1) ** 2 / groups
+    variance = share * (1 - share)
+    # z^2 / n of Wilson's interval, n being the queries that are worth as much (Korn & Graubard).
+    # All right or all wrong, nothing varies: n is then the number of groups.
+    excess = squared / variance if variance > 0 else _student(groups - 1) ** 2 / groups
     middle = (share + excess / 2) / (1 + excess)
     reach = np.sqrt(squared + excess**2 / 4) / (1 + excess)
     low, high = 100 * float(middle - reach), 100 * float(middle + reach)
-    return Interval(mean, min(low, mean), max(high, mean))  # at 0 and 100 they are equal
+    return Interval(mean, min(low, mean), max(high, mean))  # rounding, where mean is 0 or 100
 
 
 def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) -> float:
@@ -96,26 +98,27 @@ def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) ->
     """
     counts = np.bincount(numbers)
     sums = np.stack([np.bincount(numbers, weights=row) for row in values])
+    # the linearised ratio: a group's residual, in units of the mean group
     errors_SG = (sums - mean * counts) / counts.mean()
     seeds, groups = errors_SG.shape
     of_group, of_seed = errors_SG.mean(axis=0), errors_SG.mean(axis=1)
     squared = _student(groups - 1) ** 2 * (of_group**2).sum() / (groups - 1) / groups
     if seeds > 1:
-        rest = errors_SG - of_group - of_seed[:, None]
-        noise = (rest**2).sum() / (seeds - 1) / (groups - 1)
+        residuals = errors_SG - of_group - of_seed[:, None]
+        noise = (residuals**2).sum() / (seeds - 1) / (groups - 1)
         between = groups * (of_seed**2).sum() / (seeds - 1)
         squared += _student(seeds - 1) ** 2 * max(between - noise, 0.0) / (seeds * groups)
     return float(squared)
 
 
 def _normal() -> float:
-    """The quantile of the normal distribution that `LEVEL` asks for."""
+    """The two-sided quantile of the normal distribution at `LEVEL`."""
     return float(ndtri((1 + LEVEL) / 2))
 
 
-def _student(freedom: int) -> float:
-    """The quantile of Student's t that `LEVEL` asks for."""
-    return float(stdtrit(freedom, (1 + LEVEL) / 2))
+def _student(degrees: int) -> float:
+    """The two-sided quantile of Student's t at `LEVEL`."""
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def paired_tests(
@@ -124,15 +127,14 @@ def paired_tests(
     """Two-sided sign-flip permutation tests of mean(a) = mean(b), paired by query.
 
     Each query's value is its mean over seeds. The null hypothesis is about these trained bridges,
-    not about their methods: among the queries that could have been asked, a group's difference of
-    the two means over seeds is as likely to have the other sign (Fisher 1935). Then at most 5 % of
-    tests have p <= 0.05; simulated, 3 to 5 % do, also where only the expected difference is 0, and
-    2 to 3 % for one seed on 60 clips, whose sums take few values. p counts the observed
-    arrangement too, so that it is never 0 (Phipson & Smyth 2010).
+    not about their methods: among all possible queries, a group's difference of the two means over
+    seeds is as likely to have the other sign (Fisher 1935). Then at most 5 % of tests have
+    p <= 0.05; simulated, 3 to 5 % do, also where only the expected difference is 0, and 2 to 3 %
+    for one seed on 60 clips, whose sums take few values.
 
-    Of seeds that were not trained it says nothing. Two methods that are equal over all seeds
-    differ in those that were trained, and this test finds it: 13 to 18 % of the tests of three
-    seeds on 200 clips have p < 0.05 where recalls of seeds scatter by 4 % of sqrt(p (1 - p)).
+    It says nothing about other seeds. Two methods that are equal over all seeds differ in those
+    that were trained, and this test detects it: 13 to 18 % of the tests of three seeds on 200
+    clips have p < 0.05 where recalls of seeds scatter by 4 % of sqrt(p (1 - p)).
 
     Args:
         pairs: (S, Q) and (S', Q) each, of the same queries.
@@ -149,11 +151,11 @@ def paired_tests(
     as_large = np.zeros(len(pairs), np.int64)
     for rows in np.array_split(np.arange(FLIPS), BLOCKS):
         signs = rng.integers(0, 2, size=(len(rows), len(sums)), dtype=np.int8) * 2.0 - 1.0
+        # equal sums in another order of summation still count as equal
         as_large += (np.abs(signs @ sums) >= observed * (1 - 1e-12) - 1e-12).sum(axis=0)
-    return [
-        PairedTest(float(difference.mean()), (int(count) + 1) / (FLIPS + 1))
-        for difference, count in zip(differences, as_large, strict=True)
-    ]
+    p_values = (as_large + 1) / (FLIPS + 1)  # with the observed one, never 0 (Phipson & Smyth 2010)
+    means = [float(difference.mean()) for difference in differences]
+    return list(map(PairedTest, means, p_values.tolist()))
 
 
 def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> PairedTest:
@@ -162,11 +164,11 @@ def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, seed: int =
 
 
 def replicate_interval(values: np.ndarray, replicates: np.ndarray) -> Interval:
-    """A figure's mean over seeds with a 95 % interval over clips and seeds.
+    """A metric's mean over seeds with a 95 % interval over clips and seeds.
 
     The clips' part is the standard error of the mean over seeds, over bootstrap replicates that
     share their clips among the seeds; the seeds' part is that of a mean of S values, with Student's
-    quantile, which counts what a seed does to single clips twice and so errs on the wide side.
+    quantile, which counts a seed's effect on single clips twice and so errs on the wide side.
 
     Args:
         values: (S,), a seed each.
@@ -183,7 +185,7 @@ def replicate_interval(values: np.ndarray, replicates: np.ndarray) -> Interval:
 def replicate_test(
     a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
 ) -> PairedTest:
-    """Whether two figures differ, over clips that could have been drawn; nothing of other seeds.
+    """Whether two metrics differ over all possible clips; it says nothing about other seeds.
 
     The difference of the means over seeds, in units of its bootstrap standard error, against a
     normal distribution (Efron & Tibshirani 1993, ch. 12). Paired: replicates of a and of b in the
@@ -200,10 +202,11 @@ def replicate_test(
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979), in the order given."""
+    """p-values corrected for their number (Holm 1979), in the same order."""
     order = np.argsort(p_values)
     factors = len(p_values) - np.arange(len(p_values))
     stepped = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values)[order] * factors))
     corrected = np.empty(len(p_values))
     corrected[order] = stepped
-    return [float(p) for p in corrected]
+    values: list[float] = corrected.tolist()
+    return values

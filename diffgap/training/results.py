@@ -10,7 +10,13 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 
 from diffgap.bridge.base import Bridge
-from diffgap.evaluation.evaluate import Clouds, Evaluation, bridged, evaluate, gap
+from diffgap.evaluation.evaluate import (
+    Clouds,
+    Evaluation,
+    bridged_clouds,
+    evaluate,
+    gap_before_and_after,
+)
 from diffgap.evaluation.examples import examples
 from diffgap.evaluation.gap_sample import gap_sample
 from diffgap.ledger.artifacts import EXAMPLES, GAP_SAMPLE, RANKS
@@ -67,12 +73,12 @@ class RetrievalResult:
 
     @cached_property
     def _bridged(self) -> Clouds | None:
-        return bridged(self.bridge, self.pairs, self.found.posterior_means)
+        return bridged_clouds(self.bridge, self.pairs, self.found.posterior_means)
 
     @property
     def metrics(self) -> dict[str, float]:
         recalls = {f"{self.split}/{name}": value for name, value in self.found.metrics.items()}
-        gaps = gap(self.pairs, self._bridged)
+        gaps = gap_before_and_after(self.pairs, self._bridged)
         return recalls | {f"gap/{name}": value for name, value in gaps.items()}
 
     def write(self, path: Path) -> None:

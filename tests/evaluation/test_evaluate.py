@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.scores import Scorer
-from diffgap.evaluation import evaluate as bridged
+from diffgap.evaluation import evaluate as evaluation
 from diffgap.store.store import Pairs
 
 DIMENSION = 24
@@ -52,7 +52,7 @@ def slow_ranks(scores, right):
 @pytest.mark.parametrize("kind", ["cosine", "bridge", "rerank"])
 @pytest.mark.parametrize("layout", ["one each", "shuffled", "several"])
 def test_ranks_are_those_of_the_whole_matrix(monkeypatch, kind, layout):
-    monkeypatch.setattr(bridged, "TILE", 16)
+    monkeypatch.setattr(evaluation, "TILE", 16)
     clips = 41
     owner = np.arange(clips)
     if layout == "shuffled":
@@ -63,7 +63,7 @@ def test_ranks_are_those_of_the_whole_matrix(monkeypatch, kind, layout):
     pairs = Pairs(ids, repeated(len(owner), 1), repeated(clips, 2), owner)
     bridge = bridge_of(kind)
 
-    found = bridged.evaluate(bridge, pairs).ranks
+    found = evaluation.evaluate(bridge, pairs).ranks
     whole = Scorer(bridge, torch.from_numpy(pairs.x), torch.from_numpy(pairs.a))
     to_a, to_x = whole.scores(0, len(owner), from_x=True), whole.scores(0, clips, from_x=False)
     assert found["text_to_audio"].rank.tolist() == slow_ranks(to_a, owner[:, None])
@@ -76,9 +76,12 @@ def test_clouds_take_over_what_scores_have_carried(kind):
     owner = np.arange(20).repeat(2)
     pairs = Pairs(tuple(map(str, range(20))), repeated(40, 1), repeated(20, 2), owner)
     bridge = bridge_of(kind)
-    known = bridged.evaluate(bridge, pairs).posterior_means
-    assert set(known) == ({0, 1} if kind in ("bridge", "rerank") else set())
-    found, expected = bridged.bridged(bridge, pairs, known), bridged.bridged(bridge, pairs)
+    means = evaluation.evaluate(bridge, pairs).posterior_means
+    assert set(means) == ({0, 1} if kind in ("bridge", "rerank") else set())
+    found, expected = (
+        evaluation.bridged_clouds(bridge, pairs, means),
+        evaluation.bridged_clouds(bridge, pairs),
+    )
     if kind == "cosine":
         assert found is expected is None
         return

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from diffgap.bridge import bst
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import make_bridge
-from diffgap.evaluation.evaluate import bridged
+from diffgap.evaluation.evaluate import bridged_clouds
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.gap_sample import SAMPLE, gap_sample
 from diffgap.store.store import Pairs
@@ -41,7 +41,7 @@ def bridge_of(method):
 
 
 def sample_of(bridge, pairs):
-    return gap_sample(pairs, bridged(bridge, pairs))
+    return gap_sample(pairs, bridged_clouds(bridge, pairs))
 
 
 def points(table, when):
