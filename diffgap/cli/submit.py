@@ -1,4 +1,4 @@
-"""`diffgap submit`: a sweep on a Ray cluster, from anywhere that reaches its dashboard."""
+"""Command that submits a sweep to a Ray cluster, from anywhere that reaches its dashboard."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DASHBOARD = "http://127.0.0.1:8265"
     show_default=f"RAY_API_SERVER_ADDRESS, else {DASHBOARD}",
     help="The cluster's dashboard.",
 )
-@click.option("--wait", is_flag=True, help="Follow the job, and exit with its exit status.")
+@click.option("--wait", is_flag=True, help="Follow the job and exit with its status.")
 @click.option(
     "--output",
     metavar="DIR|URI",
@@ -31,10 +31,10 @@ DASHBOARD = "http://127.0.0.1:8265"
 )
 @click.option("--fresh", is_flag=True, help="Forget earlier results of these trials.")
 @click.option("--max-concurrent", type=click.IntRange(1), help="The most trials at once.")
-@click.option("--pip", is_flag=True, help="Install what constraints.txt names on the nodes first.")
+@click.option("--pip", is_flag=True, help="First install what constraints.txt names on the nodes.")
 @click.option("--image", help="Run in this container image, which has diffgap.")
 @click.option(
-    "--env", "passed", multiple=True, metavar="NAME", help="Pass on an environment variable."
+    "--env", "variables", multiple=True, metavar="NAME", help="Pass on an environment variable."
 )
 def submit(
     spec: Path,
@@ -46,13 +46,13 @@ def submit(
     max_concurrent: int | None,
     pip: bool,
     image: str | None,
-    passed: tuple[str, ...],
+    variables: tuple[str, ...],
 ) -> None:
     """Run the sweep SPEC as a job of the Ray cluster at --address.
 
-    Sends the working directory, but for stores, outputs, virtual environments and what .gitignore
-    names, and prints the job's id. The job goes on when this command ends. Exit status: with
-    --wait that of the sweep; 2 where the request was wrong.
+    Sends the working directory, except stores, outputs, virtual environments and what .gitignore
+    names, and prints the job's id. The job keeps running when this command ends. Exit status:
+    with --wait that of the sweep; 2 if the request was invalid.
 
     \b
     Examples:
@@ -64,19 +64,23 @@ def submit(
     from diffgap.spec import load_sweep
 
     folder = Path.cwd()
-    load_sweep(spec, sets, known_stores=_problem_there)
+    load_sweep(spec, sets, known_stores=_store_problem)
     _check(spec, folder, output)
-    words = ["sweep", spec.resolve().relative_to(folder.resolve()).as_posix()]
-    words += [word for value in sets for word in ("--set", value)]
-    words += ["--output", output] if output else []
-    words += ["--fresh"] if fresh else []
-    words += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
-    environment = module.runtime_environment(folder, pip, image, passed)
-    job = module.submit(address, words, folder, environment)
-    click.echo(job.job)
+    arguments = ["sweep", spec.resolve().relative_to(folder.resolve()).as_posix()]
+    for value in sets:
+        arguments += ["--set", value]
+    if output:
+        arguments += ["--output", output]
+    if fresh:
+        arguments += ["--fresh"]
+    if max_concurrent:
+        arguments += ["--max-concurrent", str(max_concurrent)]
+    environment = module.runtime_environment(folder, pip, image, variables)
+    job = module.submit(address, arguments, folder, environment)
+    click.echo(job.job_id)
     click.echo(
-        f"Follow it: ray job logs --follow {job.job} --address {address}\n"
-        f"Stop it:   ray job stop {job.job} --address {address} (the same submit goes on)",
+        f"Follow it: ray job logs --follow {job.job_id} --address {address}\n"
+        f"Stop it:   ray job stop {job.job_id} --address {address} (the same submit resumes it)",
         err=True,
     )
     if wait:
@@ -84,21 +88,23 @@ def submit(
 
 
 def _check(spec: Path, folder: Path, output: str | None) -> None:
-    """What the working directory's copy would not have, or would lose."""
+    """Refuses what the copy of the working directory would lack, or would lose."""
     problems = []
     if not spec.resolve().is_relative_to(folder.resolve()):
-        problems.append(f"SPEC: {spec} is not in {folder}, which is sent; go to where it is")
+        problems.append(
+            f"SPEC: {spec} is not in {folder}, the directory that is sent; run this from its own"
+        )
     if output and "://" not in output and not Path(output).is_absolute():
         problems.append(
-            f"--output {output}: a job runs in a copy of this directory that Ray removes; "
-            "give an absolute path of the cluster, or a URI such as s3://bucket/runs"
+            f"--output {output}: a job runs in a copy of this directory, which Ray removes; "
+            "give an absolute path on the cluster, or a URI such as s3://bucket/runs"
         )
     if problems:
         raise UserError(*problems)
 
 
-def _problem_there(store: str) -> str | None:
-    """Why a store cannot be had on the cluster, as far as one can tell from here."""
+def _store_problem(store: str) -> str | None:
+    """Why a store will be missing on the cluster, as far as can be told from here."""
     from diffgap.corpora import BUILTIN
     from diffgap.encoders.builtin import store_problem
 
@@ -107,6 +113,6 @@ def _problem_there(store: str) -> str | None:
     if problem := store_problem(store):
         return problem
     return (
-        f"{store!r} is a folder here, which is not sent; put it where the nodes see it, and give "
-        "its absolute path or URI"
+        f"{store!r} is a local folder, which is not sent; put it where the nodes can read it, and "
+        "give its absolute path or URI"
     )

@@ -1,7 +1,7 @@
-"""How many trials a cluster has room for, as it grows and shrinks under a sweep.
+"""Capacity of a cluster: how many trials it has room for, while nodes join and leave it.
 
-A local Ray is as it is. A cluster that was joined may grow: nodes come by, an autoscaler starts
-some, others die or are full of somebody else's work. Whoever waits is told what for.
+A local Ray has what it has. A cluster that was joined may grow: nodes join by themselves, or an
+autoscaler starts them; others die, or are busy with somebody else's work.
 """
 
 from __future__ import annotations
@@ -10,140 +10,146 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from diffgap.cluster.placement import Placement, lay_out, pending_groups
+from diffgap.cluster.placement import Placement, pending_groups, place_trials, worker_bundle
 from diffgap.errors import UserError
 from diffgap.spec import Resources
 
-LOOK_S = 2.0
-"""Between two looks at the cluster."""
+POLL_S = 2.0
+"""Interval at which the cluster's nodes are counted."""
 
 PATIENCE_MIN = 1.0
-"""How long a cluster is waited for that is too small for one trial: nodes may be joining it."""
+"""Minutes to wait for a cluster that is too small for one trial: nodes may be joining it."""
 
-FIRST_SAY_S, SAY_S = 10.0, 60.0
-"""After which a wait is told, and told again."""
+FIRST_NOTICE_S, NOTICE_S = 10.0, 60.0
+"""How long trials wait before people hear of it, and how often they hear of it."""
 
 
 @dataclass
 class ClusterCapacity:
-    """What one sweep may use of the cluster that Ray is connected to.
+    """The share of the cluster that one sweep may use.
 
     Args:
-        resources: what a trial asks for.
+        resources: those of one trial.
         limit: the most trials at once, however many fit.
-        joined: whether the cluster is somebody's, and not this command's own.
-        say: tells people what is waited for.
-        patience: for a cluster that is to grow: minutes to wait for it, and for GPUs if trials ask
-            for them; None for one that has what it has.
+        joined: whether the cluster existed before this command, and may change under it.
+        notify: prints a line for people.
+        patience: minutes to wait for a cluster that is to grow, and for its GPUs if trials use
+            them; None for one that has what it has.
     """
 
     resources: Resources
     limit: int | None
     joined: bool
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
     patience: float | None = None
     placement: Placement = field(init=False)
-    """How trials lie on the cluster; from `wait_for_room` on."""
-    _looked: float = field(default=0.0, init=False)
-    _asked: int = field(default=0, init=False)
-    _pending: dict[str, float] = field(default_factory=dict, init=False)
-    _said: float = field(default=0.0, init=False)
+    """Resources of each trial; set by `wait_for_room`."""
     _trials: int = field(default=0, init=False)
-    _gpus_to_come: bool = field(default=False, init=False)
+    _counted_at: float = field(default=0.0, init=False)
+    _requested: int = field(default=0, init=False)
+    """Trials for which an autoscaler was asked for room."""
+    _pending_since: dict[str, float] = field(default_factory=dict, init=False)
+    """By placement group."""
+    _notified_at: float = field(default=0.0, init=False)
+    _gpus_expected: bool = field(default=False, init=False)
 
     def wait_for_room(self) -> None:
         """Waits until there is room for one trial.
 
         Raises:
-            UserError: where not one trial fits, nor will.
+            UserError: where no trial fits, and patience is at its end.
         """
-        began = time.monotonic()
+        start = time.monotonic()
         while True:
-            waited = time.monotonic() - began
-            self._gpus_to_come = waited < 60 * (self.patience or 0)
+            waited = time.monotonic() - start
+            self._gpus_expected = waited < 60 * (self.patience or 0)
             try:
-                self.placement = self._placement()
+                self.placement = self._place()
             except UserError:
                 if not self.joined or waited > 60 * (self.patience or PATIENCE_MIN):
                     raise
                 self._wait(waited)
             else:
-                self._gpus_to_come = self.placement.gpus > 0  # these do not turn into CPUs
+                # From now on trials that use GPUs keep doing so, though a node with them be lost.
+                self._gpus_expected = self.placement.gpus > 0
                 self._trials = self.placement.concurrent
                 return
 
     def trials(self) -> int:
         """How many trials may be in flight at once, now."""
-        if self.joined and time.monotonic() - self._looked > LOOK_S:
-            self._looked = time.monotonic()
+        if self.joined and time.monotonic() - self._counted_at > POLL_S:
+            self._counted_at = time.monotonic()
             try:
-                self._trials = self._placement().concurrent
-            except UserError:  # nodes are gone; running trials wait for others
+                self._trials = self._place().concurrent
+            except UserError:  # nodes are lost; running trials wait for new ones
                 self._trials = 0
         return self._trials
 
     def request(self, trials: int) -> None:
         """Asks an autoscaler, where there is one, for room for so many trials."""
         trials = min(trials, self.limit or trials)
-        if trials == self._asked or not self.joined:
+        if trials == self._requested or not self.joined:
             return
         from ray.autoscaler.sdk import request_resources
 
-        self._asked = trials
+        self._requested = trials
         request_resources(bundles=[self._bundle()] * self.resources.workers * trials)
 
     def report_waiting(self, running: int) -> None:
-        """Says what trials wait for whose workers have no place yet."""
+        """Says, once a minute at most, which trials wait for nodes.
+
+        Args:
+            running: trials that train at the moment.
+        """
         now = time.monotonic()
-        groups = pending_groups()
-        self._pending = {group: self._pending.get(group, now) for group in groups}
-        late = [since for since in self._pending.values() if now - since > FIRST_SAY_S]
+        self._pending_since = {g: self._pending_since.get(g, now) for g in pending_groups()}
+        late = [since for since in self._pending_since.values() if now - since > FIRST_NOTICE_S]
         idle = not running and self._trials == 0
-        if (late or idle) and now - self._said > SAY_S:
-            self._said = now
-            waited = now - min(late, default=now)
-            self.say(self._line(max(1, len(late)), waited))
-
-    def _wait(self, waited: float) -> None:
-        """Asks for room for one trial, says so now and then, and waits a little."""
-        self.request(1)
-        now = time.monotonic()
-        if not self._said or now - self._said > SAY_S / 2:
-            self._said = now
-            self.say(self._line(1, waited))
-        time.sleep(LOOK_S)
-
-    def _line(self, trials: int, waited: float) -> str:
-        import ray
-
-        held, free = ray.cluster_resources(), ray.available_resources()
-        asked = " + ".join(f"{v:g} {k}" for k, v in self._bundle().items())
-        kinds = ("CPU", "GPU")
-        has = ", ".join(f"{held.get(k, 0):g} {k} ({free.get(k, 0):g} free)" for k in kinds)
-        which = "a trial" if trials == 1 else f"{trials} trials"
-        each = "" if trials == 1 else " each"
-        return (
-            f"Waiting for room: {which} asked for {self.resources.workers} x ({asked}){each}; "
-            f"the cluster has {has}. Waited {waited:.0f} s so far; Ctrl-C ends it."
-        )
-
-    def _placement(self) -> Placement:
-        import ray
-
-        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-        return lay_out(self.resources, nodes, self.limit, gpus_to_come=self._gpus_to_come)
-
-    def _bundle(self) -> dict[str, float]:
-        """What one worker takes."""
-        import ray
-
-        gpus = self._gpus_to_come or ray.cluster_resources().get("GPU")
-        wanted = self.resources.gpus_per_worker if gpus else 0.0
-        return {"CPU": self.resources.cpus_per_worker} | ({"GPU": wanted} if wanted else {})
+        if (late or idle) and now - self._notified_at > NOTICE_S:
+            self._notified_at = now
+            self.notify(self._notice(max(1, len(late)), now - min(late, default=now)))
 
     def close(self) -> None:
-        """Takes back what was asked of an autoscaler."""
-        if self._asked:
+        """Withdraws what was requested of an autoscaler, which would keep its nodes otherwise."""
+        if self._requested:
             from ray.autoscaler.sdk import request_resources
 
             request_resources(bundles=[])
+
+    def _wait(self, waited: float) -> None:
+        """Requests room for one trial, says so now and then, and pauses."""
+        self.request(1)
+        now = time.monotonic()
+        if not self._notified_at or now - self._notified_at > NOTICE_S / 2:
+            self._notified_at = now
+            self.notify(self._notice(1, waited))
+        time.sleep(POLL_S)
+
+    def _notice(self, trials: int, waited: float) -> str:
+        """Which resources trials wait for, and what the cluster has."""
+        import ray
+
+        total, free = ray.cluster_resources(), ray.available_resources()
+        bundle = " + ".join(f"{amount:g} {kind}" for kind, amount in self._bundle().items())
+        capacity = ", ".join(
+            f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU")
+        )
+        who, each = ("a trial needs", "") if trials == 1 else (f"{trials} trials need", " each")
+        return (
+            f"Waiting for room: {who} {self.resources.workers} x ({bundle}){each}; "
+            f"the cluster has {capacity}. Waited {waited:.0f} s so far; Ctrl-C stops."
+        )
+
+    def _place(self) -> Placement:
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return place_trials(self.resources, nodes, self.limit, gpus_expected=self._gpus_expected)
+
+    def _bundle(self) -> dict[str, float]:
+        """Resources of one worker."""
+        import ray
+
+        has_gpus = self._gpus_expected or ray.cluster_resources().get("GPU")
+        gpus = self.resources.gpus_per_worker if has_gpus else 0.0
+        return worker_bundle(self.resources.cpus_per_worker, gpus)

@@ -1,4 +1,4 @@
-"""Ray itself: joining the cluster there is, or starting a quiet one on this machine."""
+"""Connection to Ray: a cluster that is joined, or a quiet local Ray on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,14 +13,15 @@ from threading import Event, Thread
 from typing import Any
 
 from diffgap.cluster.guard import RayGuard, end_marked
+from diffgap.compat.ray_cluster import dead_core_processes, stop_monitor
 from diffgap.errors import UserError
 
 WORKER_ENVIRONMENT = {
-    # Ray Train polls its workers every 2 s otherwise: 4 s lost at the end of every trial.
+    # Ray Train polls its workers every 2 s by default, and loses 4 s at the end of every trial.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # DeepSpeed imports torch's compiler otherwise; nothing here is compiled.
+    # Or else DeepSpeed imports torch's compiler; nothing here is compiled.
     "TORCHDYNAMO_DISABLE": "1",
 }
 
@@ -31,93 +31,94 @@ LOCAL_ENVIRONMENT = {
 
 QUIET_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ side writes over people's screens
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side would write over progress lines
     "RAY_DEDUP_LOGS": "0",
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # how many run is for the sweep to say, by its room
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # ClusterCapacity decides how many run
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the sweep has its own, and ends Tune by SIGUSR1
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the sweep has its own, and stops Tune by SIGUSR1
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 WATCH_S = 1.0
-"""Between two looks at a local Ray's own processes."""
+"""Interval at which a local Ray's own processes are checked."""
 
-REACH_S = 10.0
-"""How long a cluster's head is waited for."""
-
-CORE = ("raylet", "gcs_server")
-"""Processes without which a Ray is none."""
+CONNECT_S = 10.0
+"""How long to wait for a cluster's head."""
 
 
 @contextmanager
 def cluster(
     address: str | None, *, verbose: bool = False, on_loss: Callable[[str], None] | None = None
 ) -> Iterator[bool]:
-    """Ray, for as long as the block lasts; gives whether it is somebody's cluster that was joined.
+    """Connects this process to Ray for the block; yields whether it joined an existing cluster.
 
     Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which listens on
-    loopback only and ends with the block, or with this process. Within another such block it is
-    that block's Ray.
+    loopback only and ends with the block, or with this process. Nested blocks share one Ray.
 
     Args:
         address: of the cluster to join.
-        verbose: show what Ray and its workers say.
-        on_loss: called from another thread, once nothing is left of a local Ray one of whose own
-            processes died; this process cannot go on with it. Gets what died.
+        verbose: show what Ray and its workers log.
+        on_loss: called from another thread with the names of a local Ray's own processes that died,
+            after the rest of them have been killed; this process cannot use Ray any more.
+
+    Raises:
+        UserError: where Ray cannot be started or joined.
     """
     joined = address or os.environ.get("RAY_ADDRESS")
     if joined:
-        show_token()
+        enable_token()
+    else:
+        os.environ.update(LOCAL_ENVIRONMENT)  # Ray reads it when it is imported
     import ray
 
     if ray.is_initialized():
         yield bool(joined)
         return
-    own = {} if joined else LOCAL_ENVIRONMENT
-    os.environ.update({**own, **QUIET_ENVIRONMENT, **WORKER_ENVIRONMENT})
+    os.environ.update({**QUIET_ENVIRONMENT, **WORKER_ENVIRONMENT})
     level = logging.INFO if verbose else logging.ERROR
-    talk: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     logging.getLogger("ray").setLevel(level)
-    with ExitStack() as stack:
-        if joined:
-            runtime = {"env_vars": WORKER_ENVIRONMENT}
-            with _explained(f"at {joined}", "is its head up, and is --address right?"):
-                _reach(joined)
-                ray.init(address=joined, runtime_env=runtime, **talk)
-            stack.callback(ray.shutdown)
-        else:
-            guard = stack.enter_context(RayGuard())
-            with _explained("on this machine", "look at free memory and disk"):
-                ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **talk)
-            stack.callback(_end_local)
-            if on_loss:
-                stack.enter_context(_watched(guard, on_loss))
+    logs: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
+    with _joined_ray(joined, logs) if joined else _local_ray(on_loss, logs):
         yield bool(joined)
 
 
-def _end_local() -> None:
-    """Ends the local Ray that this process has started.
-
-    Its autoscaler takes no notice of a request to end, and Ray would wait a second for it.
-    """
+@contextmanager
+def _joined_ray(address: str, logs: dict[str, Any]) -> Iterator[None]:
     import ray
-    from ray._private.worker import _global_node
 
-    _global_node.kill_monitor(check_alive=False)
-    ray.shutdown()
+    with _one_line_errors(f"at {address}", "is its head up, and is --address right?"):
+        _check_reachable(address)
+        ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **logs)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @contextmanager
-def _watched(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
-    """Looks every second whether the local Ray's own processes are alive."""
-    from ray._private.worker import _global_node
+def _local_ray(on_loss: Callable[[str], None] | None, logs: dict[str, Any]) -> Iterator[None]:
+    import ray
 
-    over = Event()
+    with ExitStack() as stack:
+        guard = stack.enter_context(RayGuard())  # first, for it marks the processes that follow
+        with _one_line_errors("on this machine", "check free memory and disk space"):
+            ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **logs)
+        stack.callback(ray.shutdown)
+        stack.callback(stop_monitor)  # called before `shutdown`: callbacks run in reverse
+        if on_loss:
+            stack.enter_context(_watch(guard, on_loss))
+        yield
+
+
+@contextmanager
+def _watch(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
+    """Checks every second whether the local Ray's own processes are alive."""
+    closing = Event()
 
     def watch() -> None:
-        while not over.wait(WATCH_S):
-            dead = [kind for kind, _ in _global_node.dead_processes() if kind in CORE]
-            if dead and not over.is_set():
+        while not closing.wait(WATCH_S):
+            dead = dead_core_processes()
+            if dead and not closing.is_set():  # not those that the block's end has just stopped
                 end_marked(guard.mark)
                 on_loss(", ".join(dead))
 
@@ -125,29 +126,31 @@ def _watched(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        closing.set()
 
 
-def show_token() -> None:
-    """Lets Ray send its token, where this user has one: by itself it does so for local Rays only,
-    and a cluster that asks for it would seem not to be there."""
+def enable_token() -> None:
+    """Lets Ray send this user's token, where there is one.
+
+    By itself it does so for local Rays only, and reports a cluster that demands one as missing.
+    """
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _reach(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raises an OSError where nothing listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
 @contextmanager
-def _explained(where: str, remedy: str) -> Iterator[None]:
-    """Makes one line of whatever keeps Ray from starting, or from being joined."""
+def _one_line_errors(where: str, remedy: str) -> Iterator[None]:
+    """Turns whatever keeps Ray from being started or joined into a UserError of one line."""
     try:
-        with _standard_error_held():
+        with _muted_stderr():
             yield
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -155,12 +158,12 @@ def _explained(where: str, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
-def _standard_error_held() -> Iterator[None]:
-    """Keeps what C++ libraries write to standard error off people's screens."""
+def _muted_stderr() -> Iterator[None]:
+    """Keeps off the screen what C++ libraries write to standard error."""
     sys.stderr.flush()
-    original = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    original = os.dup(2)  # the descriptor: C++ knows nothing of `sys.stderr`
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 2)
         try:
             yield
         finally:

@@ -9,7 +9,7 @@ from ray.train.torch import TorchTrainer
 IDLE = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 """Parts of Ray Train that start a process a trial, at two seconds of a core each: for Ray's own
 data sets, of which a trial has none, and for the placement group of a killed controller, which the
-sweep gives back itself (`placement.free_forsaken_groups`)."""
+sweep gives back itself (`placement.remove_leaked_groups`)."""
 
 
 class LeanTrainer(TorchTrainer):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from diffgap.cluster.placement import free_forsaken_groups
+from diffgap.cluster.placement import remove_leaked_groups
 from diffgap.io.redact import redact
 from diffgap.sweep.display import RUNNING
 from diffgap.sweep.driver import (
@@ -76,7 +76,7 @@ class Observer(tune.Callback):
                 self.context.ledger.trial(signature).tell_to_stop(CANCELLED)
         if time.monotonic() - self._looked > LEAKS_S:
             self._looked = time.monotonic()
-            free_forsaken_groups()
+            remove_leaked_groups()
             self.context.capacity.report_waiting(self.context.show.counts().get(RUNNING, 0))
 
     def on_trial_start(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:

@@ -121,7 +121,7 @@ def test_a_trial_across_two_hosts_waits_for_the_second(hosts, small_store, tmp_p
     spec = hosts.ask_for("across", small_store, steps=24, cdm="[true]", more=more)
     sweep = hosts.popen("sweep", spec, "--address", hosts.address)
     said = wait_for(sweep, "Waiting for room")
-    assert "a trial asked for 2 x (1 CPU); the cluster has 1 CPU" in said
+    assert "a trial needs 2 x (1 CPU); the cluster has 1 CPU" in said
     hosts.add()
     said += sweep.communicate(timeout=200)[0]
     assert sweep.returncode == 0, said
@@ -139,7 +139,7 @@ def test_an_autoscaler_is_asked_for_what_trials_wait_for(growing, small_store):
     spec = growing.ask_for("grown", small_store, steps=100_000, more=more)
     sweep = growing.popen("sweep", spec, "--address", growing.address, "--patience", 2)
     said = wait_for(sweep, "seed 0: started")
-    assert "a trial asked for 1 x (1 CPU); the cluster has 0 CPU" in said
+    assert "a trial needs 1 x (1 CPU); the cluster has 0 CPU" in said
     said = wait_for(sweep, "seed 0: started")
     assert ": done in" not in said  # both at once, on a node each
     sweep.send_signal(signal.SIGINT)
@@ -153,5 +153,5 @@ def test_gpus_that_never_come_are_given_up(three, small_store):
     done = three.diffgap("sweep", spec, "--address", three.address, "--patience", 0.05)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 trials to run" in done.stdout  # no test before it has finished this one
-    assert "a trial asked for 1 x (1 CPU + 1 GPU)" in done.stdout
+    assert "a trial needs 1 x (1 CPU + 1 GPU)" in done.stdout
     assert "No GPU in this cluster: trials run on CPUs." in done.stdout

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from diffgap.cluster.connect import cluster
-from diffgap.cluster.placement import free_forsaken_groups, lay_out
+from diffgap.cluster.placement import place_trials, remove_leaked_groups
 from diffgap.errors import UserError
 from diffgap.spec import Resources
 
@@ -26,13 +26,13 @@ TWO_GPUS = {"CPU": 16.0, "GPU": 2.0}
     ],
 )
 def test_as_many_as_fit_with_all_their_workers(wanted, nodes, concurrent):
-    assert lay_out(Resources(**wanted), nodes).concurrent == concurrent
+    assert place_trials(Resources(**wanted), nodes).concurrent == concurrent
 
 
 def test_a_limit_and_too_small_a_cluster():
-    assert lay_out(Resources(), [{"CPU": 8.0}], limit=3).concurrent == 3
+    assert place_trials(Resources(), [{"CPU": 8.0}], limit=3).concurrent == 3
     with pytest.raises(UserError, match="do not fit the cluster's 2 nodes with 4 CPUs"):
-        lay_out(Resources(cpus_per_worker=3.0), [{"CPU": 2.0}] * 2)
+        place_trials(Resources(cpus_per_worker=3.0), [{"CPU": 2.0}] * 2)
 
 
 @pytest.mark.slow
@@ -50,10 +50,10 @@ def test_what_a_killed_actor_holds_is_given_back():
     with cluster(None):
         killed, alive = (ray.remote(num_cpus=0)(Holder).remote() for _ in range(2))
         lost, kept = ray.get([killed.hold.remote(), alive.hold.remote()])
-        assert free_forsaken_groups() == 0
+        assert remove_leaked_groups() == 0
         ray.kill(killed)
         until = time.monotonic() + 20
-        while not free_forsaken_groups():
+        while not remove_leaked_groups():
             assert time.monotonic() < until
             time.sleep(0.2)
         table = placement_group_table()

@@ -24,7 +24,7 @@ def test_mistakes_are_told_before_anything_is_sent(folder, tmp_path_factory):
     elsewhere.write_text(SPEC)
     found = run(elsewhere, "--output", "runs", "--address", "http://127.0.0.1:9")
     assert found.exit_code == 2
-    assert "which is sent; go to where it is" in found.output
+    assert "the directory that is sent; run this from its own" in found.output
     assert "--output runs: a job runs in a copy" in found.output
     (folder / "spec.yaml").write_text("name: tiny\nstore: soundscapes\nsteps: 3\n")
     assert "steps" in run("spec.yaml").output
@@ -35,11 +35,11 @@ def test_a_store_beside_the_spec_is_not_sent(folder, small_store):
     (folder / "spec.yaml").write_text("name: tiny\nstore: mine\n")
     found = run("spec.yaml")
     assert found.exit_code == 2
-    assert "'mine' is a folder here, which is not sent" in found.output
+    assert "'mine' is a local folder, which is not sent" in found.output
 
 
 def test_no_cluster_there(folder):
-    with pytest.raises(UserError, match="the job was not taken"):
+    with pytest.raises(UserError, match="the job was not accepted"):
         submit("http://127.0.0.1:9", ["sweep", "spec.yaml"], folder, {})
 
 
@@ -94,7 +94,7 @@ class Lost:
     [("SUCCEEDED", 0, 0), ("FAILED", 1, 1), ("FAILED", 2, 2), ("STOPPED", None, 130)],
 )
 def test_a_job_is_followed_to_its_exit_status(status, code, expected, monkeypatch):
-    monkeypatch.setattr("diffgap.sweep.submit.AGAIN_S", 0)
+    monkeypatch.setattr("diffgap.cluster.submit.RECONNECT_S", 0)
     said = []
     assert Submission(Lost(status, code), "job").follow(said.append) == expected
     assert "".join(said) == "one\ntwo\nthree\n"
