@@ -142,7 +142,6 @@ def sweep(
         quiet=quiet,
         patience=patience,
         on_loss=_starter_over(wanted.retries),
-        meanwhile=_import_report,
     )
     without = run_sweep(plan, ledger, console, options)
     try:
@@ -290,14 +289,6 @@ def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
         return
     store = open_store(wanted.store)
     print_plan(make_plan(wanted, store_uri(wanted.store), store.fingerprint), ledger, console)
-
-
-def _import_report() -> None:
-    """Imports what tables and figures are made with, which takes half a second."""
-    import matplotlib.figure  # noqa: F401
-
-    import diffgap.report.figures
-    import diffgap.report.publish  # noqa: F401
 
 
 def _print_tables(ledger: Ledger, name: str, console: Console) -> None:

@@ -1,78 +1,71 @@
-"""What runs on the cluster: Tune's driver of a pack of trials, and the Ray Train job it starts.
+"""Driver of a pack of trials: Ray Tune's trainable, and the Ray Train job that it starts.
 
-A pack with one worker trains in its driver's own process, which serves one pack after another; a
+A pack with one worker trains in its driver's own process, which serves one pack after another. A
 pack with several workers, and a trial that is kept apart (`resources.pack: off`), get processes of
 their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from diffgap.io.paths import RemotePath, remove
 from diffgap.ledger.ledger import Ledger, TrialRecord
 from diffgap.ledger.logs import log_file, trial_log
+from diffgap.sweep.messages import JOB, PackJob, TrialJob
 from diffgap.training.failures import reason_of
-
-JOB = "job"
-"""Tune's one parameter: everything a pack's workers need, as plain data."""
-
-SIGNATURE_KEY, STATE_KEY = "signature", "state"
-"""What a worker reports: whose news it is, and whether it is the first or the last of them."""
-
-BEGUN, GOES_ON, ENDED = "begun", "goes on", "ended"
-
-HISTORY_KEY, STEP_KEY = "history", "step"
-"""The points since the trial's last report, and the steps done."""
 
 
 class TrialFailedError(RuntimeError):
-    """A trial that failed and could not note why."""
+    """A trial failed, and the reason could not be written to the ledger."""
 
 
 def drive(config: dict[str, Any]) -> None:
-    """Ray Tune's trainable: runs one pack as a Ray Train job, and cleans up behind it.
+    """Ray Tune's trainable: runs one pack as a Ray Train job, and cleans up after it.
 
     It needs no state of Ray's: the ledger has the trials' checkpoints, and why they failed. Tune
-    restarts it where its process is lost.
+    restarts it if its process is lost.
     """
-    pack = config[JOB]
-    if pack["apart"]:
-        _fit_apart(pack)
-    elif _left(pack):
+    pack = PackJob.from_dict(config[JOB])
+    if pack.own_processes:
+        _fit_in_own_processes(pack)
+    elif _remaining(pack):
         _fit(pack)
 
 
-def train_pack(pack: dict[str, Any]) -> None:
+def train_pack(config: dict[str, Any]) -> None:
     """Ray Train's training function: one worker of one pack."""
+    # torch, which the driver of a pack in processes of its own does without
     from diffgap.sweep.pack import run_pack
     from diffgap.sweep.worker import WorkerContext
 
-    run_pack(pack, WorkerContext.of_worker() if pack["apart"] else WorkerContext.of_driver())
+    pack = PackJob.from_dict(config)
+    run_pack(pack, WorkerContext.of_worker() if pack.own_processes else WorkerContext.of_driver())
 
 
-def _fit(pack: dict[str, Any]) -> None:
-    """Runs a pack's Ray Train job: apart, or with no workers, which is in this very process."""
+def _fit(pack: PackJob) -> None:
+    """Runs a pack's Ray Train job; without workers, it runs in this very process."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.tune.integration.ray_train import TuneReportCallback
 
     from diffgap.compat.ray_train import LeanTrainer
 
-    first = Ledger.at(pack["output"]).trial(pack["members"][0]["signature"])
-    if pack["apart"]:
-        scaling, callbacks = pack["scaling"], [TuneReportCallback()]
+    first = Ledger.at(pack.output).trial(pack.trials[0].signature)
+    if pack.own_processes:
+        scaling, callbacks = pack.scaling, [TuneReportCallback()]
     else:  # the callback would start a process, and slow each report down by a fifth of a second
-        scaling, callbacks = {**pack["scaling"], "num_workers": 0}, []
+        scaling, callbacks = {**pack.scaling, "num_workers": 0}, []
     with _scratch(first) as storage:
         LeanTrainer(
             train_pack,
-            train_loop_config=pack,
+            train_loop_config=pack.to_dict(),
             scaling_config=ScalingConfig(**scaling),
             run_config=RunConfig(
                 name="run",
-                failure_config=FailureConfig(max_failures=pack["retries"]),
+                failure_config=FailureConfig(max_failures=pack.retries),
                 callbacks=callbacks,
                 **storage,
                 **_environment(pack),
@@ -80,68 +73,92 @@ def _fit(pack: dict[str, Any]) -> None:
         ).fit()
 
 
-def _fit_apart(pack: dict[str, Any]) -> None:
-    """Runs a pack in processes of its own, as often as it takes.
+def _fit_in_own_processes(pack: PackJob) -> None:
+    """Runs a pack in processes of its own, in as many jobs as it takes.
 
-    Ray Train gives a job up after `retries` lost workers. Each loss counts for the trial that was
-    under way: one that has had its attempts is failed, and the others go on in another job.
+    Ray Train gives a job up once its workers were lost `retries` times too often. Then the trial
+    that used up its attempts has failed, and the others continue in another job.
     """
     from ray.train import TrainingFailedError
 
-    while left := _left(pack):
-        before = {name: record.attempts for name, record in left.items()}
+    ledger = Ledger.at(pack.output)
+    while jobs := _remaining(pack):
+        records = [ledger.trial(job.signature) for job in jobs]
+        attempts = [record.attempts for record in records]
         try:
-            _fit({**pack, "members": [j for j in pack["members"] if j["signature"] in left]})
+            _fit(replace(pack, trials=jobs))
         except TrainingFailedError as error:
-            begun = [name for name, record in left.items() if record.attempts > before[name]]
-            spent = [name for name in begun if left[name].attempts > pack["retries"]]
-            for name in spent if begun else left:  # it may never have come to a trial
-                if not left[name].ended:
-                    _note_failure(left[name], error, pack["retries"])
+            for record in _to_fail(records, attempts, pack.retries):
+                _note_failure(record, error, pack.retries)
         else:
-            return  # what has not ended has paused
+            return  # a trial that has not ended has paused
 
 
-def _left(pack: dict[str, Any]) -> dict[str, TrialRecord]:
-    """The trials of a pack that have not come to their ends, by signature."""
-    ledger = Ledger.at(pack["output"])
-    names = [job["signature"] for job in pack["members"] if not job["taken"]]
-    return {name: record for name in names if not (record := ledger.trial(name)).ended}
+def _to_fail(
+    records: Sequence[TrialRecord], attempts: Sequence[int], retries: int
+) -> list[TrialRecord]:
+    """The trials that fail with a lost job: those that used up their attempts in it.
+
+    Without any attempt the job never came as far as a trial, and would not the next time either.
+    """
+    started = [
+        record for record, count in zip(records, attempts, strict=True) if record.attempts > count
+    ]
+    blamed = [record for record in started if record.attempts > retries] if started else records
+    return [record for record in blamed if not record.ended]
 
 
-def _environment(pack: dict[str, Any]) -> dict[str, Any]:
-    """Variables of the workers' processes; without any, idle processes serve again."""
-    if not (pack["environment"] and pack["apart"]):
-        return {}
-    return {"worker_runtime_env": {"env_vars": pack["environment"]}}
+def _remaining(pack: PackJob) -> tuple[TrialJob, ...]:
+    """The trials of a pack that have not ended, and that no other sweep runs."""
+    ledger = Ledger.at(pack.output)
+    ours = [job for job in pack.trials if not job.is_claimed_elsewhere]
+    return tuple(job for job in ours if not ledger.trial(job.signature).ended)
+
+
+def _environment(pack: PackJob) -> dict[str, Any]:
+    """Variables of the workers' processes, as Ray Train takes them."""
+    if not (pack.environment and pack.own_processes):
+        return {}  # without a runtime environment, Ray reuses idle processes
+    return {"worker_runtime_env": {"env_vars": pack.environment}}
 
 
 @contextmanager
 def _scratch(record: TrialRecord) -> Iterator[dict[str, Any]]:
-    """A place for Ray Train's own notes, which every worker looks for and nobody reads."""
-    place = record.path / "ray"
-    remove(place)
-    if isinstance(place, RemotePath):
-        yield {"storage_path": place.key, "storage_filesystem": place.filesystem}
+    """Storage for Ray Train's own state, which every worker insists on and nobody reads."""
+    path = record.path / "ray"
+    remove(path)  # state of a killed attempt, from which Ray Train would restore itself
+    if isinstance(path, RemotePath):
+        yield {"storage_path": path.key, "storage_filesystem": path.filesystem}
     else:
-        yield {"storage_path": str(place)}
-    remove(place)
+        yield {"storage_path": str(path)}
+    remove(path)
 
 
 def _note_failure(record: TrialRecord, error: Exception, retries: int) -> None:
-    """Keeps why Ray Train gave a trial up, unless a worker has said so itself."""
-    from ray.exceptions import RayActorError
+    """Keeps why Ray Train gave a trial up.
 
-    with log_file(record.log, "driver") as said, trial_log(said, "driver") as log:
+    Raises:
+        TrialFailedError: where the ledger cannot be written, for the sweep to keep the reason.
+    """
+    with log_file(record.log, "driver") as file, trial_log(file, "driver") as log:
         log.error("Ray Train gives up: %s", error)
-    causes = list(getattr(error, "worker_failures", {}).values())
-    if early := getattr(error, "controller_failure", None):  # while the workers were set up
-        causes.append(getattr(early, "cause", None) or early)
-    cause = next((c for c in causes if not isinstance(c, RayActorError)), None)
-    reason = f"{reason_of(cause or error)} (tried {retries + 1} times)"
-    if cause is None and causes:
-        reason = f"lost its workers {retries + 1} times, the last time: {reason_of(causes[0])}"
+    reason = _reason(error, retries + 1)
     try:
         record.fail(reason)
     except OSError:  # a full disk, say
         raise TrialFailedError(reason) from error
+
+
+def _reason(error: Exception, attempts: int) -> str:
+    """Why a Ray Train job was given up; an exception of a trial says more than a lost worker."""
+    from ray.exceptions import RayActorError
+
+    causes = list(getattr(error, "worker_failures", {}).values())
+    if early := getattr(error, "controller_failure", None):  # while the workers were set up
+        causes.append(getattr(early, "cause", None) or early)
+    for cause in causes:
+        if not isinstance(cause, RayActorError):
+            return f"{reason_of(cause)} (tried {attempts} times)"
+    if causes:
+        return f"lost its workers {attempts} times, the last time: {reason_of(causes[0])}"
+    return f"{reason_of(error)} (tried {attempts} times)"

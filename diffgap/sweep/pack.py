@@ -1,7 +1,7 @@
-"""The trials of one pack, in one process: each with its own log, failure, checkpoint and result.
+"""Trials of one pack in one process, each with its own log, failure, checkpoints and result.
 
-A trial in a pack is the same experiment as alone. What one of them runs into is its own: an error
-that would come again fails that trial, and the others go on.
+A trial in a pack is the same experiment as alone, and what goes wrong is its own: an error that
+would come again fails that trial, and the others continue.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 
 from diffgap.io.paths import remove
 from diffgap.ledger.ledger import Ledger
 from diffgap.ledger.logs import captured_output, log_file, trial_log
-from diffgap.spec import Trial
-from diffgap.sweep.driver import BEGUN, ENDED
+from diffgap.sweep.messages import PackJob, TrialEvent, TrialJob
 from diffgap.sweep.worker import SweepTrialContext, WorkerContext
 from diffgap.training.autotune import BATCHED, IN_TURN, faster_way, implied_way
 from diffgap.training.batched import PackMember, can_batch, run_batched
@@ -28,110 +26,103 @@ from diffgap.training.trial import run_trial
 
 log = logging.getLogger(__name__)
 
-_verdicts: dict[Hashable, dict[int, str]] = {}
-"""The faster way for packs of a shape, by their size, as this process has measured it."""
+_measured_modes: dict[Hashable, dict[int, str]] = {}
+"""The faster mode of packs by shape and size, as this process has measured it."""
 
 
-def run_pack(pack: dict[str, Any], worker: WorkerContext) -> None:
-    """Runs what is left of a pack's trials, at once or one after another.
+def run_pack(pack: PackJob, worker: WorkerContext) -> None:
+    """Runs the remaining trials of a pack, as one batch or one after another.
 
     Raises:
-        Exception: what may get better in another process, for Ray to try again; with several
-            workers every error, on which Ray ends the others.
+        Exception: a transient error, for Ray to try again in another process; with several
+            workers every error, on which Ray ends the other workers.
     """
-    ledger = Ledger.at(pack["output"])
-    attempts = [_Attempt(job, pack, ledger, worker) for job in pack["members"]]
-    left = [attempt for attempt in attempts if not attempt.is_over]
-    if _train_at_once(left, pack):
-        _run_batched(left)
-    else:
-        for attempt in left:
-            if not attempt.is_over:  # somebody may have cancelled it meanwhile
-                with attempt.logged():
-                    attempt.run()
+    ledger = Ledger.at(pack.output)
+    attempts = [TrialAttempt(job, pack, ledger, worker) for job in pack.trials]
+    remaining = [attempt for attempt in attempts if not attempt.is_over]
+    if _should_batch(remaining, pack):
+        _run_batched(remaining)
+        return
+    for attempt in remaining:
+        if not attempt.is_over:  # it may have been cancelled meanwhile
+            with attempt.logged():
+                attempt.run()
 
 
-class _Attempt:
+class TrialAttempt:
     """One attempt at one trial of a pack."""
 
-    def __init__(
-        self, job: dict[str, Any], pack: dict[str, Any], ledger: Ledger, worker: WorkerContext
-    ) -> None:
+    def __init__(self, job: TrialJob, pack: PackJob, ledger: Ledger, worker: WorkerContext) -> None:
         self.job, self.ledger, self.worker = job, ledger, worker
-        self.store, self.retries = pack["store"], pack["retries"]
-        self.record = ledger.trial(job["signature"])
+        self.store, self.retries = pack.store, pack.retries
+        self.record = ledger.trial(job.signature)
         self.context = SweepTrialContext(self.record, job, worker)
-        self.member = PackMember(Trial.model_validate(job["trial"]), job["signature"], self.context)
+        self.member = PackMember(job.trial, job.signature, self.context)
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to do: the trial has ended, or another sweep runs it."""
-        return self.worker.decide(lambda: self.record.ended or self.job["taken"])
+        return self.worker.decide(lambda: self.job.is_claimed_elsewhere or self.record.ended)
 
     @contextmanager
     def logged(self, alone: bool = True) -> Iterator[None]:
-        """Sends what is said to the trial's log; `alone`, also what C++ libraries write."""
+        """Sends log records to the trial's log; `alone`, also what C++ libraries print."""
         speaker = f"worker {self.worker.rank}"
         with ExitStack() as stack:
-            said = stack.enter_context(log_file(self.record.log, speaker))
-            stack.enter_context(trial_log(said, speaker, None if alone else self.job["signature"]))
-            if alone:
-                stack.enter_context(captured_output(said))
+            file = stack.enter_context(log_file(self.record.log, speaker))
+            stack.enter_context(trial_log(file, speaker, None if alone else self.job.signature))
+            if alone:  # a file descriptor is the whole process's, with all its trials
+                stack.enter_context(captured_output(file))
             yield
 
     def run(self) -> None:
-        """Makes it, by itself."""
-        if self.begin():
-            self._train()
+        """Trains and evaluates the trial by itself."""
+        if not self.start():
+            return
+        try:
+            run_trial(self.job.trial, self.job.signature, self.store, self.ledger, self.context)
+        except StoppedError as error:
+            self.end(error)
+        except Exception as error:
+            # A worker that returned would leave the others waiting in a collective operation.
+            if not self.end(error) or self.worker.workers > 1:
+                raise
+        else:
+            self.end(None)
 
-    def begin(self) -> bool:
-        """Tells that it begins, and counts it; False where the trial has had its attempts."""
-        self.context.tell(BEGUN)
-        may = self.worker.decide(self._may_try)
-        if not may:
-            self.context.tell(ENDED)
-        return may
+    def start(self) -> bool:
+        """Reports and counts the attempt; False where the trial has used up its attempts."""
+        self.context.send(TrialEvent.STARTED)
+        may_try = self.worker.decide(self._count_attempt)
+        if not may_try:
+            self.context.send(TrialEvent.ENDED)
+        return may_try
 
     def end(self, error: Exception | None) -> bool:
-        """Notes and tells how it ended; False where that may get better in another attempt."""
+        """Logs, notes and reports how the attempt ended; False where another one may succeed."""
         if error is None:
             self._log(logging.INFO, "Finished")
         elif isinstance(error, StoppedError):
             self._log(logging.INFO, str(error))
         else:
-            self._log(logging.ERROR, "The attempt ends in an error", error)
-            if not self._fails(error):
+            self._log(logging.ERROR, "The attempt failed", error)
+            if not self._note_failure(error):
                 return False
-        self.context.tell(ENDED)
+        self.context.send(TrialEvent.ENDED)
         if self.worker.rank == 0 and self.record.finished:
             remove(self.record.checkpoints)
         return True
 
-    def _train(self) -> None:
-        error = None
-        member = self.member
-        try:
-            run_trial(member.trial, member.signature, self.store, self.ledger, self.context)
-        except Exception as found:
-            error = found
-        settled = self.end(error)
-        if (
-            error
-            and not isinstance(error, StoppedError)
-            and (not settled or self.worker.workers > 1)
-        ):
-            raise error
-
-    def _may_try(self) -> bool:
-        """Counts the attempt; one too many is a trial that takes its process with it."""
+    def _count_attempt(self) -> bool:
+        """Counts the attempt before it is made, so that one that kills its process counts too."""
         attempts = self.record.note_attempt()
         if attempts <= self.retries + 1:
             return True
         self.record.fail(f"its process was lost {attempts - 1} times; see its log")
         return False
 
-    def _fails(self, error: Exception) -> bool:
-        """Notes an error that would come again, or has come often enough."""
+    def _note_failure(self, error: Exception) -> bool:
+        """Fails the trial where the error would come again, or has come often enough."""
         attempts = self.record.attempts
         if is_permanent(error):
             self.record.fail(reason_of(error))
@@ -140,64 +131,66 @@ class _Attempt:
         return self.record.failure is not None
 
     def _log(self, level: int, text: str, error: Exception | None = None) -> None:
-        log.log(level, text, exc_info=error, extra={"trial": self.job["signature"]})
+        # `trial` sends the record to this trial's log alone where several train as one batch
+        log.log(level, text, exc_info=error, extra={"trial": self.job.signature})
 
 
-def _train_at_once(attempts: Sequence[_Attempt], pack: dict[str, Any]) -> bool:
+def _should_batch(attempts: Sequence[TrialAttempt], pack: PackJob) -> bool:
     """Whether these trials train as one network."""
     members = [attempt.member for attempt in attempts]
-    if pack["mode"] == IN_TURN or len(members) < 2 or not can_batch(members):
+    if pack.pack_mode == IN_TURN or len(members) < 2 or not can_batch(members):
         return False
-    if pack["mode"] == BATCHED:
+    if pack.pack_mode == BATCHED:
         return True
-    known = _verdicts.setdefault(shape_of(members[0].trial), {})
-    way = implied_way(known, len(members))
-    if way is None:
-        way = known[len(members)] = faster_way(members, pack["store"], attempts[0].worker.device)
-    return way == BATCHED
+    modes = _measured_modes.setdefault(shape_of(members[0].trial), {})
+    mode = implied_way(modes, len(members))
+    if mode is None:
+        mode = faster_way(members, pack.store, attempts[0].worker.device)
+        modes[len(members)] = mode
+    return mode == BATCHED
 
 
-def _run_batched(attempts: Sequence[_Attempt]) -> None:
+def _run_batched(attempts: Sequence[TrialAttempt]) -> None:
     """Runs trials as one network; where that does not fit a GPU's memory, each half by itself.
 
-    An error that may get better ends the whole pack, once the others have come to their ends.
+    A transient error ends the whole pack, once the other trials have ended.
     """
     with ExitStack() as stack:
         for attempt in attempts:
             stack.enter_context(attempt.logged(alone=False))
-        begun = [attempt for attempt in attempts if attempt.begin()]
-        errors = _at_once(begun)
+        errors = _train_batch([attempt for attempt in attempts if attempt.start()])
     if errors:
         raise errors[0]
 
 
-def _at_once(attempts: Sequence[_Attempt]) -> list[Exception]:
-    """Trains some trials at once; returns the errors of those that may be tried again."""
+def _train_batch(attempts: Sequence[TrialAttempt]) -> list[Exception]:
+    """Trains some trials as one network; returns the transient errors."""
     if not attempts:
         return []
-    waiting = {attempt.member.signature: attempt for attempt in attempts}
+    unfinished = {attempt.job.signature: attempt for attempt in attempts}
     errors: list[Exception] = []
 
-    def ended(member: PackMember, error: Exception | None) -> None:
-        if not waiting.pop(member.signature).end(error):
-            assert error
+    def on_end(member: PackMember, error: Exception | None) -> None:
+        is_settled = unfinished.pop(member.signature).end(error)
+        if error and not is_settled:
             errors.append(error)
 
     first = attempts[0]
     members = [attempt.member for attempt in attempts]
     try:
-        run_batched(members, first.store, first.ledger, ended)
+        run_batched(members, first.store, first.ledger, on_end)
     except Exception as error:
-        fits_less = isinstance(error, torch.OutOfMemoryError) and len(attempts) > 1
-        if not fits_less or first.worker.workers > 1:
-            for attempt in waiting.values():  # it concerns all that are still under way
+        # Workers could not agree on halves: one may fit the batch where another does not.
+        halves_may_fit = isinstance(error, torch.OutOfMemoryError) and len(attempts) > 1
+        if not halves_may_fit or first.worker.workers > 1:
+            for attempt in unfinished.values():  # the error concerns every one of them
                 attempt.end(error)
             raise
-    # Here, for the error's traceback holds on to all that the batch had in memory.
-    left = list(waiting.values())
-    if left:
+    # Out of the except block, for the traceback keeps all of the batch's tensors alive.
+    if unfinished:
         torch.cuda.empty_cache()
-        half = -(-len(left) // 2)
-        log.info("%d trials at once do not fit the GPU's memory; %d do next", len(left), half)
-        errors += [*_at_once(left[:half]), *_at_once(left[half:])]
+        rest = list(unfinished.values())
+        half = -(-len(rest) // 2)
+        log.info("A batch of %d trials does not fit the GPU's memory; trying %d", len(rest), half)
+        errors += [*_train_batch(rest[:half]), *_train_batch(rest[half:])]
     return errors

@@ -46,8 +46,6 @@ class SweepOptions:
     """Minutes to wait for a cluster that is to grow; None for one that has what it has."""
     on_loss: Callable[[str], None] | None = None
     """Called when a local Ray is lost; see `ray_cluster.cluster`."""
-    meanwhile: Callable[[], None] | None = None
-    """Called in a thread once trials run, and this process waits for them."""
 
 
 def run_sweep(
@@ -115,7 +113,7 @@ class SweepRun:
         self, strategy: SweepStrategy, tracker: SweepTracker, capacity: ClusterCapacity, left: int
     ) -> dict[str, str]:
         """Runs what is missing; returns what failed, with the reasons, by signature."""
-        from diffgap.sweep.tune import SweepContext
+        from diffgap.sweep.context import SweepContext
 
         placement = capacity.placement
         if self.plan.spec.resources.gpus_per_worker and not placement.gpus:
@@ -131,10 +129,9 @@ class SweepRun:
                 capacity,
                 show,
                 verbose=self.options.verbose,
-                meanwhile=self.options.meanwhile,
             )
             strategy.run(context, lambda: tracker.describe(self._record(strategy)))
-        return context.failed
+        return context.failures
 
     @contextmanager
     def _placed(self, left: int) -> Iterator[ClusterCapacity | None]:

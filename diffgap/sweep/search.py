@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ray.tune.search import Searcher
-
+from diffgap.sweep.context import SweepContext
+from diffgap.sweep.messages import PackJob, TrialJob
 from diffgap.sweep.observer import Observer
 from diffgap.sweep.plan import PlannedTrial
-from diffgap.sweep.searchers import PackSearcher, pack_of
+from diffgap.sweep.searchers import PackSearcher, pack_job
 from diffgap.sweep.study import Study
-from diffgap.sweep.tune import SweepContext, TrialOptions, run_searcher
+from diffgap.sweep.tune import run_searcher
 
 
 def run_studies(
@@ -56,31 +56,39 @@ class StudySearcher(PackSearcher):
         self._studies, self._changed = studies, changed
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return sum(study.left for study in self._studies)
 
     @property
-    def largest(self) -> int:
-        asked = self.context.plan.spec.resources.pack
-        return asked if isinstance(asked, int) else 1
+    def largest_pack(self) -> int:
+        trials = self.context.plan.spec.resources.pack
+        return trials if isinstance(trials, int) else 1
 
-    def next_pack(self) -> dict[str, Any] | str | None:
-        members: list[tuple[PlannedTrial, TrialOptions]] = []
-        while len(members) < self.largest and (drawn := self._draw()):
-            members.append(drawn)
-        if members:
-            return pack_of(self.context, members)
-        waiting = any(study.open or study.left for study in self._studies) and self.running
-        return None if waiting else str(Searcher.FINISHED)
+    @property
+    def is_exhausted(self) -> bool:
+        unfinished = any(study.open or study.left for study in self._studies)
+        return not (unfinished and self.in_flight)
 
-    def _draw(self) -> tuple[PlannedTrial, TrialOptions] | None:
+    def next_pack(self) -> PackJob | None:
+        jobs: list[TrialJob] = []
+        while len(jobs) < self.largest_pack and (job := self._next_trial()):
+            jobs.append(job)
+        return pack_job(self.context, jobs) if jobs else None
+
+    def _next_trial(self) -> TrialJob | None:
         for study in self._studies:
             if planned := study.next():
-                ours = self.observer.expect(planned)
+                is_claimed = self.observer.register(planned)
                 self._changed()
-                return planned, TrialOptions(study.identity, study.rungs(planned), taken=not ours)
+                return TrialJob(
+                    planned.signature,
+                    planned.trial,
+                    study.identity,
+                    study.rungs(planned),
+                    is_claimed_elsewhere=not is_claimed,
+                )
         return None
 
-    def ended(self, signature: str) -> None:
+    def on_trial_end(self, signature: str) -> None:
         for study in self._studies:
             study.finish(signature)

@@ -1,21 +1,19 @@
-"""Hands Tune its packs of trials, as many at once as the cluster has room for."""
+"""Source of Ray Tune's packs of trials: as many at once as the cluster has room for."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.tune.search import Searcher
 
 from diffgap.spec import Resources
-from diffgap.sweep.driver import JOB
+from diffgap.sweep.context import SweepContext
+from diffgap.sweep.messages import JOB, PackJob, TrialJob
+from diffgap.sweep.observer import Observer
 from diffgap.sweep.packing import Packer
 from diffgap.sweep.plan import PlannedTrial
-
-if TYPE_CHECKING:
-    from diffgap.sweep.observer import Observer
-    from diffgap.sweep.tune import SweepContext, TrialOptions
 
 
 class PackSearcher(Searcher):
@@ -24,53 +22,62 @@ class PackSearcher(Searcher):
     def __init__(self, context: SweepContext, observer: Observer) -> None:
         super().__init__()
         self.context, self.observer = context, observer
-        self.running: dict[str, list[str]] = {}
+        self.in_flight: dict[str, list[str]] = {}
         """Signatures of the packs in flight, by Tune's ids."""
 
     @abstractmethod
-    def next_pack(self) -> dict[str, Any] | str | None:
-        """The next pack; None while others must end first; Searcher.FINISHED at the end."""
+    def next_pack(self) -> PackJob | None:
+        """The next pack; None where there is none, for now or for good (`is_exhausted`)."""
 
     @property
     @abstractmethod
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Packs to come."""
 
     @property
     @abstractmethod
-    def largest(self) -> int:
+    def largest_pack(self) -> int:
         """Trials of the largest pack to come."""
 
-    def ended(self, signature: str) -> None:
-        """Hears that a trial is in flight no more."""
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no pack will come any more."""
+        return self.remaining == 0
+
+    def on_trial_end(self, signature: str) -> None:
+        """Called when a trial is no longer in flight, however it ended."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        self.context.capacity.request(len(self.running) + self.left)
-        if len(self.running) >= self.context.capacity.trials():
+        self._request_room()
+        if len(self.in_flight) >= self.context.capacity.trials():
             return None
         pack = self.next_pack()
-        if not isinstance(pack, dict):
-            return pack
-        self.running[trial_id] = [job["signature"] for job in pack["members"]]
-        return {JOB: pack}
+        if pack is None:
+            return str(Searcher.FINISHED) if self.is_exhausted else None
+        self.in_flight[trial_id] = pack.signatures
+        return {JOB: pack.to_dict()}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        for signature in self.running.pop(trial_id, ()):
-            self.ended(signature)
-        self.context.capacity.request(len(self.running) + self.left)
+        for signature in self.in_flight.pop(trial_id, ()):
+            self.on_trial_end(signature)
+        self._request_room()
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
 
+    # Tune saves searchers with its own state, which is never read again: the ledger has it all.
+
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles searchers with its state, which is not used again."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
+        pass
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
+        pass
+
+    def _request_room(self) -> None:
+        self.context.capacity.request(len(self.in_flight) + self.remaining)
 
 
 class QueueSearcher(PackSearcher):
@@ -81,52 +88,43 @@ class QueueSearcher(PackSearcher):
         context: SweepContext,
         observer: Observer,
         trials: Iterable[PlannedTrial],
-        options: TrialOptions,
+        pause_at: int | None = None,
     ) -> None:
         super().__init__(context, observer)
-        self._options = options
+        self._pause_at = pause_at
         self._packer = Packer(trials, context.plan.spec.resources, context.capacity)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return self._packer.packs
 
     @property
-    def largest(self) -> int:
+    def largest_pack(self) -> int:
         return self._packer.size
 
-    def next_pack(self) -> dict[str, Any] | str | None:
-        members = [(planned, self._options) for planned in self._packer.next()]
-        return pack_of(self.context, members) if members else str(Searcher.FINISHED)
+    def next_pack(self) -> PackJob | None:
+        jobs = [
+            TrialJob(planned.signature, planned.trial, pause_at=self._pause_at)
+            for planned in self._packer.next()
+        ]
+        return pack_job(self.context, jobs) if jobs else None
 
 
-def is_apart(resources: Resources) -> bool:
-    """Whether packs get processes of their own, beside their driver's."""
+def needs_own_processes(resources: Resources) -> bool:
+    """Whether packs train in processes of their own, beside their driver's."""
     return resources.workers > 1 or resources.pack == "off"
 
 
-def pack_of(
-    context: SweepContext, members: Sequence[tuple[PlannedTrial, TrialOptions]]
-) -> dict[str, Any]:
-    """All that the workers of a pack need, as plain data."""
+def pack_job(context: SweepContext, jobs: Sequence[TrialJob]) -> PackJob:
+    """A pack of these trials."""
     resources = context.plan.spec.resources
-    return {
-        "members": [
-            {
-                "signature": planned.signature,
-                "trial": planned.trial.model_dump(mode="json"),
-                "study": options.study,
-                "rungs": list(options.rungs),
-                "until": options.until,
-                "taken": options.taken,
-            }
-            for planned, options in members
-        ],
-        "apart": is_apart(resources),
-        "mode": resources.pack_mode,
-        "store": context.plan.store,
-        "output": str(context.ledger.output),
-        "scaling": context.capacity.placement.scaling,
-        "retries": context.plan.spec.retries,
-        "environment": resources.environment,
-    }
+    return PackJob(
+        trials=tuple(jobs),
+        own_processes=needs_own_processes(resources),
+        pack_mode=resources.pack_mode,
+        store=context.plan.store,
+        output=str(context.ledger.output),
+        scaling=context.capacity.placement.scaling,
+        retries=context.plan.spec.retries,
+        environment=resources.environment,
+    )

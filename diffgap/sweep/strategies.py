@@ -13,7 +13,7 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
 
 if TYPE_CHECKING:
-    from diffgap.sweep.tune import SweepContext
+    from diffgap.sweep.context import SweepContext
 
 
 class SweepStrategy(ABC):
@@ -191,16 +191,16 @@ class PopulationStrategy(SweepStrategy):
                 for planned, why in population.breed():
                     self.ledger.trial(planned.signature).tell_to_stop(why)
                     context.tracker.kill(planned.signature, why)
-                    context.show.stopped(planned.signature, why)
+                    context.display.stopped(planned.signature, why)
                 changed()
         self._run_test_trials(context, changed)
 
     def _train(self, context: SweepContext, population: Any) -> bool:
         """Trains the youngest generation to its end; False where that was interrupted."""
-        from diffgap.sweep.tune import TrialOptions, run_wave
+        from diffgap.sweep.tune import run_wave
 
-        run_wave(context, population.missing(), TrialOptions(until=population.until))
-        return all(planned.signature in context.failed for planned in population.missing())
+        run_wave(context, population.missing(), pause_at=population.until)
+        return all(planned.signature in context.failures for planned in population.missing())
 
     def forget(self) -> None:
         super().forget()

@@ -1,4 +1,4 @@
-"""A process of a pack's Ray Train job as the host of its trials."""
+"""A worker of a pack's Ray Train job, and the trials of a sweep that run there."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from diffgap.ledger.ledger import TrialRecord
-from diffgap.sweep.driver import GOES_ON, HISTORY_KEY, SIGNATURE_KEY, STATE_KEY, STEP_KEY
+from diffgap.sweep.messages import TrialEvent, TrialJob, TrialReport
 from diffgap.training.context import TrialContext, local_device
 
 VERDICT_POLL_S = 0.05
-"""Between two looks whether a trial may go on from a rung."""
+"""Pause between two looks for a study's verdict at a rung."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """A process's place among the workers of a Ray Train job, and its way to tell the sweep."""
+    """A process among the workers of a Ray Train job, and how it reports to the sweep."""
 
     device: torch.device
     rank: int
@@ -33,19 +33,22 @@ class WorkerContext:
         import ray.train.torch
 
         context = ray.train.get_context()
-        device = ray.train.torch.get_device()
         rank, workers = context.get_world_rank(), context.get_world_size()
-        return cls(device, rank, workers, ray.train.report)
+        return cls(ray.train.torch.get_device(), rank, workers, ray.train.report)
 
     @classmethod
     def of_driver(cls) -> WorkerContext:
-        """The driver's own process, which is its only worker."""
+        """The driver's own process as its only worker."""
         from ray import tune
 
         return cls(local_device(), 0, 1, tune.report)
 
     def decide(self, question: Callable[[], bool]) -> bool:
-        """The first worker's answer, so that none goes another way."""
+        """The first worker's answer, on every worker.
+
+        Each could look into the ledger itself, but a file that appears between two looks would
+        send the workers different ways, and leave one alone in a collective operation for ever.
+        """
         answer = [self.rank == 0 and question()]
         if self.workers > 1:
             torch.distributed.broadcast_object_list(answer, src=0)
@@ -55,39 +58,36 @@ class WorkerContext:
 class SweepTrialContext(TrialContext):
     """Where one trial of a sweep runs."""
 
-    def __init__(self, record: TrialRecord, job: dict[str, Any], worker: WorkerContext) -> None:
-        super().__init__(record, worker.device, worker.rank, worker.workers, job["until"])
-        self.worker = worker
-        self._signature = job["signature"]
-        self._study, self._rungs = job["study"], set(job["rungs"])
+    def __init__(self, record: TrialRecord, job: TrialJob, worker: WorkerContext) -> None:
+        super().__init__(record, worker.device, worker.rank, worker.workers, job.pause_at)
+        self.job, self.worker = job, worker
         self._reported = 0
+        """Points of the history that this process has reported."""
 
-    def tell(self, state: str, step: int = 0, points: tuple[Any, ...] = ()) -> None:
-        """Tells the sweep how it goes; every worker must."""
-        news = {SIGNATURE_KEY: self._signature, STATE_KEY: state, STEP_KEY: step}
-        self.worker.report({**news, HISTORY_KEY: [asdict(point) for point in points]})
+    def send(self, event: TrialEvent, step: int = 0, points: tuple[Any, ...] = ()) -> None:
+        """Reports to the sweep; every worker must, for Ray Train waits for all of them."""
+        fields = tuple(asdict(point) for point in points)
+        self.worker.report(TrialReport(self.job.signature, event, step, fields).to_dict())
 
     def begin(self, progress: Any, steps: int) -> None:
-        """Reports what earlier attempts found, for it may never have been heard of."""
         super().begin(progress, steps)
-        if progress.step:
+        if progress.step:  # what an earlier attempt reported last may have been lost with it
             self.report(progress)
 
     def report(self, progress: Any) -> None:
         """Reports the points that this process has not reported: after a restart, all of them."""
-        fresh = tuple(progress.history[self._reported :])
+        points = tuple(progress.history[self._reported :])
         self._reported = len(progress.history)
-        self.tell(GOES_ON, progress.step, fresh)
+        self.send(TrialEvent.PROGRESS, progress.step, points)
 
     def should_stop(self, step: int) -> bool:
-        """What the first worker finds in the ledger, so that none goes on alone."""
-        return self.worker.decide(lambda: self._stops(step))
+        return self.worker.decide(lambda: self._should_stop(step))
 
-    def _stops(self, step: int) -> bool:
+    def _should_stop(self, step: int) -> bool:
+        """Whether to stop or pause; at a rung, once the study's verdict is in the ledger."""
         if super().should_stop(step):
             return True
-        while step in self._rungs and step not in self.record.rungs(self._study):
-            if self.record.stop:
-                return True
+        rungs, study = self.job.rungs, self.job.study
+        while step in rungs and step not in self.record.rungs(study) and not self.record.stop:
             time.sleep(VERDICT_POLL_S)
         return self.record.stop is not None

@@ -24,10 +24,10 @@ def test_tune_tells_callbacks_apart_without_weights_and_biases():
     """It comes with laion-clap, and Tune would import it in every sweep."""
     script = """
 import importlib.util, sys
-from diffgap.sweep.tune import _import_integrations
+from diffgap.compat.ray_tune import import_integrations
 from ray.air._internal.usage import tag_callbacks
 from ray.tune import Callback
-_import_integrations()
+import_integrations()
 tag_callbacks([Callback()])
 assert importlib.util.find_spec("wandb")
 print(sorted(set(sys.modules) & {"wandb", "comet_ml", "aim"}))

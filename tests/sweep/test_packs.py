@@ -1,6 +1,6 @@
 """Packs: how trials are dealt out, and that what befalls one of them is its own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +9,9 @@ from ray.train import WorkerGroupError
 
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Resources, Trial
-from diffgap.sweep import driver as worker
+from diffgap.sweep import driver
 from diffgap.sweep import pack as packs
-from diffgap.sweep.driver import BEGUN, ENDED, SIGNATURE_KEY, STATE_KEY
+from diffgap.sweep.messages import JOB, PackJob, TrialEvent, TrialJob, TrialReport
 from diffgap.sweep.packing import Packer
 from diffgap.sweep.plan import planned_trial
 from diffgap.sweep.worker import WorkerContext
@@ -98,30 +98,34 @@ def test_trials_of_unlike_shapes_are_in_packs_of_their_own():
     assert [[p.trial.seed for p in packer.next()] for _ in range(3)] == [[0, 3], [1], [2]]
 
 
-class StackedBridges:
-    """A pack of three seeds, and what is told of it."""
+class ThreeSeeds:
+    """A pack of three seeds, and what it reports."""
 
     def __init__(self, place, store, retries=2):
-        self.ledger, self.news = Ledger(place), []
+        self.ledger, self.reports = Ledger(place), []
         self.trials = [planned(seed) for seed in range(3)]
-        members = [
-            {"signature": p.signature, "trial": p.trial.model_dump(mode="json"), "study": "",
-             "rungs": [], "until": None, "taken": False}
-            for p in self.trials
-        ]  # fmt: skip
-        self.job = {"members": members, "store": str(store), "output": str(place),
-                    "retries": retries, "mode": "in_turn"}  # fmt: skip
+        self.job = PackJob(
+            trials=tuple(TrialJob(p.signature, p.trial) for p in self.trials),
+            own_processes=False,
+            pack_mode="in_turn",
+            store=str(store),
+            output=str(place),
+            scaling={},
+            retries=retries,
+            environment={},
+        )
         self.records = [self.ledger.trial(p.signature) for p in self.trials]
         for record in self.records:
             record.begin({})
 
     def run(self):
-        packs.run_pack(self.job, WorkerContext(torch.device("cpu"), 0, 1, self.news.append))
+        packs.run_pack(self.job, WorkerContext(torch.device("cpu"), 0, 1, self.reports.append))
 
-    def told(self, number, state):
-        """How often something was told of a trial."""
-        signature = self.trials[number].signature
-        return sum(n[SIGNATURE_KEY] == signature and n[STATE_KEY] == state for n in self.news)
+    def count(self, number, event):
+        """How often an event of a trial was reported."""
+        reports = map(TrialReport.from_result, self.reports)
+        events = [r.event for r in reports if r.signature == self.trials[number].signature]
+        return events.count(event)
 
 
 def breaking(monkeypatch, signature, error):
@@ -137,20 +141,20 @@ def breaking(monkeypatch, signature, error):
 
 
 def test_an_error_that_would_come_again_fails_its_trial_alone(tmp_path, small_store, monkeypatch):
-    pack = StackedBridges(tmp_path, small_store)
+    pack = ThreeSeeds(tmp_path, small_store)
     breaking(monkeypatch, pack.trials[1].signature, ValueError("bad data"))
     pack.run()
     assert [record.finished for record in pack.records] == [True, False, True]
     assert pack.records[1].failure == "bad data"
-    assert [pack.told(i, BEGUN) for i in range(3)] == [1, 1, 1]
-    assert [pack.told(i, ENDED) for i in range(3)] == [1, 1, 1]
+    assert [pack.count(i, TrialEvent.STARTED) for i in range(3)] == [1, 1, 1]
+    assert [pack.count(i, TrialEvent.ENDED) for i in range(3)] == [1, 1, 1]
     assert not list((tmp_path / "trials").glob("*/checkpoints"))
 
 
 def test_an_error_that_may_get_better_is_tried_again_and_then_given_up(
     tmp_path, small_store, monkeypatch
 ):
-    pack = StackedBridges(tmp_path, small_store, retries=1)
+    pack = ThreeSeeds(tmp_path, small_store, retries=1)
     breaking(monkeypatch, pack.trials[1].signature, OSError("connection lost"))
     with pytest.raises(OSError, match="connection lost"):
         pack.run()
@@ -158,11 +162,11 @@ def test_an_error_that_may_get_better_is_tried_again_and_then_given_up(
     pack.run()  # as Ray does, in another process
     assert [record.finished for record in pack.records] == [True, False, True]
     assert pack.records[1].failure == "OSError: connection lost (tried 2 times)"
-    assert pack.told(0, BEGUN) == 1  # what had ended is not begun again
+    assert pack.count(0, TrialEvent.STARTED) == 1  # what had ended is not begun again
 
 
 def test_a_trial_that_takes_its_process_with_it_is_given_up(tmp_path, small_store):
-    pack = StackedBridges(tmp_path, small_store, retries=2)
+    pack = ThreeSeeds(tmp_path, small_store, retries=2)
     for _ in range(3):
         pack.records[0].note_attempt()  # each ended without a word
     pack.run()
@@ -171,23 +175,24 @@ def test_a_trial_that_takes_its_process_with_it_is_given_up(tmp_path, small_stor
 
 
 def test_a_trial_that_another_sweep_runs_is_left_to_it(tmp_path, small_store):
-    pack = StackedBridges(tmp_path, small_store)
-    pack.job["members"][0]["taken"] = True
+    pack = ThreeSeeds(tmp_path, small_store)
+    first = replace(pack.job.trials[0], is_claimed_elsewhere=True)
+    pack.job = replace(pack.job, trials=(first, *pack.job.trials[1:]))
     pack.run()
     assert [record.finished for record in pack.records] == [False, True, True]
-    assert pack.told(0, BEGUN) == 0
+    assert pack.count(0, TrialEvent.STARTED) == 0
 
 
 def test_each_trial_of_a_pack_has_a_log_of_its_own(tmp_path, small_store):
-    pack = StackedBridges(tmp_path, small_store)
+    pack = ThreeSeeds(tmp_path, small_store)
     pack.run()
     for record in pack.records:
         assert record.log.read_text().count("Finished") == 1
 
 
 def batched(place, store):
-    pack = StackedBridges(place, store)
-    pack.job["mode"] = "batched"
+    pack = ThreeSeeds(place, store)
+    pack.job = replace(pack.job, pack_mode="batched")
     return pack
 
 
@@ -195,7 +200,7 @@ def test_trials_that_train_at_once_have_logs_of_their_own_too(tmp_path, small_st
     pack = batched(tmp_path, small_store)
     pack.run()
     assert [record.finished for record in pack.records] == [True] * 3
-    assert [pack.told(i, ENDED) for i in range(3)] == [1, 1, 1]
+    assert [pack.count(i, TrialEvent.ENDED) for i in range(3)] == [1, 1, 1]
     for record in pack.records:
         said = record.log.read_text()
         assert (said.count("Finished"), said.count("R@5 on val")) == (1, 2)
@@ -229,7 +234,7 @@ def test_a_trial_that_does_not_fit_by_itself_fails_and_says_what_helps(
     with pytest.raises(torch.OutOfMemoryError):
         pack.run()
     assert "out of GPU memory; raise train.accumulation" in pack.records[0].failure
-    assert pack.told(0, ENDED) == 1
+    assert pack.count(0, TrialEvent.ENDED) == 1
 
 
 def test_an_error_of_the_whole_batch_is_tried_again(tmp_path, small_store, monkeypatch):
@@ -245,33 +250,37 @@ def test_an_error_of_the_whole_batch_is_tried_again(tmp_path, small_store, monke
 
 
 def fitting(monkeypatch, *outcomes):
-    """Stands for Ray Train: each job begins its first trial; returns what each was given."""
-    given, left = [], list(outcomes)
+    """Stands for Ray Train: each job begins its first trial; returns the signatures of each."""
+    jobs, remaining = [], list(outcomes)
 
     def fit(pack):
-        given.append([job["signature"] for job in pack["members"]])
-        Ledger.at(pack["output"]).trial(given[-1][0]).note_attempt()
-        if error := left.pop(0):
+        jobs.append(pack.signatures)
+        Ledger.at(pack.output).trial(jobs[-1][0]).note_attempt()
+        if error := remaining.pop(0):
             raise error
 
-    monkeypatch.setattr(worker, "_fit", fit)
-    return given
+    monkeypatch.setattr(driver, "_fit", fit)
+    return jobs
+
+
+def drive_apart(job):
+    driver.drive({JOB: replace(job, own_processes=True).to_dict()})
 
 
 def test_a_pack_apart_whose_trials_pause_is_not_begun_again(tmp_path, small_store, monkeypatch):
     """As population-based training has it, at the end of a generation."""
-    pack = StackedBridges(tmp_path, small_store)
-    given = fitting(monkeypatch, None)
-    worker.drive({worker.JOB: {**pack.job, "apart": True}})
-    assert len(given) == 1
+    pack = ThreeSeeds(tmp_path, small_store)
+    jobs = fitting(monkeypatch, None)
+    drive_apart(pack.job)
+    assert len(jobs) == 1
     assert not any(record.ended for record in pack.records)
 
 
 def test_a_pack_apart_gives_up_the_trial_that_loses_its_workers(tmp_path, small_store, monkeypatch):
-    pack = StackedBridges(tmp_path, small_store, retries=1)
+    pack = ThreeSeeds(tmp_path, small_store, retries=1)
     lost = WorkerGroupError("workers died", {0: OSError("connection reset")})
-    given = fitting(monkeypatch, lost, lost, None)
-    worker.drive({worker.JOB: {**pack.job, "apart": True}})
-    assert [len(members) for members in given] == [3, 3, 2]
+    jobs = fitting(monkeypatch, lost, lost, None)
+    drive_apart(pack.job)
+    assert [len(signatures) for signatures in jobs] == [3, 3, 2]
     assert pack.records[0].failure == "OSError: connection reset (tried 2 times)"
     assert not any(record.ended for record in pack.records[1:])
