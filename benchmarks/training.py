@@ -33,7 +33,7 @@ from rich.table import Table
 
 from diffgap.bridge.denoiser import FOURIER_FEATURES
 from diffgap.bridge.methods import make_bridge
-from diffgap.bridge.stacked import Pack
+from diffgap.bridge.stacked import StackedBridges
 from diffgap.ledger.ledger import TrialRecord
 from diffgap.spec import Trial
 from diffgap.store.store import Pairs
@@ -240,7 +240,7 @@ def _in_turn(trainings: list[Training]) -> Step:
 def _batched(trainings: list[Training]) -> Step:
     bridges = [t.state.bridge for t in trainings]
     settings = [t.recipe.settings for t in trainings]
-    engine = engine_of(Pack(bridges), bridges, settings, 1, trainings[0].context.device)
+    engine = engine_of(StackedBridges(bridges), bridges, settings, 1, trainings[0].context.device)
     trainings[0].state.engine = engine
     return lambda number: run_step(engine, trainings, number)
 

@@ -7,7 +7,7 @@ would come again fails that trial, and the others continue.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -17,17 +17,13 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.ledger.logs import captured_output, log_file, trial_log
 from diffgap.sweep.messages import PackJob, TrialEvent, TrialJob
 from diffgap.sweep.worker import SweepTrialContext, WorkerContext
-from diffgap.training.autotune import BATCHED, IN_TURN, faster_way, implied_way
+from diffgap.training.autotune import batch_pays
 from diffgap.training.batched import PackMember, can_batch, run_batched
 from diffgap.training.failures import is_permanent, reason_of
 from diffgap.training.loop import StoppedError
-from diffgap.training.shape import shape_of
 from diffgap.training.trial import run_trial
 
 log = logging.getLogger(__name__)
-
-_measured_modes: dict[Hashable, dict[int, str]] = {}
-"""The faster mode of packs by shape and size, as this process has measured it."""
 
 
 def run_pack(pack: PackJob, worker: WorkerContext) -> None:
@@ -138,16 +134,9 @@ class TrialAttempt:
 def _should_batch(attempts: Sequence[TrialAttempt], pack: PackJob) -> bool:
     """Whether these trials train as one network."""
     members = [attempt.member for attempt in attempts]
-    if pack.pack_mode == IN_TURN or len(members) < 2 or not can_batch(members):
+    if pack.pack_mode == "in_turn" or len(members) < 2 or not can_batch(members):
         return False
-    if pack.pack_mode == BATCHED:
-        return True
-    modes = _measured_modes.setdefault(shape_of(members[0].trial), {})
-    mode = implied_way(modes, len(members))
-    if mode is None:
-        mode = faster_way(members, pack.store, attempts[0].worker.device)
-        modes[len(members)] = mode
-    return mode == BATCHED
+    return pack.pack_mode == "batched" or batch_pays(members, pack.store)
 
 
 def _run_batched(attempts: Sequence[TrialAttempt]) -> None:

@@ -1,10 +1,10 @@
-"""Whether trials of one shape go faster one after another or as one batch, here and now."""
+"""Choice between training trials of one shape as a batch and one after another."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
@@ -13,38 +13,43 @@ from diffgap.store.cache import open_again
 from diffgap.training.batched import PackMember, fresh_trainings, gather
 from diffgap.training.engine import close, make_engine, process_group
 from diffgap.training.loop import Training, run_step
-
-IN_TURN, BATCHED = "in_turn", "batched"
+from diffgap.training.shape import Shape, shape_of
 
 MEASURED = 4
-"""Trials of a batch that is measured; what is larger gains as much or more a trial."""
+"""Trials of a batch that is measured; a larger batch gains as much or more per trial."""
 
 ROUNDS = 3
 PATIENCE_S = 10.0
-"""After so many rounds, or so long, the verdict falls; several workers do the same rounds."""
+"""The measurement ends after ROUNDS, or earlier once it has taken this long."""
 
 GAIN = 0.9
 """A batch must take less than this share of the time: machines are noisy, and it needs memory."""
 
+_decisions: dict[tuple[Shape | None, int], bool] = {}
+"""Whether a batch is faster, by shape and measured size, for the packs that follow."""
 
-def implied_way(known: Mapping[int, str], size: int) -> str | None:
-    """The faster way for a pack of a size, if those known for packs of other sizes tell it.
 
-    A larger batch gains as much or more a trial, and of one larger than `MEASURED` no more is
-    measured: where batches do not pay, smaller ones do not, and where they do, larger ones do.
+def batch_pays(members: Sequence[PackMember], store_uri: str) -> bool:
+    """Whether these trials, for which `can_batch` holds, should train as one batch.
+
+    Every worker must call it, and gets the same answer.
     """
-    for other, way in known.items():
-        if min(size, MEASURED) <= other if way == IN_TURN else size >= min(other, MEASURED):
-            return way
-    return None
+    device = members[0].context.device
+    if device.type == "cpu":
+        # Batches are no faster on a CPU but for the tiniest networks: docs/performance.md.
+        return False
+    key = shape_of(members[0].trial), min(len(members), MEASURED)
+    if key not in _decisions:
+        _decisions[key] = batch_is_faster(members, store_uri, device)
+    return _decisions[key]
 
 
-def faster_way(members: Sequence[PackMember], store_uri: str, device: torch.device) -> str:
-    """``in_turn`` or ``batched``: whichever takes less time a trial and step.
+def batch_is_faster(members: Sequence[PackMember], store_uri: str, device: torch.device) -> bool:
+    """Measures whether a batch takes clearly less time per trial and step.
 
-    A few steps of each in alternation, after one of each to warm up, on copies that are thrown
-    away: the trials, their checkpoints and the random state are as they were. Where there is
-    little between them it is ``in_turn``. Every worker must ask, and gets the first one's answer.
+    Runs a few steps of each way in alternation on copies that are thrown away: the trials, their
+    checkpoints and the random state stay as they are. Every worker must call it, and gets the
+    answer of the first.
 
     Args:
         members: trials for which `can_batch` holds; the first few are measured.
@@ -57,40 +62,45 @@ def faster_way(members: Sequence[PackMember], store_uri: str, device: torch.devi
     with torch.random.fork_rng(devices), process_group(device):
         single = fresh_trainings(members[:1], store)
         batch = fresh_trainings(members[:MEASURED], store)
-        alone = make_engine(single[0].state.bridge, members[0].trial.train, workers, device)
-        together = gather(batch)
-        steppers = [_stepper(alone, single, device), _stepper(together, batch, device)]
-        turn, at_once = _seconds(steppers, PATIENCE_S if workers == 1 else math.inf)
-        close(alone)
-        close(together)
-        verdict = [BATCHED if at_once / len(batch) < GAIN * turn else IN_TURN]
+        single_engine = make_engine(single[0].state.bridge, members[0].trial.train, workers, device)
+        batch_engine = gather(batch)
+        steps = [
+            _timed_step(single_engine, single, device),
+            _timed_step(batch_engine, batch, device),
+        ]
+        # Several workers must do the same number of rounds, or their collectives would not match.
+        patience = PATIENCE_S if workers == 1 else math.inf
+        single_time, batch_time = _median_times(steps, patience)
+        close(single_engine)
+        close(batch_engine)
+        faster = [batch_time / len(batch) < GAIN * single_time]
         if workers > 1:
-            torch.distributed.broadcast_object_list(verdict, src=0)
-    return verdict[0]
+            torch.distributed.broadcast_object_list(faster, src=0)
+    return faster[0]
 
 
-def _stepper(
+def _timed_step(
     engine: object, trainings: Sequence[Training], device: torch.device
-) -> Callable[[int], None]:
-    """A function that does one step of these trainings, to its very end."""
+) -> Callable[[int], float]:
+    """A function that runs one step of these trainings and returns its seconds."""
 
-    def run(step: int) -> None:
+    def run(step: int) -> float:
+        start = time.perf_counter()
         run_step(engine, trainings, step)
         if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            torch.cuda.synchronize(device)  # kernels are queued: without it, only that is timed
+        return time.perf_counter() - start
 
     return run
 
 
-def _seconds(steppers: Sequence[Callable[[int], None]], patience: float) -> list[float]:
-    """The median time of a step of each, in alternation."""
-    began = time.perf_counter()
-    took: list[list[float]] = [[] for _ in steppers]
-    for step in range(1 + ROUNDS):
-        for mine, run in zip(took, steppers, strict=True):
-            start = time.perf_counter()
-            run(step)
-            mine.append(time.perf_counter() - start)
-        if step and time.perf_counter() - began > patience:
+def _median_times(steps: Sequence[Callable[[int], float]], patience: float) -> list[float]:
+    """The median seconds of each step function, run in alternation."""
+    start = time.perf_counter()
+    times: list[list[float]] = [[] for _ in steps]
+    for number in range(1 + ROUNDS):
+        for seconds, run in zip(times, steps, strict=True):
+            seconds.append(run(number))
+        if number and time.perf_counter() - start > patience:
             break
-    return [median(mine[1:]) for mine in took]
+    return [median(seconds[1:]) for seconds in times]  # the first round warms up

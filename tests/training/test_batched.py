@@ -18,8 +18,9 @@ from diffgap.bridge import registry
 from diffgap.bridge.siblings import DiffusionLink
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
+from diffgap.training import autotune
 from diffgap.training import batched as batch_module
-from diffgap.training.autotune import faster_way, implied_way
+from diffgap.training.autotune import batch_is_faster, batch_pays
 from diffgap.training.batched import PackMember, can_batch, run_batched
 from diffgap.training.checkpoint import Checkpoints
 from diffgap.training.context import TrialContext
@@ -338,7 +339,7 @@ def test_the_faster_way_is_measured_without_a_trace(small_store, tmp_path):
     members = members_of(VARIED[:2], ledger)
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    assert faster_way(members, str(small_store), torch.device("cpu")) in ("in_turn", "batched")
+    assert batch_is_faster(members, str(small_store), torch.device("cpu")) in (True, False)
     assert torch.get_rng_state().equal(before)
     assert not list(tmp_path.iterdir())
 
@@ -418,20 +419,21 @@ def test_a_process_of_many_trials_keeps_nothing_of_them(small_store, tmp_path):
     assert alive[0] == alive[2]
 
 
-@pytest.mark.parametrize(
-    ("known", "size", "way"),
-    [
-        ({}, 3, None),
-        ({11: "in_turn"}, 11, "in_turn"),
-        ({11: "in_turn"}, 2, "in_turn"),
-        ({4: "in_turn"}, 11, "in_turn"),  # of both, four are measured
-        ({2: "in_turn"}, 3, None),
-        ({3: "batched"}, 11, "batched"),
-        ({11: "batched"}, 4, "batched"),
-        ({11: "batched"}, 3, None),
-        ({2: "in_turn", 11: "batched"}, 2, "in_turn"),
-        ({2: "in_turn", 11: "batched"}, 3, None),
-    ],
-)
-def test_what_one_pack_has_measured_tells_of_others(known, size, way):
-    assert implied_way(known, size) == way
+def test_a_cpu_takes_trials_in_turn_without_measuring(small_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(autotune, "batch_is_faster", None)
+    assert not batch_pays(members_of(VARIED[:2], Ledger(tmp_path)), str(small_store))
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_gpu_measures_once_a_shape_and_size(tmp_path, monkeypatch, faster):
+    measured = []
+    monkeypatch.setattr(autotune, "_decisions", {})
+    monkeypatch.setattr(
+        autotune, "batch_is_faster", lambda members, *_: measured.append(len(members)) or faster
+    )
+    members = members_of(VARIED, Ledger(tmp_path))
+    for member in members:
+        member.context.device = torch.device("cuda")
+    for size in (2, 8, 4, 2, 5):  # of four and more, four are measured
+        assert batch_pays(members[:size], "store") == faster
+    assert measured == [2, 8]

@@ -19,7 +19,7 @@ import torch
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
 from diffgap.training import resume as elastic
-from diffgap.training.autotune import faster_way
+from diffgap.training.autotune import batch_is_faster, batch_pays
 from diffgap.training.batched import PackMember, can_batch, run_batched
 from diffgap.training.context import TrialContext
 from diffgap.training.loop import StoppedError
@@ -66,7 +66,8 @@ def run_batch(store: str, out: Path, case: dict, rank: int, workers: int) -> Non
         context = TrialContext(ledger.trial(signature), torch.device("cpu"), rank, workers)
         members.append(PackMember(Trial.model_validate(fields), signature, context))
     assert can_batch(members)
-    assert faster_way(members, store, torch.device("cpu")) in ("in_turn", "batched")
+    assert batch_is_faster(members, store, torch.device("cpu")) in (True, False)
+    assert not batch_pays(members, store)  # known on a CPU
     ends = []
     run_batched(members, store, ledger, lambda m, error: ends.append(f"{m.signature} {error}\n"))
     (ledger.output / f"ends-{rank}.txt").write_text("".join(ends))
