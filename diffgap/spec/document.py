@@ -1,75 +1,54 @@
-"""A sweep's file as a tree of values that know where they stand, and the way from it to a spec.
+"""Sweep files as trees of values that know their line.
 
-The tree is built from PyYAML's safe nodes, one at a time, so that a duplicate key, an anchor or a
-bad value is a problem with a line and not a traceback.
+The tree is built from PyYAML's nodes, so that a duplicate key, a merge or a misread number is a
+problem with a line, reported beside all others, and not a traceback.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from yaml.reader import Reader
 
 from diffgap.errors import UserError
-from diffgap.spec.sweep import SweepSpec
 
 Key = tuple[str | int, ...]
+"""Path of a value: ``("axes", "cdm.enabled", 1)``."""
 
 MAX_BYTES = 100_000
-MAX_DEPTH = 20
-MAX_TOKENS = 25_000
-"""Values, keys and signs of a file: a list of 10,000 seeds has 20,000."""
-
 MAX_PROBLEMS = 50
-SHOWN, LONGEST_LINE = 80, 500
+MAX_WORD, MAX_LINE = 80, 500
 """Characters of a word that an error repeats, and of the error."""
 
 _YAML = "tag:yaml.org,2002:"
 _SCALARS = {_YAML + kind for kind in ("str", "int", "float", "bool", "null")}
 _BLOCKS = {_YAML + kind for kind in ("map", "seq")}
-
-
-class _RefusedError(Exception):
-    """YAML that no sweep needs, or that would make a small file a huge tree."""
-
-    def __init__(self, line: int, reason: str) -> None:
-        self.line, self.reason = line, reason
-        super().__init__(f"line {line}: {reason}")
+_UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
+"""What PyYAML raises: also of numbers that are none, and of hundreds of nested brackets."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which reads 1e-3 as a number and a date as a text, as people mean them.
-
-    What a sweep has no use for it refuses while it scans, before anything is made of it.
-    """
-
-    def fetch_more_tokens(self) -> None:
-        if self.flow_level + len(self.indents) > MAX_DEPTH:
-            self._refuse("nested too deeply; a sweep has a few levels")
-        if self.tokens_taken > MAX_TOKENS:
-            self._refuse("too many values for one sweep; split it")
-        super().fetch_more_tokens()
+    """PyYAML's safe loader, reading 1e-3 as a number and a date as text, without aliases."""
 
     def fetch_anchor(self) -> NoReturn:
-        self._refuse("anchors and aliases (&, *) are not used in a sweep; write the value out")
+        # A page of aliases to aliases is a tree of billions of values.
+        raise yaml.MarkedYAMLError(
+            problem="anchors and aliases (&, *) are not used in a sweep; write the value out",
+            problem_mark=self.get_mark(),
+        )
 
     fetch_alias = fetch_anchor
 
-    def _refuse(self, reason: str) -> NoReturn:
-        raise _RefusedError(self.line + 1, reason)
-
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag in {*_SCALARS, _YAML + "merge"}]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in {*_SCALARS, _YAML + "merge"}]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
+_Loader.add_implicit_resolver(  # YAML 1.1 wants a dot and a sign: 1.0e-3
     _YAML + "float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
@@ -78,233 +57,210 @@ _Loader.add_implicit_resolver(
 
 @dataclass
 class Document:
-    """A file's values, where each stands, and what is wrong with it so far."""
+    """The values of a file, where each was set, and the mistakes so far."""
 
     tree: dict[str, Any] = field(default_factory=dict)
-    places: dict[Key, str] = field(default_factory=dict)
-    """``line 12``, or the override that set the value."""
+    sources: dict[Key, int | str] = field(default_factory=dict)
+    """The line of each value, or the override that set it."""
     problems: list[tuple[Key, str]] = field(default_factory=list)
     """Path and text of each mistake."""
 
-    def place(self, key: Key) -> str:
-        """Where a value stands, or else the closest block around it."""
-        while key and key not in self.places:
+    def source(self, key: Key) -> int | str | None:
+        """Where a value was set, or else the closest block around it."""
+        while key and key not in self.sources:
             key = key[:-1]
-        return self.places[key] if key else ""
+        return self.sources[key] if key else None
 
-    def lines(self) -> list[str]:
-        """All problems as people read them, in the order of the file."""
+    def error_lines(self) -> list[str]:
+        """All problems as people read them, in the order of the file, overrides last."""
 
-        def line(problem: tuple[Key, str]) -> int:
-            number = re.match(r"line (\d+)", self.place(problem[0]))
-            return int(number[1]) if number else 1 << 30
+        def position(problem: tuple[Key, str]) -> float:
+            source = self.source(problem[0])
+            return source if isinstance(source, int) else math.inf
 
-        said = []
-        for key, text in sorted(self.problems, key=line):
-            place = self.place(key)
-            where = " ".join(part for part in (show(key), f"({place})" if place else "") if part)
-            said.append(brief(f"{where}: {text}" if where else text, LONGEST_LINE))
-        said = list(dict.fromkeys(said))
-        if more := said[MAX_PROBLEMS:]:
-            said = [*said[:MAX_PROBLEMS], f"{len(more)} more mistakes; mend these first"]
-        return said
+        lines = [self._error_line(*problem) for problem in sorted(self.problems, key=position)]
+        lines = list(dict.fromkeys(lines))
+        if len(lines) > MAX_PROBLEMS:
+            hidden = len(lines) - MAX_PROBLEMS
+            lines[MAX_PROBLEMS:] = [f"{hidden} more mistakes; fix these first"]
+        return lines
+
+    def _error_line(self, key: Key, text: str) -> str:
+        source = self.source(key)
+        if isinstance(source, int):
+            source = f"line {source}"
+        where = format_key(key) + (f" ({source})" if source else "")
+        return shorten(f"{where}: {text}" if where else text, MAX_LINE)
 
 
-def show(key: Key) -> str:
+def format_key(key: Key) -> str:
     """A path as people write it: ``axes.cdm.enabled[1]``."""
     text = ""
     for part in key:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = brief(part) or "''"
+            name = shorten(part) or "''"
             text += f".{name}" if text else name
     return text
 
 
-def brief(text: str, longest: int = SHOWN) -> str:
-    """A text as a line of an error may hold it: printable, and cut where it is long."""
+def shorten(text: str, longest: int = MAX_WORD) -> str:
+    """A text as part of an error line: printable, and cut where it is long."""
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
-def load_sweep(
-    path: Path,
-    overrides: Sequence[str] = (),
-    *,
-    known_stores: Callable[[str], str | None] | None = None,
-) -> SweepSpec:
-    """Reads a sweep's file, applies ``KEY=VALUE`` overrides, and checks all of it.
+# Reading ------------------------------------------------------------------------------------------
 
-    Args:
-        path: the YAML file.
-        overrides: keys are dotted as in the file, values are YAML.
-        known_stores: says what is wrong with a store's name, or None.
+
+def read_document(path: Path) -> Document:
+    """Parses a sweep file.
 
     Raises:
-        UserError: with every mistake of the file and the overrides at once.
+        UserError: where it cannot be read, or is not a YAML mapping.
     """
-    from diffgap.spec.checks import check
-
-    document = _read(path)
-    for override in overrides:
-        _override(document, override)
-    spec = check(document, known_stores)
-    if document.problems or spec is None:
-        raise UserError(*document.lines())
-    return spec
-
-
-def _read(path: Path) -> Document:
-    """Parses the file; one that is no YAML mapping at all is refused at once."""
-    name = brief(str(path), LONGEST_LINE)
+    name = shorten(str(path), MAX_LINE)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise UserError(f"{name}: a sweep's file has at most {MAX_BYTES} bytes; is it one?")
         text = data.decode("utf-8")
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}; give a sweep's YAML file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{name}: longer than the {MAX_BYTES} bytes of a sweep file; is it one?")
     document = Document()
     try:
         tree = _parse(text, document)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}{_yaml_reason(error)}") from None
-    except _RefusedError as refused:
-        raise UserError(str(refused)) from None
+    except _UNREADABLE as error:
+        raise UserError(shorten(f"{name}{_parse_problem(error)}", MAX_LINE)) from None
     if not isinstance(tree, dict):
-        raise UserError(f"{name}: holds no mapping; start it with name: and store:")
+        raise UserError(f"{name}: not a mapping; start it with name: and store:")
     document.tree = tree
     return document
 
 
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    """What is wrong with the YAML, in one line."""
+def _parse_problem(error: Exception) -> str:
+    """Line, column and reason of a parse error, on one line."""
     mark = getattr(error, "problem_mark", None)
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    return brief(f"{where}: not valid YAML: {reason}".replace("\n", " "), LONGEST_LINE)
+    if isinstance(error, RecursionError):
+        reason = "nested too deeply"
+    return f"{where}: cannot be read as YAML: {reason}".replace("\n", " ")
 
 
 def _parse(text: str, document: Document) -> Any:
-    """The values of a YAML text; fills in the document's places and problems."""
-    if odd := Reader.NON_PRINTABLE.search(text):
-        line = text.count("\n", 0, odd.start()) + 1
-        raise _RefusedError(
-            line, f"the character {odd[0]!r} has no place in a text file; take it out"
-        )
+    """The values of a YAML text; adds their lines and problems to the document."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         return _build(loader, node, (), document) if node else None
-    except (ValueError, OverflowError):  # PyYAML's own, of \U escapes and %YAML versions
-        raise _RefusedError(loader.line + 1, "holds an escape or a version that is none") from None
     finally:
         loader.dispose()
 
 
 def _build(loader: _Loader, node: yaml.Node, key: Key, document: Document) -> Any:
-    document.places[key] = f"line {node.start_mark.line + 1}"
+    document.sources[key] = node.start_mark.line + 1
     if isinstance(node, yaml.ScalarNode):
-        return _scalar(loader, node, key, document)
+        value, problem = _read_scalar(loader, node)
+        if problem:
+            document.problems.append((key, problem))
+        return value
     if node.tag not in _BLOCKS:
-        problem = f"cannot be read as {brief(node.tag)}; take the tag out"
+        problem = f"cannot be read as {shorten(node.tag)}; remove the tag"
         document.problems.append((key, problem))
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, n, (*key, i), document) for i, n in enumerate(node.value)]
-    tree: dict[str, Any] = {}
+    return _build_mapping(loader, node, key, document)
+
+
+def _build_mapping(
+    loader: _Loader, node: yaml.Node, key: Key, document: Document
+) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
     for name_node, value_node in node.value:
         name = name_node.value if isinstance(name_node, yaml.ScalarNode) else "?"
         inner: Key = (*key, name)
         line = name_node.start_mark.line + 1
-        if name in tree:
-            first = document.places[inner]
-            document.problems.append((inner, f"stands twice, at {first} and line {line}; keep one"))
-            continue
-        if name_node.tag == _YAML + "str" and _is_text(name):
-            tree[name] = _build(loader, value_node, inner, document)
-        else:
-            problem = "is no key; keys are plain names, without tags and merges (<<)"
+        if name in mapping:
+            first = document.sources[inner]
+            problem = f"is given twice, at line {first} and line {line}; keep one"
             document.problems.append((inner, problem))
-        document.places[inner] = f"line {line}"
-    return tree
-
-
-def _scalar(loader: _Loader, node: yaml.ScalarNode, key: Key, document: Document) -> Any:
-    value, short = None, repr(node.value[:40])
-    try:
-        if node.tag in _SCALARS:
-            value = loader.construct_object(node)
-            problem = _misread(node.value, value)
+            continue
+        if name_node.tag == _YAML + "str":
+            mapping[name] = _build(loader, value_node, inner, document)
         else:
-            problem = f"{short} cannot be read as {brief(node.tag)}; quote it?"
-    except (ArithmeticError, LookupError, ValueError):
-        problem = f"{short} cannot be read as {node.tag}; quote it?"
-    if problem:
-        document.problems.append((key, problem))
-        return None
-    return value
+            problem = "is not a key; keys are plain names without tags or merges (<<)"
+            document.problems.append((inner, problem))
+        document.sources[inner] = line  # the key's: a block's first value stands a line below
+    return mapping
 
 
-def _misread(text: str, value: Any) -> str | None:
-    """Why a value is not taken as YAML reads it; None where people would read it so too."""
-    short = repr(text[:40])
-    if isinstance(value, str) and not _is_text(value):
-        return f"{short} is no Unicode text; take its surrogates out"
-    if isinstance(value, str | bool | None):
-        return None
+def _read_scalar(loader: _Loader, node: yaml.ScalarNode) -> tuple[Any, str | None]:
+    """The value of a scalar, or what is wrong with it."""
+    unreadable = f"{node.value[:40]!r} cannot be read as {shorten(node.tag)}; quote it?"
+    if node.tag not in _SCALARS:
+        return None, unreadable
+    try:
+        value = loader.construct_object(node)
+    except (ArithmeticError, LookupError, ValueError):  # such as !!int many
+        return None, unreadable
+    problem = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        problem = _number_problem(node.value, value)
+    return (None if problem else value), problem
+
+
+def _number_problem(text: str, value: int | float) -> str | None:
+    """Why a number is not taken as YAML reads it; None where people read it the same way."""
+    shown = repr(text[:40])
     if isinstance(value, int) and value.bit_length() > 63:
-        return f"{short} is too large a number; the largest has 18 digits"
+        return f"{shown} is too large; numbers have at most 18 digits"
     if not math.isfinite(value):
-        return f"{short} is not a finite number; give one that is"
+        return f"{shown} is not a finite number; give one that is"
+    # YAML 1.1 reads 1:30 as 90 (base 60) and 010 as 8 (octal).
     if ":" in text or (isinstance(value, int) and re.match(r"[-+]?0_*\d", text)):
-        return f"{short} would be read as {value}; write that, or the number that is meant"
+        return f"{shown} would be read as {value}; write that, or the number you mean"
     return None
 
 
-def _is_text(text: str) -> bool:
-    """Whether it can be written to a file: half a surrogate pair cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+# Overrides ----------------------------------------------------------------------------------------
 
 
-def _override(document: Document, text: str) -> None:
-    """Sets one value of the tree; a wrong name is found with the file's own."""
-    said = f"--set {brief(text)}"
+def apply_override(document: Document, text: str) -> None:
+    """Sets one value of the tree, as in ``seeds=5``; unknown names are left to the checks."""
+    source = f"--set {shorten(text)}"
     name, equals, value_text = text.partition("=")
-    key = _dotted(name)
-    if not equals or not name or not _is_text(name):
-        document.problems.append(((), f"{said}: no KEY=VALUE; as in --set seeds=5"))
+    if not equals or not name:
+        document.problems.append(((), f"{source}: not KEY=VALUE; as in --set seeds=5"))
         return
-    if len(key) > MAX_DEPTH or len(text) > MAX_BYTES:
-        document.problems.append(((), f"{said}: too long; put the value into the file"))
-        return
-    scratch = Document()
+    key = _override_key(name)
+    override = Document()
     try:
-        value = _parse(value_text, scratch)
-    except yaml.YAMLError:
-        document.problems.append(((), f"{said}: the value is not valid YAML; quote it"))
+        value = _parse(value_text, override)
+    except _UNREADABLE:
+        document.problems.append(((), f"{source}: the value is not valid YAML; quote it"))
         return
-    except _RefusedError as refused:
-        document.problems.append(((), f"{said}: {refused.reason}"))
-        return
-    document.problems += [((*key, *inner), problem) for inner, problem in scratch.problems]
+    document.problems += [((*key, *inner), problem) for inner, problem in override.problems]
     block = document.tree
     for depth, part in enumerate(key[:-1], 1):
-        inner = block.get(str(part))
-        if not isinstance(inner, dict):
-            inner = block[str(part)] = {}
-            document.places[key[:depth]] = said
-        block = inner
+        inner_block = block.get(str(part))
+        if not isinstance(inner_block, dict):
+            inner_block = block[str(part)] = {}
+            document.sources[key[:depth]] = source
+        block = inner_block
     block[str(key[-1])] = value
-    document.places = {k: v for k, v in document.places.items() if k[: len(key)] != key}
-    document.places[key] = said
+    for inner in list(document.sources):
+        if inner[: len(key)] == key:  # lines of the value that is replaced
+            del document.sources[inner]
+    document.sources[key] = source
 
 
-def _dotted(name: str) -> Key:
-    """The path that an override's name means: an axis's own name has dots, and a dimension's."""
+def _override_key(name: str) -> Key:
+    """The path that an override's name means; axes and dimensions have dots in their own names."""
     for block in (("axes",), ("search", "space")):
         prefix = ".".join((*block, ""))
         if name.startswith(prefix):

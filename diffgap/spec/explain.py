@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from diffgap.errors import nearest
-from diffgap.spec.document import SHOWN, Key, show
+from diffgap.spec.document import MAX_WORD, Key, format_key
 from diffgap.spec.environment import no_name, no_value
 from diffgap.spec.sweep import SweepSpec
 
@@ -60,7 +60,7 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
         wrong_name = detail["loc"][-1:] == (KEY,)
         return no_name(str(key[2])) if wrong_name else no_value(short(value))
     if kind == "missing":
-        return f"is missing; add {show(key)}: to the file"
+        return f"is missing; add {format_key(key)}: to the file"
     if kind == "extra_forbidden":
         return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
     if key == ("seeds",):
@@ -72,7 +72,7 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
     remedy = _remedy(schema)
     if kind == "literal_error":
         allowed = [str(choice) for choice in schema.get("enum") or [schema["const"]]]
-        hint = nearest(str(value)[:SHOWN], allowed)
+        hint = nearest(str(value)[:MAX_WORD], allowed)
         return f"{short(value)} is not one of {', '.join(allowed)}; {hint}"
     if kind.endswith("_type"):
         wanted = TYPES.get(kind.removesuffix("_type"), kind)

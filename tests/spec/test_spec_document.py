@@ -99,7 +99,7 @@ WRONG = {
     ),
     "twice the same key": (
         GOOD + "name: again\n",
-        "name (line 1): stands twice, at line 1 and line 8; keep one",
+        "name (line 1): is given twice, at line 1 and line 8; keep one",
     ),
     "seeds of no kind": (
         GOOD + "seeds: none\n",
@@ -307,7 +307,7 @@ WRONG = {
     ),
     "an anchor": (
         GOOD.replace("{enabled: true}", "&a {enabled: true}"),
-        "line 4: anchors and aliases (&, *) are not used in a sweep",
+        "{path} (line 4, column 8): cannot be read as YAML: anchors and aliases (&, *) are not used",
     ),
     "a Python object": (
         GOOD.replace("10", "!!python/object:os.system x"),
@@ -318,14 +318,15 @@ WRONG = {
 
 @pytest.mark.parametrize(("text", "expected"), WRONG.values(), ids=WRONG.keys())
 def test_each_mistake_is_told_with_its_place_and_remedy(tmp_path, text, expected):
+    expected = expected.replace("{path}", str(tmp_path / "spec.yaml"))
     assert any(line.startswith(expected) for line in problems(tmp_path, text))
 
 
 WHOLE_FILE = {
     "no file": (None, "No such file"),
-    "not YAML": ("name: [\n", "(line 2, column 1): not valid YAML"),
-    "empty": ("", "holds no mapping; start it with name: and store:"),
-    "a list": ("- 1\n", "holds no mapping"),
+    "not YAML": ("name: [\n", "(line 2, column 1): cannot be read as YAML"),
+    "empty": ("", "not a mapping; start it with name: and store:"),
+    "a list": ("- 1\n", "not a mapping"),
     "Latin-1": ("name: caf\xe9\n", "not UTF-8 at byte 9"),
     "a deep nest": ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
 }
@@ -375,7 +376,7 @@ def test_overrides_win_and_are_named_where_they_are_wrong(tmp_path):
     assert (
         "trial.train.stepz (--set trial.train.stepz=5): unknown key; did you mean steps?" in lines
     )
-    assert "--set seeds: no KEY=VALUE; as in --set seeds=5" in lines
+    assert "--set seeds: not KEY=VALUE; as in --set seeds=5" in lines
     assert "--set trial.cdm.schedule=[: the value is not valid YAML; quote it" in lines
 
 

