@@ -307,7 +307,7 @@ WRONG = {
     ),
     "an anchor": (
         GOOD.replace("{enabled: true}", "&a {enabled: true}"),
-        "{path} (line 4, column 8): cannot be read as YAML: anchors and aliases (&, *) are not used",
+        "{path} (line 4, column 8): cannot be read as YAML: anchors and aliases (&, *) are not",
     ),
     "a Python object": (
         GOOD.replace("10", "!!python/object:os.system x"),
