@@ -1,7 +1,8 @@
-"""Retrieval of saved bridges, or of the frozen encoders alone, on any store."""
+"""Retrieval scores of saved bridges, or of the frozen encoders alone, on any store."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,22 +35,28 @@ class Retrieval:
 
 
 def choose_pairs(store: EmbeddingStore, task: str, split: str, per_class: int | None) -> Pairs:
-    """The pairs of a split, or of so many clips a class: those of least hash.
+    """The pairs of a split, or of at most so many clips a class: those of least hash.
 
-    Five a class is CAV-MAE's protocol on VGGSound (Gong et al., ICLR 2023), whose own choice of
-    clips is not published with the data; the whole split is the other convention.
+    Five a class is CAV-MAE's protocol on VGGSound (Gong et al., ICLR 2023), which does not publish
+    its choice of clips; the whole split is the other convention.
+
+    Raises:
+        UserError: where classes are asked for and the store has no labels.
     """
     pairs = store.pairs(task, split)
     if per_class is None:
         return pairs
     labels = store.labels()
-    by_class: dict[str, list[str]] = {}
+    chosen: set[str] = set()
+    clips_of_class: Counter[str] = Counter()
     for name in sorted(pairs.ids, key=hash_fraction):
-        if label := labels.get(name):
-            by_class.setdefault(label, []).append(name)
-    if not by_class:
+        label = labels.get(name)
+        if label and clips_of_class[label] < per_class:
+            clips_of_class[label] += 1
+            chosen.add(name)
+    if not chosen:
         raise UserError("--per-class: the store's clips have no labels; leave it out")
-    return pairs.take({name for names in by_class.values() for name in names[:per_class]})
+    return pairs.take(chosen)
 
 
 def frozen_retrieval(pairs: Pairs, task: str) -> Retrieval:
@@ -71,7 +78,7 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
     """Retrieval of a saved bridge, by the score of its trial.
 
     Raises:
-        UserError: where there is no bridge, or it bridges something else.
+        UserError: where there is no bridge, or it does not fit the pairs.
     """
     bridge = load_bridge(path)
     if "-".join(bridge.config.modalities) != task:
@@ -83,8 +90,7 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
             f"BRIDGE: {path} takes embeddings of {bridge.config.dimension} dimensions, the store "
             f"has {pairs.a.shape[1]}; use a store of the same encoder"
         )
-    found = evaluate(bridge, pairs)
-    return _retrieval(f"{path} ({bridge.config.score.kind})", found, pairs)
+    return _retrieval(f"{path} ({bridge.config.score.kind})", evaluate(bridge, pairs), pairs)
 
 
 def _retrieval(name: str, evaluation: Evaluation, pairs: Pairs) -> Retrieval:
@@ -100,17 +106,18 @@ def _retrieval(name: str, evaluation: Evaluation, pairs: Pairs) -> Retrieval:
 
 
 def _interval(metric: MetricInfo, ranks: QueryRanks, clips: np.ndarray) -> Interval:
-    """Over queries, of clips (Q,); of no width for what is not a mean in percent."""
+    """Over queries, whose clips are (Q,)."""
     column: Tensor = getattr(ranks, metric.column)
     values = metric.of_ranks(column.numpy())
     if metric.average == "mean" and metric.unit == "%":
-        return mean_interval(100.0 * values[None], clips)
+        return mean_interval(100.0 * values[None], clips)  # one seed
+    # statistics.py has intervals for means from 0 to 100 only
     average = float(np.mean(values) if metric.average == "mean" else np.median(values))
     return Interval(average, average, average)
 
 
 def scores_table(rows: list[Retrieval], store: EmbeddingStore, task: str, split: str) -> Table:
-    """Our rows, and below them, set apart, the published ones."""
+    """Our rows, and below them the published ones."""
     corpus = store.manifest.corpus.name
     in_ranks = [metric.title for metric in METRICS.values() if metric.unit == "ranks"]
     table = Table(

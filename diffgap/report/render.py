@@ -1,6 +1,8 @@
-"""Tables for a terminal and as Markdown."""
+"""Tables on a terminal, and as Markdown."""
 
 from __future__ import annotations
+
+from itertools import takewhile
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
@@ -9,56 +11,68 @@ from rich.text import Text
 from diffgap.report.tables.table import Row, Table, Value
 
 WIDE = 8
-"""Columns beyond which a terminal gets a second table."""
+"""Columns beyond which a table is two on a terminal."""
 
 
 def to_terminal(table: Table) -> list[RichTable]:
-    """Rich tables: best in bold, what does not differ from it underlined, a star where a figure
+    """Rich tables: best in bold, what does not differ from it underlined, a star where a value
     differs from the baseline. More columns than `WIDE` go into a second table below."""
-    seeds = any(row.seeds for row in table.rows)
-    split = len(table.headings) if len(table.headings) <= WIDE else _first_other(table)
-    parts = [(0, split), (split, len(table.headings))]
-    return [_part(table, start, end, seeds and start == 0) for start, end in parts if end > start]
+    columns = len(table.headings)
+    split = columns if columns <= WIDE else _recall_columns(table) or columns
+    parts = [_part(table, 0, split)]
+    if split < columns:
+        parts.append(_part(table, split, columns))
+    return parts
 
 
-def _first_other(table: Table) -> int:
-    """Where the figures of recall end and other columns begin."""
-    others = [place for place, name in enumerate(table.headings) if "R@" not in name]
-    return others[0] if others and others[0] else len(table.headings)
+def _recall_columns(table: Table) -> int:
+    """How many columns of recall stand before the others."""
+    return len(list(takewhile(_is_recall, table.headings)))
 
 
-def _part(table: Table, start: int, end: int, seeds: bool) -> RichTable:
+def _is_recall(heading: str) -> bool:
+    return "R@" in heading
+
+
+def _part(table: Table, start: int, end: int) -> RichTable:
     title = table.title if start == 0 else None
-    shown = RichTable(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    shown.add_column("")  # long names wrap, figures do not
-    if seeds:
-        shown.add_column("seeds", justify="right", no_wrap=True)
+    part = RichTable(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    part.add_column("")  # long names wrap, numbers do not
+    has_seeds = start == 0 and _has_seeds(table)
+    if has_seeds:
+        part.add_column("seeds", justify="right", no_wrap=True)
     for name in table.headings[start:end]:
-        shown.add_column(_broken(name), justify="right", no_wrap="R@" in name)
+        part.add_column(_broken(name), justify="right", no_wrap=_is_recall(name))
     for rows, style in ((table.ours, ""), (table.published, "dim")):
         for row in rows:
-            cells = [_styled(value) for value in row.values[start:end]]
-            shown.add_row(_named(row), *([row.seeds] if seeds else []), *cells, style=style)
-        shown.add_section()
-    return shown
+            seeds = [row.seeds] if has_seeds else []
+            part.add_row(_named(row), *seeds, *map(_styled, row.values[start:end]), style=style)
+        part.add_section()
+    return part
+
+
+def _has_seeds(table: Table) -> bool:
+    return any(row.seeds for row in table.rows)
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table, its notes and sources below."""
-    seeds = any(row.seeds for row in table.rows)
-    headings = [*(["seeds"] if seeds else []), *table.headings]
+    has_seeds = _has_seeds(table)
+    headings = ["seeds", *table.headings] if has_seeds else list(table.headings)
     lines = [f"**{table.title}**", ""]
     if table.rows:
         lines.append("| | " + " | ".join(headings) + " |")
         lines.append("|---|" + "---:|" * len(headings))
     for row in table.rows:
-        cells = [*([row.seeds] if seeds else []), *map(_marked_down, row.values)]
-        lines.append(f"| {_named(row)} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in all_notes(table))])
+        cells = [_named(row), *([row.seeds] if has_seeds else []), *map(_marked_down, row.values)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [f"- {note}" for note in all_notes(table)]
+    return "\n".join(lines)
 
 
 def all_notes(table: Table) -> list[str]:
-    """Notes, what is lacking, and the sources of published rows."""
+    """Notes, rows of which trials are missing, and the sources of published rows."""
     missing_reason = [
         f"{row.name}: {row.missing_reason}." for row in table.rows if row.missing_reason
     ]
@@ -75,7 +89,7 @@ def _styled(value: Value) -> Text:
 
 
 def _marked_down(value: Value) -> str:
-    text = value.marked.replace("|", "\\|")
+    text = value.marked.replace("|", "\\|")  # a bar would end the cell
     return f"**{text}**" if value.best else f"<u>{text}</u>" if value.near else text
 
 

@@ -1,8 +1,9 @@
-"""What is in a store: counts, the gap between its modalities, and a picture of it."""
+"""Contents of a store: counts, the gap between its modalities, and a picture of the gap."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,16 @@ from rich.table import Table
 
 from diffgap.errors import UserError
 from diffgap.evaluation.gap import gap_metrics
+from diffgap.evaluation.gap_sample import principal
 from diffgap.store.splits import SPLITS
 from diffgap.store.store import EmbeddingStore, Pairs, split_task
 
 POINTS = 400
-"""Pairs drawn at most."""
+"""Pairs in a picture at most."""
+
 WIDTH, HEIGHT = 64, 20
 """Characters of the picture on a terminal."""
+
 MEANING = {
     "mean_distance": "distance of the modality means",
     "paired_cosine": "mean cosine of pairs",
@@ -40,13 +44,17 @@ def describe(store: EmbeddingStore) -> list[str]:
         f"tasks        {', '.join(store.tasks)}",
         f"fingerprint  {store.fingerprint[:12]}",
     ]
-    if done := manifest.encoder.preprocessing:
-        lines.append("preprocessed " + ", ".join(f"{k} {v}" for k, v in done.items()))
+    if steps := manifest.encoder.preprocessing:
+        lines.append("preprocessed " + ", ".join(f"{k} {v}" for k, v in steps.items()))
     return lines
 
 
 def fullest_split(store: EmbeddingStore) -> str:
-    """The split to look at: test where it has clips, else the largest."""
+    """The split to show: test where it has clips, else the largest.
+
+    Raises:
+        UserError: where the store has no clip.
+    """
     counts = store.manifest.corpus.counts
     if counts.get("test"):
         return "test"
@@ -58,13 +66,13 @@ def fullest_split(store: EmbeddingStore) -> str:
 def gap_table(pairs: Pairs, task: str, split: str) -> Table:
     """The gap metrics of one task."""
     x, a = split_task(task)
-    shown = Table(title=f"Gap, {task}, {split}", title_justify="left", box=SIMPLE_HEAD)
-    shown.add_column("")
-    shown.add_column("", justify="right")
-    found = gap_metrics(torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner]))
-    for name, value in found.items():
-        shown.add_row(MEANING[name].format(x=x, a=a), f"{value:.3f}")
-    return shown
+    table = Table(title=f"Gap, {task}, {split}", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    table.add_column("", justify="right")
+    metrics = gap_metrics(torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner]))
+    for name, value in metrics.items():
+        table.add_row(MEANING[name].format(x=x, a=a), f"{value:.3f}")
+    return table
 
 
 def project(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
@@ -74,27 +82,24 @@ def project(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
         x and a of up to `POINTS` pairs, (P, 2) each, and a share between 0 and 1.
     """
     chosen = np.linspace(0, len(pairs.x) - 1, min(POINTS, len(pairs.x))).astype(int)
-    x, a = pairs.x[chosen], pairs.a[pairs.owner[chosen]]
-    both = np.concatenate([x, a]).astype(np.float64)
-    both -= both.mean(axis=0)
-    _, spread, axes = np.linalg.svd(both, full_matrices=False)
-    flat = both @ axes[:2].T
-    share = float((spread[:2] ** 2).sum() / max((spread**2).sum(), 1e-12))
-    return flat[: len(x)], flat[len(x) :], share
+    clouds = np.concatenate([pairs.x[chosen], pairs.a[pairs.owner[chosen]]])
+    points, explained = principal(clouds.astype(np.float64))
+    x, a = np.split(points, 2)
+    return x, a, sum(explained)
 
 
 def picture(pairs: Pairs, task: str) -> str:
     """The projection in characters: a letter where a modality is, # where both are."""
     x_name, a_name = split_task(task)
-    letters = x_letter, a_letter = _letters(x_name, a_name)
+    x_letter, a_letter = _letters(x_name, a_name)
     x, a, share = project(pairs)
     low, high = np.minimum(x.min(0), a.min(0)), np.maximum(x.max(0), a.max(0))
     grid = np.full((HEIGHT, WIDTH), " ")
-    for points, letter in zip((x, a), letters, strict=True):
-        places = (points - low) / np.maximum(high - low, 1e-12) * (WIDTH - 1, HEIGHT - 1)
-        for column, row in places.round().astype(int):
-            taken = grid[HEIGHT - 1 - row, column]
-            grid[HEIGHT - 1 - row, column] = letter if taken in (" ", letter) else "#"
+    for points, letter in ((x, x_letter), (a, a_letter)):
+        positions = (points - low) / np.maximum(high - low, 1e-12) * (WIDTH - 1, HEIGHT - 1)
+        for column, height in positions.round().astype(int):
+            row = HEIGHT - 1 - height  # a terminal counts downwards
+            grid[row, column] = letter if grid[row, column] in (" ", letter) else "#"
     lines = ["|" + "".join(row) + "|" for row in grid]
     lines.append(
         f"{x_letter} {x_name}, {a_letter} {a_name}, # both; first two principal components "
@@ -113,29 +118,30 @@ def draw(pairs: Pairs, task: str, path: Path) -> None:
     """The projection with a line between the two of a pair, as a picture file.
 
     Raises:
-        UserError: where the file's suffix is of no picture.
+        UserError: where the file's suffix names no format of pictures.
     """
     from matplotlib.figure import Figure
 
-    x, a, share = project(pairs)
-    drawn = Figure(figsize=(6, 5), layout="constrained")
-    axes = drawn.subplots()
-    for start, end in zip(x, a, strict=True):
-        across, up = zip(start, end, strict=True)
-        axes.plot(across, up, color="#BBBBBB", linewidth=0.4, zorder=1)
-    for points, name, colour, mark in zip(
-        (x, a), split_task(task), ("#0072B2", "#D55E00"), ("o", "^"), strict=True
-    ):
-        axes.scatter(points[:, 0], points[:, 1], s=10, c=colour, marker=mark, label=name, zorder=2)
-    axes.set_xlabel("first principal component")
-    axes.set_ylabel("second principal component")
-    axes.set_title(f"{task}: {100 * share:.0f} % of the variance", loc="left", fontsize=10)
-    axes.legend(frameon=False)
-    temporary = path.with_name(f".{path.name}")
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    _plot(figure.subplots(), pairs, task)
+    temporary = path.with_name(f".{path.name}")  # nobody finds half a picture under the name
     try:
-        drawn.savefig(temporary, format=path.suffix[1:] or None, dpi=150)
+        figure.savefig(temporary, format=path.suffix[1:] or None, dpi=150)
         temporary.rename(path)
     except ValueError as error:
         raise UserError(f"--picture: {path}: {str(error).splitlines()[0]}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _plot(axes: Any, pairs: Pairs, task: str) -> None:
+    x, a, share = project(pairs)
+    for ends in np.stack([x, a], axis=1):
+        axes.plot(*ends.T, color="#BBBBBB", linewidth=0.4, zorder=1)
+    x_name, a_name = split_task(task)
+    axes.scatter(*x.T, s=10, c="#0072B2", marker="o", label=x_name, zorder=2)
+    axes.scatter(*a.T, s=10, c="#D55E00", marker="^", label=a_name, zorder=2)
+    axes.set_xlabel("first principal component")
+    axes.set_ylabel("second principal component")
+    axes.set_title(f"{task}: {100 * share:.0f} % of the variance", loc="left", fontsize=10)
+    axes.legend(frameon=False)

@@ -1,9 +1,11 @@
-"""Trials as tidy data: a row each, with all that is known of it, for whatever reads tables."""
+"""Trials as tidy data: a row each, with every field and metric, for any tool that reads tables."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -29,47 +31,48 @@ FACTS: dict[str, pa.DataType] = {
     "encoder": pa.string(),
     "corpus": pa.string(),
 }
-"""Columns that every table has, before the trials' fields and their metrics."""
+"""Columns of every table, before the trials' fields and their metrics."""
 
 SPEC = "trial."
-"""What the names of the columns of a trial's fields begin with."""
+"""Prefix of the columns of a trial's fields, which could share names with facts."""
 
 
 def tidy(sweeps: Iterable[LoggedSweep]) -> pa.Table:
-    """One row a planned trial of every sweep, whatever became of it.
+    """One row a planned trial of every sweep, finished or not.
 
     Columns: `FACTS`, the trial's fields as ``trial.<dotted name>``, then its final metrics by their
-    own names, sorted. What is not known is null. A column of several kinds of values is text:
-    strings as they are, others as JSON.
+    own names, sorted. What is not known is null. A column of mixed types is text: strings as they
+    are, others as JSON.
     """
     facts, fields, metrics = [], [], []
     for sweep in sweeps:
         for trial in sweep.trials:
             resolved = Trial.model_validate(trial.trial)
             facts.append(_facts(sweep, trial, resolved))
-            fields.append({SPEC + name: value for name, value in flatten(resolved).items()})
+            fields.append(flatten(resolved))
             metrics.append(trial.metrics)
-    columns = {
-        name: pa.array([row[name] for row in facts], type=kind) for name, kind in FACTS.items()
-    }
-    for name in dict.fromkeys(name for row in fields for name in row):
-        columns[name] = _column([row.get(name) for row in fields])
-    for name in sorted({name for row in metrics for name in row}):
-        columns[name] = pa.array([row.get(name) for row in metrics], type=pa.float64())
-    return pa.table(columns)
+    table = pa.Table.from_pylist(facts, pa.schema(FACTS))
+    # Trials of different methods have different fields: a column for each that any of them has.
+    for name in dict.fromkeys(chain.from_iterable(fields)):
+        table = table.append_column(SPEC + name, _column([row.get(name) for row in fields]))
+    for name in sorted(set().union(*metrics)):
+        values = pa.array([row.get(name) for row in metrics], type=pa.float64())
+        table = table.append_column(name, values)
+    return table
 
 
 def to_csv(sweeps: Sequence[LoggedSweep]) -> str:
     """`tidy` as CSV: a header, numbers that read back as the same, nothing where null."""
-    pyarrow.csv.write_csv(tidy(sweeps), sink := pa.BufferOutputStream())
-    return sink.getvalue().to_pybytes().decode()
+    content = BytesIO()
+    pyarrow.csv.write_csv(tidy(sweeps), content)
+    return content.getvalue().decode()
 
 
 def to_parquet(sweeps: Sequence[LoggedSweep]) -> bytes:
     """`tidy` as a Parquet file's content."""
-    pyarrow.parquet.write_table(tidy(sweeps), sink := pa.BufferOutputStream())
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    content = BytesIO()
+    pyarrow.parquet.write_table(tidy(sweeps), content)
+    return content.getvalue()
 
 
 def _facts(sweep: LoggedSweep, trial: TrialRun, resolved: Trial) -> dict[str, Any]:
@@ -93,14 +96,15 @@ def _facts(sweep: LoggedSweep, trial: TrialRun, resolved: Trial) -> dict[str, An
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Values of one kind as they are, whole and other numbers as numbers, others as text."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float} or kinds == {float}:
-        return pa.array(values, type=pa.float64(), from_pandas=False)
-    for kind, stored in ((bool, pa.bool_()), (int, pa.int64())):
-        if kinds == {kind}:
-            return pa.array(values, type=stored)
-    return pa.array([_text(value) for value in values], type=pa.string())
+    """Values of one type as they are, integers with floats as floats, others as text."""
+    types = {type(value) for value in values if value is not None}
+    if types in ({int, float}, {float}):
+        return pa.array(values, type=pa.float64(), from_pandas=False)  # else NaN becomes null
+    if types == {bool}:
+        return pa.array(values, type=pa.bool_())
+    if types == {int}:
+        return pa.array(values, type=pa.int64())
+    return pa.array(map(_text, values), type=pa.string())
 
 
 def _text(value: Any) -> str | None:
