@@ -18,7 +18,7 @@ from diffgap.cli.bridge import USE_COMMANDS
 from diffgap.cli.data import DATA_COMMANDS
 from diffgap.cli.generate import generate
 from diffgap.cli.options import ADDRESS, OUTPUT, SETS, make_console, progress_bar
-from diffgap.cli.report import report
+from diffgap.cli.report import explain_command, report
 from diffgap.cli.status import WATCH_COMMANDS
 from diffgap.cli.submit import submit
 from diffgap.errors import UserError
@@ -293,15 +293,16 @@ def _print_plan(wanted: SweepSpec, ledger: Ledger, console: Console) -> None:
 
 def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
     """Prints a sweep's tables, as MLflow knows them, and leaves the whole report there."""
+    from diffgap.report.formats import print_tables
     from diffgap.report.publish import publish
     from diffgap.report.references import read_references
-    from diffgap.report.tables.registry import own_tables, print_tables
+    from diffgap.report.tables.registry import own_tables
     from diffgap.tracking.reader import Reader
 
     reader = Reader(ledger.output)
     sweep = reader.sweep(name)
     references = read_references()
-    print_tables(own_tables(sweep, references), console)
+    print_tables(own_tables(sweep, references), console, explain_command((name,), ledger.output))
     publish(reader, sweep, references)
     console.print(
         f"MLflow: {reader.where}\n"

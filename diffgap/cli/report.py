@@ -1,13 +1,15 @@
-"""The command that tells what sweeps have found."""
+"""The command that reports results of sweeps."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli.options import OUTPUT, make_console
+from diffgap.cli.options import OUTPUT, default_output, make_console
+from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from diffgap.report.model import Report
 
+# FORMATS of report/formats.py, whose imports would slow down every --help; a test compares them.
 STYLES = ("terminal", "md", "latex", "csv", "parquet", "html", "figures", "all")
 
 
@@ -31,6 +34,12 @@ STYLES = ("terminal", "md", "latex", "csv", "parquet", "html", "figures", "all")
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The file, or directory, to write.")
 @click.option(
+    "--explain",
+    is_flag=True,
+    help="Print all notes of the tables: how figures were computed and tested, every row's "
+    "difference from the baseline, and sources. Files always have them.",
+)
+@click.option(
     "--against",
     metavar="ROW",
     help="Test against this row of the table, not the frozen embeddings.",
@@ -43,19 +52,20 @@ STYLES = ("terminal", "md", "latex", "csv", "parquet", "html", "figures", "all")
 @click.option(
     "--audio",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the corpus's clips are, for html: the page plays its retrieval examples.",
+    help="Directory of the corpus's clips, for html: the page plays its retrieval examples.",
 )
 @OUTPUT
 def report(
     sweeps: tuple[str, ...],
     style: str,
     out: Path | None,
+    explain: bool,
     against: str | None,
     references: Path | None,
     audio: Path | None,
     output: StoragePath,
 ) -> None:
-    """Tell what SWEEPs have found, finished or not; without a name, all that MLflow knows.
+    """Print or write the results of SWEEPs, finished or not; without a name, of all in MLflow.
 
     Everything is read from MLflow: MLFLOW_TRACKING_URI, else the database in --output. Cells are
     means over seeds with 95 % intervals; tests are paired by query and Holm-corrected.
@@ -63,6 +73,7 @@ def report(
     \b
     Examples:
       diffgap report ablation
+      diffgap report ablation --explain
       diffgap report ablation methods --format html --out report.html
       diffgap report mine --format html --out mine.html --audio my_sounds/
       diffgap report ablation --format latex --out ablation.tex
@@ -70,22 +81,29 @@ def report(
       diffgap report methods --against DiffGAP
       diffgap report paper-audiocaps --references the_papers_own.yaml
     """
-    from diffgap.errors import UserError
-
     if out is None and style not in ("terminal", "md", "latex", "csv"):
         raise UserError(f"--format: {style} needs a place to write to; add --out PATH")
     console = make_console()
-    if style == "terminal" and out is None:
-        print_report(read_report(sweeps, output, against, references), console)
-        return
-    from diffgap.report.model import TEXTS, write_report
+    contents = read_report(sweeps, output, against, references, audio)
+    if out is not None:
+        from diffgap.report.formats import write_report
 
-    made = read_report(sweeps, output, against, references, audio)
-    if out is None:
-        click.echo(TEXTS[style][1](made))
-        return
-    write_report(made, style, out)
-    console.print(f"Wrote {out}", soft_wrap=True)
+        write_report(contents, style, out)
+        console.print(f"Wrote {out}", soft_wrap=True)
+    elif style == "terminal":
+        print_report(contents, console, None if explain else explain_command(sweeps, output))
+    else:
+        from diffgap.report.formats import TEXTS
+
+        click.echo(TEXTS[style].render(contents))
+
+
+def explain_command(sweeps: tuple[str, ...], output: StoragePath) -> str:
+    """The command that prints the tables of some sweeps with all their notes."""
+    words = ["diffgap", "report", *sweeps, "--explain"]
+    if str(output) != default_output():
+        words += ["--output", str(output)]
+    return shlex.join(words)
 
 
 def read_report(
@@ -100,19 +118,21 @@ def read_report(
     from diffgap.report.references import read_references
     from diffgap.tracking.reader import Reader
 
-    published = read_references() + (read_references(references) if references else [])
+    published = read_references()
+    if references:
+        published += read_references(references)
     reader = Reader(output)
-    names = dict.fromkeys(sweeps or reader.sweeps())
-    read = [reader.sweep(name) for name in names]
-    return make_report(read, published, reader.where, against, audio)
+    names = dict.fromkeys(sweeps or reader.sweeps())  # each once, in this order
+    logged_sweeps = [reader.sweep(name) for name in names]
+    return make_report(logged_sweeps, published, reader.where, against, audio)
 
 
-def print_report(made: Report, console: Console) -> None:
-    """Prints the tables, and what is missing."""
-    from diffgap.report.tables.registry import print_tables
+def print_report(contents: Report, console: Console, explain_with: str | None) -> None:
+    """Prints the tables, and what is missing; see `print_tables`."""
+    from diffgap.report.formats import print_tables
 
-    print_tables(made.tables, console)
+    print_tables(contents.tables, console, explain_with)
     console.print()
-    for line in made.missing:
+    for line in contents.missing:
         console.print(line, style="dim")
-    console.print(f"MLflow: {made.where}", soft_wrap=True)
+    console.print(f"MLflow: {contents.where}", soft_wrap=True)

@@ -135,11 +135,8 @@ def _notes(table: Table) -> list[str]:
         f"{_raised('*')} {escape(note[2:])}" if note.startswith("* ") else escape(note)
         for note in table.notes
     ]
-    missing_reason = [
-        escape(f"{row.name}: {row.missing_reason}.") for row in table.rows if row.missing_reason
-    ]
     sources = [f"{_raised(str(n))} {escape(text)}" for n, text in enumerate(table.sources, 1)]
-    return [*notes, *missing_reason, *sources]
+    return [*notes, *map(escape, table.incomplete), *sources]
 
 
 def _small(notes: Sequence[str]) -> list[str]:

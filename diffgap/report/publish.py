@@ -1,4 +1,4 @@
-"""A sweep's own run in MLflow carries its tables and figures."""
+"""Publication of a sweep's report in its own MLflow run: artifacts, and tables as description."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from diffgap.report.model import Report, make_report, write_report
+from diffgap.report.formats import as_markdown, write_report
+from diffgap.report.model import make_report
 from diffgap.report.references import Reference
-from diffgap.report.tables.registry import as_markdown
 from diffgap.tracking.client import NOTE, REPORT
 from diffgap.tracking.reader import LoggedSweep, Reader
 
@@ -26,19 +26,19 @@ def publish(reader: Reader, sweep: LoggedSweep, references: Sequence[Reference])
         references: published rows.
 
     Returns:
-        Whether there was something new to tell.
+        Whether the report differs from the last one that was published.
     """
-    made = make_report([sweep], references, reader.where)
-    digest = hashlib.sha256(as_markdown(made.tables).encode()).hexdigest()
+    report = make_report([sweep], references, reader.where)
+    description = as_markdown(report.tables)
+    # A resumed sweep with nothing new would else draw and upload all its figures again.
+    digest = hashlib.sha256(description.encode()).hexdigest()
     if reader.tag(sweep.run_id, REPORT) == digest:
         return False
-    _log(reader, sweep, made)
-    reader.client.set_tag(sweep.run_id, NOTE, as_markdown(made.tables))
+    with TemporaryDirectory(prefix="diffgap-report-") as scratch:
+        directory = Path(scratch) / DIRECTORY
+        write_report(report, "all", directory)
+        reader.client.log_artifacts(sweep.run_id, str(directory), DIRECTORY)
+    reader.client.set_tag(sweep.run_id, NOTE, description)
+    # Last, so that a publication that failed half-way is repeated.
     reader.client.set_tag(sweep.run_id, REPORT, digest)
     return True
-
-
-def _log(reader: Reader, sweep: LoggedSweep, made: Report) -> None:
-    with TemporaryDirectory(prefix="diffgap-report-") as scratch:
-        write_report(made, "all", Path(scratch) / DIRECTORY)
-        reader.client.log_artifacts(sweep.run_id, str(Path(scratch) / DIRECTORY), DIRECTORY)

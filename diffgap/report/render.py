@@ -73,11 +73,8 @@ def to_markdown(table: Table) -> str:
 
 def all_notes(table: Table) -> list[str]:
     """Notes, rows of which trials are missing, and the sources of published rows."""
-    missing_reason = [
-        f"{row.name}: {row.missing_reason}." for row in table.rows if row.missing_reason
-    ]
     sources = [f"[{number}] {source}" for number, source in enumerate(table.sources, 1)]
-    return [*table.notes, *missing_reason, *sources]
+    return [*table.notes, *table.incomplete, *sources]
 
 
 def _named(row: Row) -> str:

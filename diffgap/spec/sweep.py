@@ -47,11 +47,11 @@ class Resources(Model):
     trial axis. auto measures a few steps both ways and takes the faster."""
 
 
-Table = Literal["ablation", "methods", "axes", "generation"]
+TableKind = Literal["ablation", "methods", "axes", "generation"]
 
 
-class Report(Model):
-    tables: Annotated[tuple[Table, ...], Field(min_length=1)] = ("ablation",)
+class ReportOptions(Model):
+    tables: Annotated[tuple[TableKind, ...], Field(min_length=1)] = ("ablation",)
     """Tables printed at the end."""
 
     @field_validator("tables", mode="before")
@@ -170,7 +170,7 @@ class SweepSpec(Model):
     """How often a trial is tried again, from its latest checkpoint, after a lost worker, node or
     connection."""
     resources: Resources = Resources()
-    report: Report = Report()
+    report: ReportOptions = ReportOptions()
 
     @property
     def seed_list(self) -> list[int]:

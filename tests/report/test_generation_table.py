@@ -13,7 +13,8 @@ from diffgap.errors import UserError
 from diffgap.evaluation.statistics import replicate_interval, replicate_test
 from diffgap.ledger.ledger import Ledger
 from diffgap.report.audio_clips import audio_gallery
-from diffgap.report.model import make_report, write_report
+from diffgap.report.formats import write_report
+from diffgap.report.model import make_report
 from diffgap.report.references import read_references
 from diffgap.report.results import read_cells
 from diffgap.report.tables.generation import GenerationCell, generation_tables

@@ -7,10 +7,11 @@ from conftest import ABLATION, plan_of, tell
 
 from diffgap.errors import UserError
 from diffgap.ledger.ledger import Ledger
-from diffgap.report.model import TEXTS, make_report
+from diffgap.report.formats import TEXTS, as_markdown, as_text
+from diffgap.report.model import make_report
 from diffgap.report.references import read_references
 from diffgap.report.tables.recall import sweep_table
-from diffgap.report.tables.registry import all_tables, as_markdown, as_text
+from diffgap.report.tables.registry import all_tables
 from diffgap.tracking.reader import Reader
 
 
@@ -37,7 +38,7 @@ def test_a_sweep_is_read_as_it_was_run(trained, demo):
     _, read = told(ledger, plan)
     sweep = read()
     assert [t.signature for t in sweep.trials] == [p.signature for p in plan.trials]
-    assert all(t.counts and t.status == "FINISHED" for t in sweep.trials)
+    assert all(t.is_complete and t.status == "FINISHED" for t in sweep.trials)
     for trial in sweep.trials:
         record = ledger.trial(trial.signature)
         assert trial.metrics == record.metrics()
@@ -119,8 +120,8 @@ def test_nothing_finished_still_gives_every_format(trained):
     _, read = told(ledger, plan, trials=())
     report = make_report([read()], read_references(), "here")
     assert report.pictures == []
-    for _, make in TEXTS.values():
-        assert make(report)
+    for text_format in TEXTS.values():
+        assert text_format.render(report)
     assert "No trial is finished yet." in as_markdown(report.tables)
 
 

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffgap.errors import UserError
+from diffgap.report.formats import as_text
 from diffgap.report.render import all_notes, to_markdown
 from diffgap.report.results import read_cells
 from diffgap.report.tables.compare import compare
 from diffgap.report.tables.recall import sweep_table
-from diffgap.report.tables.registry import as_text
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import make_plan
 from diffgap.tracking.reader import LoggedSweep, TrialRun
@@ -34,7 +34,7 @@ def write_files(place, planned, cell, metrics):
     path = place / planned.signature
     path.mkdir(parents=True)
     clips = [f"clip {i}" for i in range(CLIPS)]
-    ranks = ranks_of(cell or planned.trial.cell, planned.trial.seed)
+    ranks = ranks_of(cell or planned.trial.ablation_cell, planned.trial.seed)
     table = {
         "direction": ["text_to_audio"] * CLIPS * CAPTIONS + ["audio_to_text"] * CLIPS,
         "clip": list(np.repeat(clips, CAPTIONS)) + clips,
@@ -85,7 +85,7 @@ def sweep(tmp_path):
 def figures(sweep, name, baseline=0):
     """The figures of one cell of the ablation, by column."""
     compared = compare(read_cells(sweep), baseline)
-    place = [cell.trial.cell for cell in compared.cells].index(name)
+    place = [cell.trial.ablation_cell for cell in compared.cells].index(name)
     return {column: compared.figures[place, column] for column in compared.columns}
 
 
@@ -147,7 +147,7 @@ def logged_alike(sweep):
 
 
 def test_a_half_finished_sweep_says_so(tmp_path):
-    half = logged(tmp_path, ABLATION, lambda p: p.trial.seed < 2 and p.trial.cell != "cdm")
+    half = logged(tmp_path, ABLATION, lambda p: p.trial.seed < 2 and p.trial.ablation_cell != "cdm")
     table = sweep_table(half, "ablation")
     text = as_text([table])
     assert "2 of 3" in text
@@ -160,7 +160,7 @@ def test_a_half_finished_sweep_says_so(tmp_path):
 def test_without_a_baseline_or_a_result_there_is_no_verdict(tmp_path):
     nothing = sweep_table(logged(tmp_path / "a", ABLATION, lambda p: False), "ablation")
     assert all_notes(nothing)[0] == "No trial is finished yet."
-    bst = logged(tmp_path / "b", ABLATION, lambda p: p.trial.cell == "bst")
+    bst = logged(tmp_path / "b", ABLATION, lambda p: p.trial.ablation_cell == "bst")
     said = all_notes(sweep_table(bst, "ablation"))
     assert "No frozen baseline here: nothing to test against." in said
     assert not any("against" in note and "points" in note for note in said)

@@ -6,7 +6,8 @@ import pytest
 from conftest import tell
 
 from diffgap.ledger.ledger import Ledger
-from diffgap.report.tables.registry import as_markdown, as_text, own_tables
+from diffgap.report.formats import as_markdown, as_text
+from diffgap.report.tables.registry import own_tables
 from diffgap.report.tables.search import importance_table, search_table
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import Plan, label, planned_trial

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from diffgap.ledger.artifacts import EXPLAINED, GAP_SAMPLE
 from diffgap.report.figures.style import Drawing, bare, mark, new_figure
 from diffgap.report.results import read_cells, setting_of
-from diffgap.report.tables.registry import WHOLE
+from diffgap.report.tables.registry import compares_methods
 from diffgap.spec import Trial
 from diffgap.store.store import split_task
 from diffgap.tracking.reader import LoggedSweep, TrialRun
@@ -38,7 +38,7 @@ ABOVE: dict[str, Any] = {
 
 def gap_figure(sweep: LoggedSweep) -> Drawing | None:
     """The gap in the trained trial that was best on val; None where no trial has sampled it."""
-    if sweep.spec["search"] or not set(sweep.spec["report"]["tables"]) & set(WHOLE):
+    if not compares_methods(sweep):
         return None
     best = best_bridge(sweep)
     if best is None:

@@ -202,10 +202,7 @@ def _button(text: str, column: int | None) -> str:
 
 def _notes(table: Table) -> str:
     """Notes, what is lacking, and the sources of published rows, to which these lead."""
-    missing_reason = [
-        f"{row.name}: {row.missing_reason}." for row in table.rows if row.missing_reason
-    ]
-    notes = _list(map(escape, (*table.notes, *missing_reason)), "notes")
+    notes = _list(map(escape, (*table.notes, *table.incomplete)), "notes")
     sources = "".join(
         f'<li id="source-{escape(table.key)}-{number}">{_linked(source)}</li>'
         for number, source in enumerate(table.sources, 1)

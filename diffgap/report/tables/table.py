@@ -41,7 +41,7 @@ class Row:
         values: a cell a heading.
         runs: signatures of the trials behind its figures.
         seeds: how many trials count, such as ``3`` or ``2 of 3``.
-        lacking: what became of the others; None where none is lacking.
+        missing_reason: what became of the others; None where all count.
         footnote: the number of a published row's source; None for our own.
     """
 
@@ -67,6 +67,7 @@ class Table:
         headings: of the columns, but for the first, which holds the rows' names.
         rows: our own, then the published ones.
         notes: what a reader must know, a line each.
+        brief: the two most important of them in short, for a terminal; where empty, `notes` serve.
         sources: of the published rows, in the order of their footnotes.
     """
 
@@ -76,6 +77,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    brief: tuple[str, ...] = ()
 
     @property
     def ours(self) -> tuple[Row, ...]:
@@ -84,3 +86,10 @@ class Table:
     @property
     def published(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.published)
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """A line for each row of which some trials do not count."""
+        return tuple(
+            f"{row.name}: {row.missing_reason}." for row in self.rows if row.missing_reason
+        )
