@@ -19,7 +19,7 @@ from diffgap.cli.data import DATA_COMMANDS
 from diffgap.cli.generate import generate
 from diffgap.cli.options import ADDRESS, OUTPUT, SETS, make_console, progress_bar
 from diffgap.cli.report import explain_command, report
-from diffgap.cli.status import WATCH_COMMANDS
+from diffgap.cli.status import STATUS_COMMANDS
 from diffgap.cli.submit import submit
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
@@ -232,7 +232,7 @@ main.add_command(report)
 main.add_command(report, "summary")
 main.add_command(submit)
 main.add_command(generate)
-for command in (*DATA_COMMANDS, *USE_COMMANDS, *WATCH_COMMANDS):
+for command in (*DATA_COMMANDS, *USE_COMMANDS, *STATUS_COMMANDS):
     main.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""Commands that look after sweeps: status, logs, cancel, rerun."""
+"""Commands for sweeps that run or have run: status, logs, cancel, rerun."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffgap.cli.options import OUTPUT, make_console
 from diffgap.io.paths import StoragePath
 
 if TYPE_CHECKING:
-    from diffgap.ledger.status import SweepState, TrialState
+    from diffgap.ledger.status import SweepStatus, TrialStatus
 
 
 @click.command(short_help="Show what is running, done, waiting and failed.")
@@ -30,25 +30,25 @@ def status(sweep: str | None, output: StoragePath) -> None:
       watch diffgap status ablation
     """
     from diffgap.ledger.ledger import Ledger
-    from diffgap.ledger.status import sweep_state
+    from diffgap.ledger.status import sweep_status
 
     ledger, console = Ledger(output), make_console()
     if sweep:
-        _show_trials(sweep_state(ledger, sweep))
+        _show_trials(sweep_status(ledger, sweep))
         return
     names = ledger.sweeps()
     if not names:
         console.print(f"No sweep in {ledger.output}; start one with: diffgap sweep SPEC")
     for name in names:
-        console.print(_line(sweep_state(ledger, name)), soft_wrap=True)
+        console.print(_line(sweep_status(ledger, name)), soft_wrap=True)
 
 
-@click.command(short_help="Print what a trial's processes have said.")
+@click.command(short_help="Print a trial's log.")
 @click.argument("signature")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the trial ends, or Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the trial ends, or Ctrl-C.")
 @OUTPUT
 def logs(signature: str, follow: bool, output: StoragePath) -> None:
-    """Print the log of the trial SIGNATURE (its first digits do), over all of its attempts.
+    """Print the log of the trial SIGNATURE (its first digits suffice), over all its attempts.
 
     \b
     Examples:
@@ -58,46 +58,46 @@ def logs(signature: str, follow: bool, output: StoragePath) -> None:
     from diffgap.ledger.ledger import Ledger
     from diffgap.ledger.status import log_lines
 
-    said = False
+    is_empty = True
     try:
         for line in log_lines(Ledger(output), signature, follow):
             click.echo(line)
-            said = True
+            is_empty = False
     except KeyboardInterrupt:
         return
-    if not said:
-        click.echo("The trial has said nothing yet.", err=True)
+    if is_empty:
+        click.echo("The log is still empty.", err=True)
 
 
-@click.command(short_help="End a running sweep, or one of its trials.")
+@click.command(short_help="Stop a running sweep, or one of its trials.")
 @click.argument("target", metavar="SIGNATURE|SWEEP")
 @OUTPUT
 def cancel(target: str, output: StoragePath) -> None:
-    """End a running sweep, or one of its trials, at the next validation.
+    """Stop a running sweep, or one of its trials, at the next validation.
 
-    Nothing is lost: the same sweep command goes on from there. Works from another machine that
-    shares --output.
+    Nothing is lost: the same sweep command resumes it. Works from another machine that shares
+    --output.
 
     \b
     Examples:
       diffgap cancel ablation
       diffgap cancel 0123456789ab
     """
-    from diffgap.ledger import status as watching
+    from diffgap.ledger import status as module
     from diffgap.ledger.ledger import Ledger
 
-    click.echo(watching.cancel(Ledger(output), target))
+    click.echo(module.cancel(Ledger(output), target))
 
 
 @click.command(short_help="Repeat a trial and compare.")
 @click.argument("signature")
-@click.option("--store", help="Where the trial's store is now; default where it was.")
+@click.option("--store", help="Where the trial's store is now; default where it was then.")
 @OUTPUT
 def rerun(signature: str, store: str | None, output: StoragePath) -> None:
     """Repeat the trial SIGNATURE in this process, without Ray, and compare it with its record.
 
-    On a CPU with one worker the weights come out the same, bit for bit. The repeated trial is
-    kept in --output/reruns. Exit status: 0 it is the same, 1 it differs.
+    On a CPU with one worker the weights are the same, bit for bit. The repeated trial is kept
+    in --output/reruns. Exit status: 0 if it is the same, 1 if it differs.
 
     \b
     Examples:
@@ -108,60 +108,62 @@ def rerun(signature: str, store: str | None, output: StoragePath) -> None:
     from diffgap.training import rerun as module
 
     console = make_console()
-    again, found = module.rerun(Ledger(output), signature, store, console)
-    console.print(f"Bridge: {again.bridge}", soft_wrap=True)
-    if found is None:
-        console.print("The trial was never finished: there is nothing to compare with.")
+    record, comparison = module.rerun(Ledger(output), signature, store, console)
+    console.print(f"Bridge: {record.bridge}", soft_wrap=True)
+    if comparison is None:
+        console.print("The trial never finished: there is nothing to compare with.")
         return
-    if found.equal:
+    if comparison.equal:
         console.print("Same weights, bit for bit, and same metrics.")
         return
-    console.print(f"Largest difference of weights: {found.difference:.3g}")
-    for name, (old, new) in found.metrics.items():
+    console.print(f"Largest difference of weights: {comparison.difference:.3g}")
+    for name, (old, new) in comparison.metrics.items():
         console.print(f"{name:32} {old:10.4f} -> {new:10.4f}")
     sys.exit(1)
 
 
-WATCH_COMMANDS = (status, logs, cancel, rerun)
+STATUS_COMMANDS = (status, logs, cancel, rerun)
 
 
-def _line(state: SweepState) -> str:
+def _line(sweep: SweepStatus) -> str:
     """A sweep in one line."""
-    counts = ", ".join(f"{count} {name}" for name, count in state.counts.items())
-    best = f"; best R@5 on val {state.best.best:.1f} ({state.best.label})" if state.best else ""
-    return f"{state.name}: {_who(state)}; {counts or 'no trials yet'}{best}"
+    counts = ", ".join(f"{count} {name}" for name, count in sweep.counts.items())
+    best = f"; best R@5 on val {sweep.best.best:.1f} ({sweep.best.label})" if sweep.best else ""
+    return f"{sweep.name}: {_process(sweep)}; {counts or 'no trials yet'}{best}"
 
 
-def _who(state: SweepState) -> str:
-    if state.alive and state.who:
-        minutes = (time.time() - state.who["began"]) / 60
-        return f"running for {minutes:.0f} min (process {state.who['pid']} on {state.who['host']})"
-    if state.alive:
+def _process(sweep: SweepStatus) -> str:
+    """Which process runs a sweep, or what to do where none does."""
+    heartbeat = sweep.heartbeat
+    if sweep.alive and heartbeat:
+        minutes = (time.time() - heartbeat["began"]) / 60
+        return f"running for {minutes:.0f} min (process {heartbeat['pid']} on {heartbeat['host']})"
+    if sweep.alive:
         return "starting"
-    left = set(state.counts) - {"done", "stopped"}
-    return "the same command continues" if left or state.who else "finished"
+    is_finished = set(sweep.counts) <= {"done", "stopped"} and not heartbeat
+    return "finished" if is_finished else "the same command continues"
 
 
-def _show_trials(state: SweepState) -> None:
+def _show_trials(sweep: SweepStatus) -> None:
     from rich.table import Table
 
     console = make_console()
-    table = Table(title=_line(state), title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for header in ("trial", "", "state", "steps", "best val R@5", "last heard of"):
+    table = Table(title=_line(sweep), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for header in ("trial", "", "state", "steps", "best val R@5", "last report"):
         table.add_column(header)
-    for trial in state.trials:
-        table.add_row(trial.signature, trial.label, trial.state, *_figures(trial))
+    for trial in sweep.trials:
+        table.add_row(trial.signature, trial.label, trial.state, *_progress(trial))
     console.print(table)
-    for trial in state.trials:
+    for trial in sweep.trials:
         if trial.reason:
-            said = f"{trial.signature} {trial.state}: {trial.reason} (log: {trial.log})"
-            console.print(said, soft_wrap=True)
+            line = f"{trial.signature} {trial.state}: {trial.reason} (log: {trial.log})"
+            console.print(line, soft_wrap=True)
 
 
-def _figures(trial: TrialState) -> tuple[str, str, str]:
+def _progress(trial: TrialStatus) -> tuple[str, str, str]:
+    """Steps, best validation and time of the last report."""
     steps = f"{trial.step}/{trial.steps}" if trial.steps else "-"
     best = "-" if trial.best is None else f"{trial.best:.1f}"
-    last_seen = (
-        time.strftime("%d %b %H:%M:%S", time.localtime(trial.last_seen)) if trial.last_seen else "-"
-    )
-    return steps, best, last_seen
+    if trial.last_seen is None:
+        return steps, best, "-"
+    return steps, best, time.strftime("%d %b %H:%M:%S", time.localtime(trial.last_seen))

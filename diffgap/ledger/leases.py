@@ -1,8 +1,8 @@
-"""That a sweep is running, where nothing can be locked: on an object store.
+"""Lease of a running sweep, where nothing can be locked: on an object store.
 
-Its note, OUTPUT/running/NAME.json, is a lease: written anew every few seconds for as long as the
-sweep lives, with the trials that it has taken. A lease that is not renewed is anybody's, and
-at once where its process was of this machine and is gone.
+OUTPUT/running/NAME.json is written anew every few seconds for as long as the sweep lives, with the
+trials that it has claimed. A lease that is no longer renewed is free, at once where its process
+ran on this machine and is dead.
 """
 
 from __future__ import annotations
@@ -23,145 +23,163 @@ from diffgap.ledger.ledger import TrialRecord
 from diffgap.ledger.locks import SweepLock, owner
 
 RENEW_S = 5.0
-"""Between two renewals."""
+"""Interval of renewals."""
 
 LEASE_S = 20.0
-"""A lease that has not been renewed for so long is given up."""
+"""Age at which a lease that was not renewed has expired."""
 
 SETTLE_S = 1.0
-"""After which, of two that took a lease at once, the later one has it."""
+"""After which, of two processes that took a lease at once, the later one has it."""
 
 
 class LeaseLock(SweepLock):
-    """One process's hold on a sweep whose output is on an object store; use it as a context.
+    """One process's lease of a sweep whose output is on an object store; use it as a context.
 
     Raises:
         UserError: on entering, where another process runs the sweep.
     """
 
-    place: RemotePath
+    directory: RemotePath
 
     def __init__(
-        self, output: RemotePath, name: str, say: Callable[[str], None] | None = None
+        self, output: RemotePath, name: str, notify: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(output, name)
-        self._say = say
+        self._notify = notify
         self._token = uuid.uuid4().hex
-        self._over = threading.Event()
+        self._closing = threading.Event()
         self._counts: dict[str, int] = {}
-        self._names: set[str] = set()
+        self._claims: set[str] = set()
 
     def __enter__(self) -> LeaseLock:
         if self._is_renewed():
-            raise UserError(f"sweep {self.name!r} is being run already{owner(self.note())}")
-        self._found_note = self.note() is not None
+            raise UserError(f"sweep {self.name!r} is already running{owner(self.last_heartbeat())}")
+        self._was_interrupted = self.last_heartbeat() is not None
         self._renew()
+        # An object store has no "create if absent": write, wait, and see whose lease it is.
         time.sleep(SETTLE_S)
-        if (self.note() or {}).get("token") != self._token:
-            raise UserError(f"sweep {self.name!r} was begun elsewhere just now{owner(self.note())}")
+        lease = self.last_heartbeat()
+        if not lease or lease.get("token") != self._token:
+            raise UserError(f"sweep {self.name!r} was started elsewhere just now{owner(lease)}")
         self._cancel_path.unlink(missing_ok=True)
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._closing.set()
         self._thread.join()
         self._cancel_path.unlink(missing_ok=True)
         if self.is_settled:
-            self._note_path.unlink(missing_ok=True)
+            self._heartbeat_path.unlink(missing_ok=True)
         else:
-            write_json(self._note_path, {**self._facts(), "over": True})
+            write_json(self._heartbeat_path, {**self._lease(), "over": True})
 
     @property
     def was_interrupted(self) -> bool:
-        return self._found_note
+        return self._was_interrupted
 
     def claim(self, record: TrialRecord) -> bool:
-        """Takes hold of a trial; False where another sweep runs it."""
+        """Claims a trial for this sweep; False where another sweep runs it."""
         signature = record.path.name
-        if signature not in self._names:
-            if any(signature in note.get("claims", ()) for note in self._others()):
+        if signature in self._claims:
+            return True
+        for lease in self._other_leases():
+            if signature in lease.get("claims", ()):
                 return False
-            self._names.add(signature)
-            self._renew()
+        self._claims.add(signature)
+        self._renew()
         return True
 
     def heartbeat(self, counts: dict[str, int], force: bool = False) -> None:
-        """Notes how the sweep goes, with the next renewal."""
+        """Keeps how many trials are in each state for the next renewal."""
         self._counts = counts
 
     def is_alive(self) -> bool:
-        """Whether a process holds the sweep, as far as clocks agree."""
-        return _is_fresh(self.note())
+        """Whether a process runs the sweep, as far as the machines' clocks agree."""
+        lease = self.last_heartbeat()
+        return lease is not None and _is_valid(lease)
 
-    def _others(self) -> list[dict[str, Any]]:
-        """The notes of other sweeps that run."""
-        paths = [path for path in self.place.glob("*.json") if path != self._note_path]
-        notes = [json.loads(path.read_text()) for path in paths]
-        return [note for note in notes if _is_fresh(note)]
+    def _other_leases(self) -> list[dict[str, Any]]:
+        """The valid leases of other sweeps."""
+        leases = []
+        for path in self.directory.glob("*.json"):
+            if path != self._heartbeat_path:
+                leases.append(json.loads(path.read_text()))
+        return list(filter(_is_valid, leases))
 
     def _is_renewed(self) -> bool:
-        """Whether somebody renews the sweep's lease; waits to see it, for clocks may differ."""
-        first = self.note()
-        if first is None or _is_over(first):
+        """Whether another process renews the lease; waits to see it, for clocks may differ."""
+        lease = self.last_heartbeat()
+        if lease is None or _is_over(lease):
             return False
-        if self._say:
-            self._say(
-                f"Sweep {self.name} was begun by process {first['pid']} on {first['host']}, and "
-                f"not ended: watching for {LEASE_S:.0f} s whether that still runs ..."
+        if self._notify:
+            self._notify(
+                f"Sweep {self.name} was started by process {lease['pid']} on {lease['host']} and "
+                f"did not end: checking for {LEASE_S:.0f} s whether it is still running ..."
             )
-        until = time.monotonic() + LEASE_S
-        while time.monotonic() < until:
+        deadline = time.monotonic() + LEASE_S
+        while time.monotonic() < deadline:
             time.sleep(SETTLE_S)
-            note = self.note()
-            if note is None or _is_over(note):
+            current = self.last_heartbeat()
+            if current is None or _is_over(current):
                 return False
-            if note["time"] != first["time"]:
+            if current["time"] != lease["time"]:
                 return True
         return False
 
-    def _keep(self) -> None:
-        while not self._over.wait(RENEW_S):
+    def _keep_renewing(self) -> None:
+        while not self._closing.wait(RENEW_S):
             try:
                 self._renew()
             except OSError:  # the store may be away for a while
                 continue
 
     def _renew(self) -> None:
-        write_json(self._note_path, self._facts())
+        write_json(self._heartbeat_path, self._lease())
 
-    def _facts(self) -> dict[str, Any]:
-        claims = sorted(self._names)
-        mine = {**self.who(), "processes": _processes()}
-        return {**mine, "token": self._token, "claims": claims, "counts": self._counts}
+    def _lease(self) -> dict[str, Any]:
+        return {
+            **self._process(),
+            "processes": _pid_namespace(),
+            "token": self._token,
+            "claims": sorted(self._claims),
+            "counts": self._counts,
+        }
 
 
 def sweep_lock(
-    output: StoragePath, name: str, say: Callable[[str], None] | None = None
+    output: StoragePath, name: str, notify: Callable[[str], None] | None = None
 ) -> SweepLock:
-    """A sweep's hold, of the kind that its output allows; `say` tells people what is waited for."""
+    """The lock of a sweep, of the kind that its output allows.
+
+    Args:
+        output: the output directory.
+        name: the sweep's.
+        notify: prints a line for people before a long wait.
+    """
     if isinstance(output, RemotePath):
-        return LeaseLock(output, name, say)
+        return LeaseLock(output, name, notify)
     return SweepLock(output, name)
 
 
-def _is_fresh(note: dict[str, Any] | None) -> bool:
-    return note is not None and not _is_over(note) and time.time() - note["time"] < LEASE_S
+def _is_valid(lease: dict[str, Any]) -> bool:
+    return not _is_over(lease) and time.time() - lease["time"] < LEASE_S
 
 
-def _is_over(note: dict[str, Any]) -> bool:
-    """Whether a note's process is known not to run any more."""
-    if note.get("over"):
+def _is_over(lease: dict[str, Any]) -> bool:
+    """Whether a lease's process is known to be dead."""
+    if lease.get("over"):
         return True
-    here = _processes()
-    return here is not None and note.get("processes") == here and not _runs(note["pid"])
+    here = _pid_namespace()
+    # Only here does its pid mean anything.
+    return here is not None and lease.get("processes") == here and not _is_running(lease["pid"])
 
 
-def _processes() -> str | None:
-    """Among which processes this one's id means something: a machine since its start, a container.
+def _pid_namespace() -> str | None:
+    """Where this process's id is valid: on a machine since its boot, or in a container.
 
-    None where the system has no word for it.
+    None where the system cannot say so.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -170,11 +188,11 @@ def _processes() -> str | None:
         return None
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # somebody else's
+        return True  # another user's
     return True

@@ -1,11 +1,11 @@
-"""That a sweep is running: a lock so that it runs once, and notes for whoever watches it.
+"""Lock of a running sweep, and its heartbeat for whoever watches it.
 
-OUTPUT/running/NAME.lock      locked by the sweep's process, as long as it lives
-OUTPUT/running/NAME.json      who runs it, and how it goes; left behind by one that was killed
-OUTPUT/running/NAME.cancel    somebody wants it to end
+OUTPUT/running/NAME.lock      locked by the sweep's process for as long as it lives
+OUTPUT/running/NAME.json      who runs it and how it goes; left behind by a process that was killed
+OUTPUT/running/NAME.cancel    a request to stop it
 OUTPUT/trials/SIGNATURE/.lock locked by the sweep that runs this trial
 
-On an object store, which knows no locks, the note is a lease: see `diffgap.ledger.leases`.
+An object store knows no locks; there the heartbeat is a lease: see `diffgap.ledger.leases`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from diffgap.io.paths import StoragePath
 from diffgap.ledger.ledger import TrialRecord
 
 HEARTBEAT_S = 2.0
-"""Between two notes of how a sweep goes."""
 
-ASKING_S = 0.2
-"""Longer than anybody holds a lock only to ask whether it is free."""
+ACQUIRE_S = 0.2
+"""Longer than anybody holds a lock only to see whether it is free."""
 
 
 class SweepLock:
-    """One process's hold on a sweep; use it as a context.
+    """One process's lock on a sweep; use it as a context.
 
     Raises:
         UserError: on entering, where another process runs the sweep.
@@ -40,104 +39,110 @@ class SweepLock:
 
     def __init__(self, output: StoragePath, name: str) -> None:
         self.name = name
-        self.place: StoragePath = output.absolute() / "running"
+        self.directory: StoragePath = output.absolute() / "running"
         self.is_settled = False
-        """Whether nothing is left to be told or tidied up; else the next command looks after it."""
-        self._held = ExitStack()
+        """Whether nothing is left to deliver or to clean up; else the next command does it."""
+        self._locked_files = ExitStack()
         self._claimed: set[Path] = set()
-        self._noted = 0.0
-        self._began = time.time()
+        self._start = time.time()
+        self._heartbeat_at = 0.0
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether an earlier process left without tidying up."""
-        return self._note_path.is_file()
+        """Whether an earlier process died, or left something to do."""
+        return self._heartbeat_path.is_file()
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody has asked for the sweep to end."""
+        """Whether somebody has requested that the sweep stop."""
         return self._cancel_path.exists()
 
     def __enter__(self) -> SweepLock:
-        self.place.mkdir(parents=True, exist_ok=True)
-        if not self._hold(self._lock_path):
-            raise UserError(f"sweep {self.name!r} is being run already{owner(self.note())}")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self._acquire(self._lock_path):
+            raise UserError(f"sweep {self.name!r} is already running{owner(self.last_heartbeat())}")
         self._cancel_path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.is_settled:
-            self._note_path.unlink(missing_ok=True)
+            self._heartbeat_path.unlink(missing_ok=True)
         self._cancel_path.unlink(missing_ok=True)
-        self._held.close()
+        self._locked_files.close()
 
     def claim(self, record: TrialRecord) -> bool:
-        """Takes hold of a trial; False where another sweep runs it."""
+        """Locks a trial for this sweep; False where another sweep runs it."""
         record.path.mkdir(parents=True, exist_ok=True)
         path = Path(str(record.path))
-        if path not in self._claimed and self._hold(path / ".lock"):
+        if path not in self._claimed and self._acquire(path / ".lock"):
             self._claimed.add(path)
         return path in self._claimed
 
     def heartbeat(self, counts: dict[str, int], force: bool = False) -> None:
-        """Notes how the sweep goes, every few seconds."""
-        if not force and time.time() - self._noted < HEARTBEAT_S:
+        """Writes how many trials are in each state, every few seconds at most."""
+        if not force and time.time() - self._heartbeat_at < HEARTBEAT_S:
             return
-        self._noted = time.time()
-        with suppress(OSError):  # a full disk must not end a sweep that could go on
-            write_json(self._note_path, {**self.who(), "counts": counts})
+        self._heartbeat_at = time.time()
+        with suppress(OSError):  # a full disk must not stop a sweep that could continue
+            write_json(self._heartbeat_path, {**self._process(), "counts": counts})
 
-    def who(self) -> dict[str, Any]:
-        """This process, and the time."""
-        facts = {"host": socket.gethostname(), "pid": os.getpid(), "began": self._began}
-        return {**facts, "time": time.time()}
-
-    def note(self) -> dict[str, Any] | None:
-        """The last note of how the sweep goes."""
+    def last_heartbeat(self) -> dict[str, Any] | None:
+        """Host, pid, times and counts, as the sweep's process wrote them last."""
         try:
-            note: dict[str, Any] = json.loads(self._note_path.read_text())
+            heartbeat: dict[str, Any] = json.loads(self._heartbeat_path.read_text())
         except FileNotFoundError:
             return None
-        return note
+        return heartbeat
 
     def is_alive(self) -> bool:
-        """Whether a process holds the sweep, on this machine or another that shares the place."""
+        """Whether a process runs the sweep, on this machine or another that shares the output."""
         path = self._lock_path
         if not path.exists():
             return False
         with path.open() as file:
-            return not _lock(file, fcntl.LOCK_SH)  # shared: whoever else asks is no sweep
+            # Shared, so that two commands that look at once do not take each other for the sweep.
+            return not _lock(file, fcntl.LOCK_SH)
 
     def cancel(self) -> None:
-        """Asks the sweep's process to end it."""
+        """Requests that the sweep's process stop."""
         self._cancel_path.touch()
+
+    def _process(self) -> dict[str, Any]:
+        """This process, and the time."""
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "began": self._start,
+            "time": time.time(),
+        }
 
     @property
     def _lock_path(self) -> Path:
-        return Path(str(self.place)) / f"{self.name}.lock"
+        return Path(str(self.directory)) / f"{self.name}.lock"
 
     @property
-    def _note_path(self) -> StoragePath:
-        return self.place / f"{self.name}.json"
+    def _heartbeat_path(self) -> StoragePath:
+        return self.directory / f"{self.name}.json"
 
     @property
     def _cancel_path(self) -> StoragePath:
-        return self.place / f"{self.name}.cancel"
+        return self.directory / f"{self.name}.cancel"
 
-    def _hold(self, path: Path) -> bool:
+    def _acquire(self, path: Path) -> bool:
+        """Locks a file until the end of the context; False where another process has locked it."""
         file = path.open("a")
-        until = time.monotonic() + ASKING_S
+        deadline = time.monotonic() + ACQUIRE_S
         while not _lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 file.close()
                 return False
-            time.sleep(ASKING_S / 20)
-        self._held.enter_context(file)
+            time.sleep(ACQUIRE_S / 20)
+        self._locked_files.enter_context(file)
         return True
 
 
 def _lock(file: IO[str], kind: int) -> bool:
-    """Locks an open file for this process; False where another has it."""
+    """Locks an open file; False where another process has locked it."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -145,7 +150,7 @@ def _lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def owner(note: dict[str, Any] | None) -> str:
-    """Who runs a sweep, for people."""
-    who = f", by process {note['pid']} on {note['host']}" if note else ""
+def owner(heartbeat: dict[str, Any] | None) -> str:
+    """Who runs a sweep, as the end of a message."""
+    who = f", by process {heartbeat['pid']} on {heartbeat['host']}" if heartbeat else ""
     return f"{who}; watch it with: diffgap status"

@@ -1,7 +1,7 @@
-"""A trial's log: all that its processes say, over all of its attempts.
+"""Log of a trial: output of all its processes, over all of its attempts.
 
-One file that all append to; on an object store, where nothing can be appended, a file for each
-process, sent every few seconds.
+A file that all of them append to. An object store cannot append; there the log is a directory with
+one file a process, uploaded every few seconds.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TextIO
 from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.io.redact import redact
 
-SEND_S = 5.0
-"""Between two looks whether a log has grown that is sent to an object store."""
+UPLOAD_S = 5.0
+"""Interval at which a log that has grown is uploaded to an object store."""
 
 
 class _Redacted(logging.Formatter):
@@ -30,47 +30,48 @@ class _Redacted(logging.Formatter):
 
 
 @contextmanager
-def log_file(log: StoragePath, speaker: str) -> Iterator[Path]:
-    """The local file that a process appends to: the log itself, or one that is sent there."""
+def log_file(log: StoragePath, process: str) -> Iterator[Path]:
+    """The local file that a process appends to: the log itself, or one that is uploaded to it."""
     if isinstance(log, Path):
         yield log
         return
-    with tempfile.TemporaryDirectory(prefix="diffgap-log-") as place:
-        local = Path(place) / f"{time.time():.3f}-{speaker.replace(' ', '-')}.txt"
+    with tempfile.TemporaryDirectory(prefix="diffgap-log-") as directory:
+        local = Path(directory) / f"{time.time():.3f}-{process.replace(' ', '-')}.txt"
         local.touch()
-        over = threading.Event()
-        sender = threading.Thread(target=_send, args=(local, log / local.name, over), daemon=True)
-        sender.start()
+        closing = threading.Event()
+        arguments = (local, log / local.name, closing)
+        uploader = threading.Thread(target=_upload, args=arguments, daemon=True)
+        uploader.start()
         try:
             yield local
         finally:
-            over.set()
-            sender.join()
+            closing.set()
+            uploader.join()
 
 
-def _send(local: Path, target: RemotePath, over: threading.Event) -> None:
-    """Sends a file whenever it has grown, and once more at the end."""
-    sent = 0
+def _upload(local: Path, target: RemotePath, closing: threading.Event) -> None:
+    """Uploads a file whenever it has grown, and once more at the end."""
+    uploaded = 0
     while True:
-        last = over.wait(SEND_S)
+        is_last = closing.wait(UPLOAD_S)
         content = local.read_bytes()
-        if len(content) > sent:
-            with suppress(OSError):  # the next look tries again; a log must not end a trial
+        if len(content) > uploaded:
+            with suppress(OSError):  # the next round tries again; a log must not fail its trial
                 target.write_bytes(content)
-                sent = len(content)
-        if last:
+                uploaded = len(content)
+        if is_last:
             return
 
 
-def log_files(log: StoragePath) -> list[StoragePath]:
-    """The files of a trial's log, in the order in which they were begun."""
+def log_parts(log: StoragePath) -> list[StoragePath]:
+    """The files of a trial's log, the oldest first."""
     if isinstance(log, RemotePath):
-        return sorted(log.iterdir())
+        return sorted(log.iterdir())  # their names begin with the time
     return [log] if log.is_file() else []
 
 
-def news(file: StoragePath, position: int) -> bytes:
-    """What has been said from a position on."""
+def read_from(file: StoragePath, position: int) -> bytes:
+    """A file's content from a position on."""
     if isinstance(file, RemotePath):
         return file.read_bytes()[position:]
     with file.open("rb") as stream:
@@ -79,55 +80,55 @@ def news(file: StoragePath, position: int) -> bytes:
 
 
 @contextmanager
-def trial_log(path: Path, speaker: str, trial: str | None = None) -> Iterator[logging.Logger]:
-    """Appends what this package logs to a trial's log, for as long as the block lasts.
+def trial_log(path: Path, process: str, trial: str | None = None) -> Iterator[logging.Logger]:
+    """Appends this package's log records to a trial's log for the block.
 
     Args:
         path: the log file.
-        speaker: who speaks, such as ``worker 0``.
-        trial: its signature, where other trials log at the same time: what is said of one of them
-            (``extra={"trial": SIGNATURE}``) is left out.
+        process: which process writes, such as ``worker 0``; stands before every line.
+        trial: the trial's signature, where other trials log at the same time: records of those
+            (``extra={"trial": SIGNATURE}``) are left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
-    handler.setFormatter(_Redacted(f"%(asctime)s {speaker}: %(message)s"))
+    handler.setFormatter(_Redacted(f"%(asctime)s {process}: %(message)s"))
     if trial:
         handler.addFilter(lambda record: getattr(record, "trial", trial) == trial)
     logger = logging.getLogger("diffgap")
-    before = logger.level, logger.propagate
+    level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
-    logger.propagate = False
+    logger.propagate = False  # Ray's root handler would print every line once more
     logger.addHandler(handler)
     try:
         yield logger
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
+        logger.setLevel(level)
+        logger.propagate = propagate
         handler.close()
 
 
 @contextmanager
 def captured_output(path: Path) -> Iterator[None]:
-    """Sends all that this process writes, C++ libraries and crashes too, to a trial's log."""
+    """Redirects all output of this process, also of C++ libraries and crashes, to a trial's log."""
     streams = sys.stdout, sys.stderr
-    kept = [os.dup(number) for number in (1, 2)]
+    originals = [os.dup(number) for number in (1, 2)]
     target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    ray = logging.getLogger("ray")
-    level = ray.level
-    ray.setLevel(logging.WARNING)  # every report it passes on, otherwise
+    ray_logger = logging.getLogger("ray")
+    level = ray_logger.level
+    ray_logger.setLevel(logging.WARNING)  # at INFO it logs every report that it passes on
     try:
         _redirect(streams, [target, target])
         yield
     finally:
-        _redirect(streams, kept)
-        ray.setLevel(level)
-        for number in (target, *kept):
-            os.close(number)
+        _redirect(streams, originals)
+        ray_logger.setLevel(level)
+        for descriptor in (target, *originals):
+            os.close(descriptor)
 
 
 def _redirect(streams: Iterable[TextIO], targets: Iterable[int]) -> None:
-    """Lets standard output and error go to other open files."""
+    """Points the descriptors of standard output and error to other open files."""
     for stream, number, target in zip(streams, (1, 2), targets, strict=True):
-        stream.flush()
+        stream.flush()  # or else its buffer would land in the new file
         os.dup2(target, number)

@@ -1,4 +1,4 @@
-"""Where a result comes from: the code's git commit and changes, packages and hardware."""
+"""Provenance of a result: the code's git commit and changes, packages and hardware."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from diffgap.io.redact import redact
 
 PACKAGES = ("diffgap", "torch", "ray", "deepspeed", "mlflow", "numpy", "pyarrow", "safetensors")
-
+"""Those that can change a result."""
 
 LONGEST_DIFF = 1_000_000
-"""Characters of a difference that are kept."""
+"""Characters of the diff that are kept."""
 
 
 @cache
 def git_commit() -> str:
-    """The commit of the checkout this package runs from, ``-dirty`` where it was changed.
+    """The commit of the checkout that this package runs from, ``-dirty`` if that has changes.
 
     ``unknown`` where the package was installed without a checkout, or git is missing.
     """
@@ -28,14 +28,14 @@ def git_commit() -> str:
 
 @cache
 def code_diff() -> str:
-    """What has changed in the package since its commit, without secrets."""
+    """The package's changes since its commit, without secrets."""
     return redact(_git("diff", "HEAD", "--", ".") or "")[:LONGEST_DIFF]
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the package's directory; None where it cannot."""
+    """Output of a git command in the package's directory; None where it fails."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments],
             capture_output=True,
             text=True,
@@ -44,11 +44,11 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
 def hardware() -> str:
-    """What this process computes on."""
+    """The device that this process computes on."""
     import torch
 
     if torch.cuda.is_available():
@@ -57,7 +57,7 @@ def hardware() -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions of what decides a result."""
+    """Installed versions of the packages that can change a result."""
     versions = {}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""How a sweep goes, read from the ledger: from another terminal, or a machine that shares it."""
+"""Status of sweeps, read from the ledger in another terminal or on a machine that shares it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
 from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger, SweepRecord
-from diffgap.ledger.logs import log_files, news
+from diffgap.ledger.logs import log_parts, read_from
 
 DONE, RUNNING, WAITING, INTERRUPTED = "done", "running", "waiting", "interrupted"
 STOPPED, FAILED, NOT_STARTED = "stopped", "failed", "not started"
 STATES = (DONE, RUNNING, WAITING, INTERRUPTED, NOT_STARTED, STOPPED, FAILED)
 
 FOLLOW_S = 0.5
-"""Between two looks at a log that is followed."""
+"""Interval at which a log that is followed is read."""
 
 
 @dataclass(frozen=True)
-class TrialState:
-    """One trial of a sweep, as it stands."""
+class TrialStatus:
+    """A trial of a sweep at this moment."""
 
     signature: str
     label: str
@@ -35,49 +35,48 @@ class TrialState:
     best: float | None
     """Mean R@5 of both directions on val, at its best."""
     last_seen: float | None
-    """When it last said how far it is, in seconds since the epoch."""
+    """When it last reported a step, in seconds since the epoch."""
     reason: str | None
     """Why it failed or was stopped."""
     log: StoragePath
 
 
 @dataclass(frozen=True)
-class SweepState:
-    """A sweep, as it stands."""
+class SweepStatus:
+    """A sweep at this moment."""
 
     name: str
     alive: bool
-    who: dict[str, Any] | None
-    """Host, pid and times of the process that runs it, or was cut short."""
-    trials: tuple[TrialState, ...]
+    heartbeat: dict[str, Any] | None
+    """Host, pid and times of the process that runs it, or was interrupted."""
+    trials: tuple[TrialStatus, ...]
 
     @property
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""
-        found = Counter(trial.state for trial in self.trials)
-        return {state: found[state] for state in STATES if found[state]}
+        counts = Counter(trial.state for trial in self.trials)
+        return {state: counts[state] for state in STATES if counts[state]}
 
     @property
-    def best(self) -> TrialState | None:
+    def best(self) -> TrialStatus | None:
         """The trial that is best on val so far."""
-        known = [trial for trial in self.trials if trial.best is not None]
-        return max(known, key=lambda trial: trial.best or 0.0, default=None)
+        validated = [trial for trial in self.trials if trial.best is not None]
+        return max(validated, key=lambda trial: trial.best or 0.0, default=None)
 
 
-def sweep_state(ledger: Ledger, name: str) -> SweepState:
-    """A recorded sweep; UserError names the ones there are."""
+def sweep_status(ledger: Ledger, name: str) -> SweepStatus:
+    """The status of a recorded sweep; UserError where there is none of this name."""
     record = ledger.sweep(name)
     lock = sweep_lock(ledger.output, name)
-    alive = lock.is_alive()
-    note = lock.note()
-    began = note["began"] if alive and note else None
-    trials = tuple(_trial_state(ledger, entry, alive, began) for entry in record.trials)
-    return SweepState(name, alive, note, trials)
+    alive, heartbeat = lock.is_alive(), lock.last_heartbeat()
+    start = heartbeat["began"] if alive and heartbeat else None
+    trials = tuple(_trial_status(ledger, entry, alive, start) for entry in record.trials)
+    return SweepStatus(name, alive, heartbeat, trials)
 
 
-def _trial_state(
-    ledger: Ledger, entry: dict[str, Any], alive: bool, began: float | None
-) -> TrialState:
+def _trial_status(
+    ledger: Ledger, entry: dict[str, Any], alive: bool, start: float | None
+) -> TrialStatus:
     record = ledger.trial(entry["signature"])
     progress = record.progress or {}
     stop, last_seen = record.stop, progress.get("time")
@@ -88,11 +87,12 @@ def _trial_state(
     elif stop:
         state = STOPPED
     elif alive:
-        state = RUNNING if last_seen and began and last_seen >= began else WAITING
+        # A report from before the process started is of an earlier run of the sweep.
+        state = RUNNING if last_seen and start and last_seen >= start else WAITING
     else:
         state = INTERRUPTED if progress else NOT_STARTED
     best = record.metrics().get("best/val_R5") if record.finished else progress.get("best")
-    return TrialState(
+    return TrialStatus(
         signature=entry["signature"],
         label=entry["label"] + (" (final)" if entry.get("final") else ""),
         state=state,
@@ -106,29 +106,33 @@ def _trial_state(
 
 
 def sweeps_of(ledger: Ledger, signature: str) -> list[SweepRecord]:
-    """The sweeps that ask for a trial."""
-    records = [ledger.sweep(name) for name in ledger.sweeps()]
-    return [r for r in records if signature in {entry["signature"] for entry in r.trials}]
+    """The sweeps that a trial belongs to."""
+    sweeps = []
+    for name in ledger.sweeps():
+        record = ledger.sweep(name)
+        if any(entry["signature"] == signature for entry in record.trials):
+            sweeps.append(record)
+    return sweeps
 
 
 def cancel(ledger: Ledger, target: str) -> str:
-    """Asks a running sweep, or one trial of it, to end; returns what will happen.
+    """Asks a running sweep, or one of its trials, to stop; returns a line on what will happen.
 
     Raises:
-        UserError: where there is nothing to cancel, with its state.
+        UserError: where it is not running.
     """
     if target in ledger.sweeps():
         return _cancel_sweep(ledger, target)
     record = ledger.find(target)
     signature = record.path.name
     for sweep in sweeps_of(ledger, signature):
-        state = sweep_state(ledger, sweep.name)
-        (trial,) = [t for t in state.trials if t.signature == signature]
-        if state.alive and trial.state in (RUNNING, WAITING):
-            record.tell_to_stop("cancelled")
+        status = sweep_status(ledger, sweep.name)
+        (trial,) = [trial for trial in status.trials if trial.signature == signature]
+        if status.alive and trial.state in (RUNNING, WAITING):
+            record.request_stop("cancelled")
             return (
-                f"Trial {signature} ({trial.label}) ends at its next validation; sweep "
-                f"{sweep.name} goes on with the others. The same sweep command runs it again."
+                f"Trial {signature} ({trial.label}) stops at its next validation; sweep "
+                f"{sweep.name} continues with the others. The same sweep command resumes it."
             )
     raise UserError(f"trial {signature} is not running; see: diffgap status")
 
@@ -139,29 +143,35 @@ def _cancel_sweep(ledger: Ledger, name: str) -> str:
         raise UserError(f"sweep {name!r} is not running; see: diffgap status {name}")
     lock.cancel()
     return (
-        f"Sweep {name} ends once its running trials come to their next validation. "
-        "The same command goes on from there."
+        f"Sweep {name} stops once its running trials reach their next validation. "
+        "The same command resumes it."
     )
 
 
 def log_lines(
-    ledger: Ledger, signature: str, follow: bool, wait: Callable[[float], None] = time.sleep
+    ledger: Ledger, prefix: str, follow: bool, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
-    """A trial's log, as text that a terminal may be shown; with `follow`, until the trial ends."""
-    record = ledger.find(signature)
-    read: dict[str, int] = {}
+    """The lines of a trial's log, safe to print in a terminal.
+
+    Args:
+        ledger: the trial's.
+        prefix: the first digits of its signature.
+        follow: yield new lines until the trial ends.
+        wait: pauses for so many seconds.
+    """
+    record = ledger.find(prefix)
+    positions: dict[str, int] = {}
     while True:
-        ended = record.finished or record.failure or record.stop  # before the last look
-        for file in log_files(record.log):
-            said = news(file, read.get(file.name, 0))
-            read[file.name] = read.get(file.name, 0) + len(said)
-            yield from map(_shown, said.decode(errors="replace").splitlines())
+        ended = record.ended  # asked before the last read, so that no line is missed
+        for file in log_parts(record.log):
+            content = read_from(file, positions.get(file.name, 0))
+            positions[file.name] = positions.get(file.name, 0) + len(content)
+            yield from map(_printable, content.decode(errors="replace").splitlines())
         if not follow or ended:
             return
         wait(FOLLOW_S)
 
 
-def _shown(line: str) -> str:
-    """A line without secrets and without what could steer a terminal."""
-    plain = "".join(c for c in line.rstrip("\n") if c.isprintable() or c == "\t")
-    return redact(plain)
+def _printable(line: str) -> str:
+    """A line without secrets, and without escape sequences that could control a terminal."""
+    return redact("".join(c for c in line if c.isprintable() or c == "\t"))

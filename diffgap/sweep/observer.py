@@ -74,7 +74,7 @@ class Observer(tune.Callback):
         if context.lock.cancelled and not self._is_cancelling:
             self._is_cancelling = True
             for signature in self.planned:
-                context.ledger.trial(signature).tell_to_stop(CANCELLED)
+                context.ledger.trial(signature).request_stop(CANCELLED)
         if time.monotonic() - self._checked_at > CLUSTER_CHECK_S:
             self._checked_at = time.monotonic()
             remove_leaked_groups()

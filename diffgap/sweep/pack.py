@@ -111,7 +111,7 @@ class TrialAttempt:
 
     def _count_attempt(self) -> bool:
         """Counts the attempt before it is made, so that one that kills its process counts too."""
-        attempts = self.record.note_attempt()
+        attempts = self.record.record_attempt()
         if attempts <= self.retries + 1:
             return True
         self.record.fail(f"its process was lost {attempts - 1} times; see its log")

@@ -178,7 +178,7 @@ class SweepRun:
 
     def _begin_anew(self, strategy: SweepStrategy, tracker: SweepTracker) -> None:
         for planned in strategy.trials:
-            tracker.set_aside(planned.signature)
+            tracker.supersede(planned.signature)
         strategy.forget()
 
     def _prune(self, tracker: SweepTracker) -> None:

@@ -189,7 +189,7 @@ class PopulationStrategy(SweepStrategy):
         for population in self.populations:
             while self._train(context, population) and not population.is_last:
                 for planned, why in population.breed():
-                    self.ledger.trial(planned.signature).tell_to_stop(why)
+                    self.ledger.trial(planned.signature).request_stop(why)
                     context.tracker.kill(planned.signature, why)
                     context.display.stopped(planned.signature, why)
                 changed()

@@ -181,8 +181,8 @@ class Study:
         if suggestion := self.open.get(signature):
             suggestion.trial.report(value, step)  # the sampler learns from stopped trials too
         if not goes_on:
-            record.tell_to_stop(f"behind the others at step {step} (ASHA)", step, value)
-        record.note_rung(self.identity, step, Rung(value, goes_on))
+            record.request_stop(f"behind the others at step {step} (ASHA)", step, value)
+        record.record_rung(self.identity, step, Rung(value, goes_on))
 
     def _stopped_at(self, signature: str) -> int | None:
         """The rung at which the study has ended a trial."""

@@ -57,7 +57,7 @@ class SweepTracker:
         """The sweep asks for this, by now."""
 
         def describe() -> None:
-            self.writer.describe(record.asked())
+            self.writer.describe(record.public_facts())
             self.ledger.record_synced(record.name, record.digest)
 
         self._queue.put(describe)
@@ -99,9 +99,9 @@ class SweepTracker:
     def kill(self, signature: str, reason: str = "interrupted") -> None:
         self._queue.put(partial(self.writer.kill, signature, reason))
 
-    def set_aside(self, signature: str) -> None:
+    def supersede(self, signature: str) -> None:
         """Leaves a trial's run as it is; the trial gets a new one."""
-        self._queue.put(partial(self.writer.set_aside, signature))
+        self._queue.put(partial(self.writer.supersede, signature))
 
     def prune(self, signature: str) -> None:
         """A trial is no longer asked for."""

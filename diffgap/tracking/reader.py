@@ -187,7 +187,7 @@ class Reader:
             tuple(notes),
         )
 
-    def download(self, run_id: str, name: str) -> Path | None:
+    def download_artifact(self, run_id: str, name: str) -> Path | None:
         """An artifact of a run as a path of this machine; None where the run has no such thing."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
@@ -209,7 +209,7 @@ class Reader:
         return {"tracking_uri": self.uri, "dst_path": str(place)}
 
     def _record(self, name: str, run_id: str) -> dict[str, Any]:
-        file = self.download(run_id, SWEEP_FILE)
+        file = self.download_artifact(run_id, SWEEP_FILE)
         if file is None:
             raise UserError(
                 f"SWEEP: {name!r} does not say what it asked for ({SWEEP_FILE} is missing in its "
@@ -244,7 +244,7 @@ class Reader:
         run = max(runs, key=lambda r: (r.info.status == FINISHED, r.info.start_time))
         files, problem = None, None
         if run.info.status == FINISHED:
-            files = self.download(run.info.run_id, BRIDGE)
+            files = self.download_artifact(run.info.run_id, BRIDGE)
             needed = (METRICS, REPLICATES if _generates(entry["trial"]) else RANKS)
             lacking = [n for n in needed if not (files and (files / n).is_file())]
             if lacking:

@@ -124,7 +124,7 @@ class RunWriter:
         if signature in self._runs:
             self._end_early(signature, KILLED, reason)
 
-    def set_aside(self, signature: str) -> None:
+    def supersede(self, signature: str) -> None:
         """Keeps a trial's earlier run, but goes on with it no more."""
         for run in self._trials(signature):
             self.client.set_tag(run.info.run_id, KIND, "superseded trial")

@@ -56,7 +56,7 @@ class TrialContext:
 
     def _note(self, progress: Progress, steps: int) -> None:
         if self.rank == 0:
-            self.record.note_progress(
+            self.record.record_progress(
                 {
                     "step": progress.step,
                     "steps": steps,

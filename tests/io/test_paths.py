@@ -11,7 +11,7 @@ from diffgap.io.paths import RemotePath, SharedPath, local_copy, parse_path
 from diffgap.ledger import leases
 from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger
-from diffgap.ledger.logs import log_file, log_files, news
+from diffgap.ledger.logs import log_file, log_parts, read_from
 from diffgap.sweep.optuna_storage import backend
 from diffgap.tracking.client import tracking_uri
 from diffgap.training.checkpoint import FILES
@@ -105,12 +105,12 @@ def test_a_sweep_is_held_once(place, monkeypatch):
     with sweep_lock(place, "mine") as first:
         assert first.claim(record)
         assert first.is_alive()
-        with pytest.raises(UserError, match="being run already, by process"):
+        with pytest.raises(UserError, match="already running, by process"):
             sweep_lock(place, "mine").__enter__()
         with sweep_lock(place, "other") as other:
             assert not other.claim(record)
-            other.clean = True
-        first.clean = True
+            other.is_settled = True
+        first.is_settled = True
     assert not sweep_lock(place, "mine").is_alive()
     with sweep_lock(place, "other") as other:
         assert other.claim(record)
@@ -119,27 +119,27 @@ def test_a_sweep_is_held_once(place, monkeypatch):
 def test_a_killed_sweeps_lease_runs_out(place, monkeypatch):
     monkeypatch.setattr(leases, "LEASE_S", 0.6)
     monkeypatch.setattr(leases, "SETTLE_S", 0.1)
-    note = {"host": "gone", "pid": 1, "began": 0.0, "time": time.time(), "counts": {}}
-    write_json(place / "running/mine.json", note)
+    lease = {"host": "gone", "pid": 1, "began": 0.0, "time": time.time(), "counts": {}}
+    write_json(place / "running/mine.json", lease)
     said = []
     with sweep_lock(place, "mine", said.append) as taken_over:
         assert taken_over.was_interrupted
-    assert "begun by process 1 on gone, and not ended" in said[0]
+    assert "started by process 1 on gone and did not end" in said[0]
 
 
 def test_a_lease_whose_process_of_this_machine_is_gone_is_free_at_once(place, monkeypatch):
     monkeypatch.setattr(leases, "SETTLE_S", 0.1)
     said = []
     with sweep_lock(place, "mine") as first:
-        note = first.note()
+        lease = first.last_heartbeat()
     gone = subprocess.Popen(["true"])
     gone.wait()
-    write_json(place / "running/mine.json", {**note, "pid": gone.pid})
+    write_json(place / "running/mine.json", {**lease, "pid": gone.pid})
     assert not sweep_lock(place, "mine").is_alive()
     with sweep_lock(place, "mine", said.append) as taken_over:
         assert taken_over.was_interrupted
     assert said == []  # nothing was waited for
-    elsewhere = {**note, "pid": gone.pid, "processes": "another machine's"}
+    elsewhere = {**lease, "pid": gone.pid, "processes": "another machine's"}
     write_json(place / "running/mine.json", elsewhere)
     assert sweep_lock(place, "mine").is_alive()
 
@@ -162,9 +162,9 @@ def test_checkpoints(place):
 def test_a_log_is_sent(place):
     with log_file(place / "log.txt", "worker 0") as local:
         local.write_text("said\n")
-    (file,) = log_files(place / "log.txt")
-    assert news(file, 0) == b"said\n"
-    assert news(file, 5) == b""
+    (file,) = log_parts(place / "log.txt")
+    assert read_from(file, 0) == b"said\n"
+    assert read_from(file, 5) == b""
 
 
 def test_a_journal_is_kept(place):

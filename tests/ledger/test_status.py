@@ -11,7 +11,7 @@ from diffgap.cli.main import main
 from diffgap.errors import UserError
 from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.locks import SweepLock
-from diffgap.ledger.status import cancel, log_lines, sweep_state
+from diffgap.ledger.status import cancel, log_lines, sweep_status
 
 STATES = ("done", "failed", "stopped", "running", "waiting", "old")
 
@@ -32,18 +32,18 @@ def ledger(tmp_path):
     done.bridge.mkdir()
     (done.bridge / "metrics.json").write_text('{"best/val_R5": 61.5}')
     made.trial(signature("failed")).fail("the loss is nan")
-    made.trial(signature("stopped")).tell_to_stop("behind the others", 5, 40.0)
+    made.trial(signature("stopped")).request_stop("behind the others", 5, 40.0)
     note(made, "old", time.time() - 1000)
     return made
 
 
 def note(ledger, state, when):
     facts = {"step": 50, "steps": 100, "best": 55.0, "host": "h", "pid": 1, "time": when}
-    ledger.trial(signature(state)).note_progress(facts)
+    ledger.trial(signature(state)).record_progress(facts)
 
 
 def states(ledger):
-    return {t.label.removeprefix("trial "): t.state for t in sweep_state(ledger, "s").trials}
+    return {t.label.removeprefix("trial "): t.state for t in sweep_status(ledger, "s").trials}
 
 
 def test_every_state_while_the_sweep_is_alive(ledger):
@@ -54,7 +54,7 @@ def test_every_state_while_the_sweep_is_alive(ledger):
             "done": "done", "failed": "failed", "stopped": "stopped", "running": "running",
             "waiting": "waiting", "old": "waiting",
         }  # fmt: skip
-        state = sweep_state(ledger, "s")
+        state = sweep_status(ledger, "s")
         assert state.alive
         assert state.best.best == 61.5
         assert state.counts["waiting"] == 2
@@ -75,7 +75,7 @@ def test_a_sweep_is_run_by_one_process_and_a_trial_by_one_sweep(ledger):
     record = ledger.trial(signature("waiting"))
     with SweepLock(ledger.output, "s") as first, SweepLock(ledger.output, "t") as other:
         first.heartbeat({}, force=True)
-        with pytest.raises(UserError, match=r"sweep 's' is being run already, by process \d+ on"):
+        with pytest.raises(UserError, match=r"sweep 's' is already running, by process \d+ on"):
             SweepLock(ledger.output, "s").__enter__()
         assert first.claim(record)
         assert first.claim(record)
@@ -115,7 +115,7 @@ def test_a_running_sweep_and_a_running_trial_can_be_cancelled(ledger):
     with SweepLock(ledger.output, "s") as running:
         running.heartbeat({}, force=True)
         note(ledger, "running", time.time())
-        assert "ends at its next validation" in cancel(ledger, "running")
+        assert "stops at its next validation" in cancel(ledger, "running")
         assert ledger.trial(signature("running")).stop["reason"] == "cancelled"
         with pytest.raises(UserError, match="is not running"):
             cancel(ledger, "done")
@@ -129,9 +129,9 @@ def test_a_running_sweep_and_a_running_trial_can_be_cancelled(ledger):
 def test_a_signature_may_be_short_but_not_ambiguous(ledger):
     assert ledger.find("old").path.name == signature("old")
     ledger.trial("olden0000000").begin({})
-    with pytest.raises(UserError, match="give one whole"):
+    with pytest.raises(UserError, match="give one in full"):
         ledger.find("old")
-    with pytest.raises(UserError, match="no trial's"):
+    with pytest.raises(UserError, match="matches no trial"):
         ledger.find("zzz")
 
 

@@ -97,7 +97,7 @@ def tell(plan, ledger: Ledger, trials=None, status="FINISHED"):
     tracker = RunWriter(
         ledger.output, plan.spec.name, ledger.identity(), {"diffgap.store": plan.store}
     )
-    tracker.describe(plan.record().asked())
+    tracker.describe(plan.record().public_facts())
     for planned in plan.trials if trials is None else trials:
         record = ledger.trial(planned.signature)
         tracker.start(planned.signature, planned.label, {"train.lr": planned.trial.train.lr})

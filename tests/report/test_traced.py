@@ -15,7 +15,9 @@ def recall_by_hand(reader, runs, direction, k):
     """R@K in % of MLflow runs: every rank that they logged is looked at, one after the other."""
     hits = queries = 0
     for run in runs:
-        for row in pq.read_table(reader.download(run, "bridge") / "ranks.parquet").to_pylist():
+        for row in pq.read_table(
+            reader.download_artifact(run, "bridge") / "ranks.parquet"
+        ).to_pylist():
             if row["direction"] == direction:
                 queries += 1
                 hits += row["rank"] <= k

@@ -168,7 +168,7 @@ def test_an_error_that_may_get_better_is_tried_again_and_then_given_up(
 def test_a_trial_that_takes_its_process_with_it_is_given_up(tmp_path, small_store):
     pack = ThreeSeeds(tmp_path, small_store, retries=2)
     for _ in range(3):
-        pack.records[0].note_attempt()  # each ended without a word
+        pack.records[0].record_attempt()  # each ended without a word
     pack.run()
     assert "its process was lost 3 times" in pack.records[0].failure
     assert [record.finished for record in pack.records] == [False, True, True]
@@ -255,7 +255,7 @@ def fitting(monkeypatch, *outcomes):
 
     def fit(pack):
         jobs.append(pack.signatures)
-        Ledger.at(pack.output).trial(jobs[-1][0]).note_attempt()
+        Ledger.at(pack.output).trial(jobs[-1][0]).record_attempt()
         if error := remaining.pop(0):
             raise error
 

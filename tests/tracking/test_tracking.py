@@ -111,7 +111,7 @@ def test_a_failed_trial_says_why_and_a_finished_one_no_longer(output, artifacts)
 def test_a_fresh_start_keeps_the_old_run_and_makes_a_new_one(output):
     old = open_tracker(output).start("a" * 12, "seed 0", {})
     tracker = open_tracker(output)
-    tracker.set_aside("a" * 12)
+    tracker.supersede("a" * 12)
     assert tracker.start("a" * 12, "seed 0", {}) != old
     assert tracker.client.get_run(old).data.tags["diffgap.signature"] == "a" * 12
 
