@@ -27,9 +27,9 @@ from diffgap import corpora
 from diffgap.cluster.connect import cluster
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import DecodingRecipe, decode, encode
+from diffgap.encoders.chunks import InputSpec, decode_chunk, encode_chunk
 from diffgap.encoders.embed import CHUNK
-from diffgap.encoders.stream import Pool, place_encoders, stream
+from diffgap.encoders.stream import EncoderPool, place_encoders, stream_chunks
 
 Chunks = dict[int, list[Clip]]
 
@@ -37,24 +37,22 @@ Chunks = dict[int, list[Clip]]
 class Alone:
     """A worker that does one stage only."""
 
-    def __init__(
-        self, corpus: Corpus, choice: EncoderChoice, recipe: DecodingRecipe, device: str
-    ) -> None:
+    def __init__(self, corpus: Corpus, choice: EncoderChoice, spec: InputSpec, device: str) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self._corpus, self._recipe = corpus, recipe
+        self._corpus, self._spec = corpus, spec
         self._encoder = choice.load(device)
         self._decoded = None
 
     def decode(self, clips: list[Clip]) -> None:
-        decode(self._corpus, clips, self._recipe)
+        decode_chunk(self._corpus, clips, self._spec)
 
     def encode(self, clips: list[Clip]) -> None:
         """Always the first chunk it was given, decoded once."""
         if self._decoded is None:
-            self._decoded = decode(self._corpus, clips, self._recipe)
-        encode(self._encoder, self._decoded, self._recipe.modalities)
+            self._decoded = decode_chunk(self._corpus, clips, self._spec)
+        encode_chunk(self._encoder, self._decoded, self._spec.modalities)
 
 
 def random_clap(folder: Path, words: list[str]) -> EncoderChoice:
@@ -93,10 +91,12 @@ def one_stage(workers: list, stage: str, chunks: Chunks) -> Iterator[None]:
         yield ray.get(done)
 
 
-def measure(corpus: Corpus, choice: EncoderChoice, clips: int, rounds: int, pool: Pool) -> None:
+def measure(
+    corpus: Corpus, choice: EncoderChoice, clips: int, rounds: int, pool: EncoderPool
+) -> None:
     encoder = choice.load()
     modalities = tuple(m for m in corpus.modalities if m in encoder.modalities)
-    recipe = DecodingRecipe.of(encoder, modalities, "crop")
+    spec = InputSpec.of(encoder, modalities, "crop")
     listed = corpus.clips()[:clips]
     chunks = {i: listed[i * CHUNK : (i + 1) * CHUNK] for i in range(len(listed) // CHUNK)}
     with cluster(pool.address):
@@ -105,7 +105,7 @@ def measure(corpus: Corpus, choice: EncoderChoice, clips: int, rounds: int, pool
         def alone(stage: str, workers: int, gpu: float) -> float:
             actor = ray.remote(num_cpus=1, num_gpus=gpu)(Alone)
             device = "cuda" if gpu else "cpu"
-            made = [actor.remote(corpus, choice, recipe, device) for _ in range(workers)]
+            made = [actor.remote(corpus, choice, spec, device) for _ in range(workers)]
             ray.get([getattr(worker, stage).remote(chunks[0]) for worker in made])
             took = seconds(one_stage(made, stage, chunks))
             for worker in made:
@@ -114,7 +114,7 @@ def measure(corpus: Corpus, choice: EncoderChoice, clips: int, rounds: int, pool
 
         def pipeline() -> float:
             short = {n: chunks[n] for n in range(count)}
-            took = [seconds(stream(corpus, choice, recipe, c, pool)) for c in (short, chunks)]
+            took = [seconds(stream_chunks(corpus, choice, spec, c, pool)) for c in (short, chunks)]
             return (len(chunks) - count) * CHUNK / (took[1] - took[0])
 
         cpus = int(ray.cluster_resources()["CPU"]) if gpus else count
@@ -166,7 +166,7 @@ def main(
         choice = (
             EncoderChoice(encoder, checkpoint) if encoder else random_clap(Path(folder), captions)
         )
-        measure(corpus, choice, clips, rounds, Pool(workers, gpus_per_worker))
+        measure(corpus, choice, clips, rounds, EncoderPool(workers, gpus_per_worker))
 
 
 if __name__ == "__main__":

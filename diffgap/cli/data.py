@@ -107,7 +107,7 @@ def embed(
     from diffgap.encoders import EncoderChoice
     from diffgap.encoders.embed import TooManyRejectedError
     from diffgap.encoders.embed import embed as run
-    from diffgap.encoders.stream import Pool
+    from diffgap.encoders.stream import EncoderPool
 
     if checkpoint and Path(checkpoint).exists():
         checkpoint = str(Path(checkpoint).absolute())  # workers may run elsewhere
@@ -120,7 +120,7 @@ def embed(
                 out,
                 long_clips=window,
                 max_rejected=max_rejected,
-                pool=Pool(workers, gpus_per_worker, address),
+                pool=EncoderPool(workers, gpus_per_worker, address),
                 progress=advance,
             )
         except TooManyRejectedError as error:

@@ -1,4 +1,4 @@
-"""CAVP behind the `Encoder` protocol: Diff-Foley's frozen video and audio towers.
+"""CAVP as an `Encoder`: Diff-Foley's frozen video and audio towers.
 
 The checkpoint is ``cavp_epoch66.ckpt`` of the hub's SimianLuo/Diff-Foley.
 """
@@ -15,15 +15,16 @@ from torch.nn import functional as F
 
 from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.cavp_model import CAVP, DIMENSION, MELS
+from diffgap.encoders.vectors import unit_vectors
 from diffgap.errors import ClipError, UserError
 from diffgap.pretrained.weights import load_strictly, weights_hash
 
 RATE = 16_000
 SECONDS = 4.0
-"""Of the clips it was trained on: 16 tokens."""
+"""Length of the clips it was trained on: 16 tokens."""
 FPS, SIZE = 4.0, 224
-N_FFT, HOP = 1024, 250
-LOW, HIGH = 125.0, 7600.0
+N_FFT, HOP = 1024, 250  # 64 frames a second; Diff-Foley's generator has a hop of 256
+LOW, HIGH = 125.0, 7600.0  # Hz, of the mel bands
 FLOOR = 1e-5
 
 
@@ -71,39 +72,40 @@ class CAVPEncoder:
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """The maximum over the tokens of a clip, normalised; silence fills up to four seconds."""
-        return clip_embeddings(self._audio(waveforms))
+        length = int(RATE * SECONDS)
+        return clip_embeddings(self._audio([_fill(w, length, "constant") for w in waveforms]))
 
     def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         """The maximum over the tokens of a clip, normalised; the last frame fills up."""
-        return clip_embeddings(self._video(videos))
+        length = int(FPS * SECONDS)
+        return clip_embeddings(self._video([_fill(v, length, "edge") for v in videos]))
 
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
         raise ClipError("CAVP has no text tower")
 
     def audio_tokens(self, waveform: np.ndarray) -> np.ndarray:
         """(samples,) of any length to (T, 512) unit vectors, four a second."""
-        return _tokens(self._audio([waveform], fill=False))
+        return unit_vectors(self._audio([waveform])[0])
 
     def video_tokens(self, video: np.ndarray) -> np.ndarray:
         """uint8 (T, H, W, 3) at 4 frames a second to (T, 512) unit vectors."""
-        return _tokens(self._video([video], fill=False))
+        return unit_vectors(self._video([video])[0])
 
     @property
     def _device(self) -> torch.device:
         return self._model.logit_scale.device
 
     @torch.inference_mode()
-    def _audio(self, waveforms: Sequence[np.ndarray], fill: bool = True) -> Tensor:
-        window = int(RATE * SECONDS)
-        filled = [_fill(w, window, "constant") if fill else w for w in waveforms]
-        # One sample less makes a whole number of frames out of whole seconds.
-        samples = torch.from_numpy(np.stack(filled))[:, :-1].to(self._device)
+    def _audio(self, waveforms: Sequence[np.ndarray]) -> Tensor:
+        """(B, T, 512) tokens, not normalised, of waveforms of one length."""
+        # A centred transform has a frame more than hops: one sample less makes it a whole number.
+        samples = torch.from_numpy(np.stack(waveforms))[:, :-1].to(self._device)
         return self._model.audio_tokens(log_mel(samples, self._mel))
 
     @torch.inference_mode()
-    def _video(self, videos: Sequence[np.ndarray], fill: bool = True) -> Tensor:
-        filled = [_fill(v, int(FPS * SECONDS), "edge") if fill else v for v in videos]
-        frames = torch.from_numpy(np.stack(filled)).to(self._device)
+    def _video(self, videos: Sequence[np.ndarray]) -> Tensor:
+        """(B, T, 512) tokens, not normalised, of videos of one length."""
+        frames = torch.from_numpy(np.stack(videos)).to(self._device)
         pixels = frames.permute(0, 1, 4, 2, 3).float() / 255
         if pixels.shape[-2:] != (SIZE, SIZE):
             pixels = F.interpolate(
@@ -118,21 +120,17 @@ def log_mel(samples: Tensor, filterbank: Tensor) -> Tensor:
     spectra = torch.stft(
         samples, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True
     )
+    # The constants are Diff-Foley's, whose spectrograms the tower was trained on.
     decibels = 20 * torch.log10((filterbank @ spectra.abs()).clamp_min(FLOOR))
     return ((decibels - 20 + 100) / 100).clamp(0, 1)
 
 
-def _fill(stream: np.ndarray, length: int, how: str) -> np.ndarray:
-    """At least this long, by silence (constant) or the last frame (edge)."""
-    short = max(0, length - len(stream))
-    padding = [(0, short)] + [(0, 0)] * (stream.ndim - 1)
-    return np.pad(stream, padding, mode=how)[:length]  # type: ignore[call-overload]
+def _fill(stream: np.ndarray, length: int, mode: str) -> np.ndarray:
+    """Exactly this long, filled with silence (constant) or the last frame (edge)."""
+    padding = [(0, max(0, length - len(stream)))] + [(0, 0)] * (stream.ndim - 1)
+    return np.pad(stream, padding, mode=mode)[:length]  # type: ignore[call-overload]
 
 
 def clip_embeddings(tokens: Tensor) -> np.ndarray:
     """(B, T, D) tokens, not normalised, to (B, D) unit vectors."""
-    return np.asarray(F.normalize(tokens.amax(1), dim=-1).cpu())
-
-
-def _tokens(tokens: Tensor) -> np.ndarray:
-    return np.asarray(F.normalize(tokens[0], dim=-1).cpu())
+    return unit_vectors(tokens.amax(1))

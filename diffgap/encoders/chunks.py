@@ -1,13 +1,16 @@
-"""The work on one chunk of clips: decode, cut into windows, encode, lay out as tables.
+"""One chunk of clips: decoded, cut into windows, encoded, and laid out as tables.
 
-What is in a chunk's tables follows from its clips alone, whoever works on it and when.
+A chunk's tables follow from its clips alone, whichever process works on it and when.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain, compress
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,25 +26,26 @@ BATCH = 32
 """Windows, or captions, that go through an encoder at once."""
 
 WINDOWS = ("crop", "mean")
-"""What is done to clips longer than an encoder's window: one window, or the mean of all."""
+"""What represents a clip longer than an encoder's window: one window, or the mean of all."""
 
 
 @dataclass(frozen=True)
-class DecodingRecipe:
-    """How clips of a corpus become inputs of an encoder; sent to whoever decodes."""
+class InputSpec:
+    """How clips of a corpus become inputs of an encoder; sent to the processes that decode."""
 
     modalities: tuple[str, ...]
     sample_rate: int
+    """Hz."""
     resampler: str
     window: float | None
-    """Seconds; None where any length is taken."""
+    """Seconds; None where the encoder takes any length."""
     frame_rate: float
     frame_size: int
     long_clips: str
     """One of `WINDOWS`."""
 
     @classmethod
-    def of(cls, encoder: Encoder, modalities: tuple[str, ...], long_clips: str) -> DecodingRecipe:
+    def of(cls, encoder: Encoder, modalities: tuple[str, ...], long_clips: str) -> InputSpec:
         return cls(
             modalities,
             encoder.sample_rate,
@@ -54,8 +58,8 @@ class DecodingRecipe:
 
 
 @dataclass
-class Decoded:
-    """The clips of a chunk that can be used, and why the others cannot."""
+class DecodedChunk:
+    """The clips of a chunk that could be read, and why the others could not."""
 
     clips: list[Clip] = field(default_factory=list)
     windows: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)
@@ -64,70 +68,51 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """A finished chunk: its part of the store."""
+class EmbeddingTables:
+    """Rows of a store: those of a finished chunk, or of all chunks."""
 
     items: pa.Table
     captions: pa.Table | None
     rejected: pa.Table
 
 
-def decode(corpus: Corpus, clips: Sequence[Clip], recipe: DecodingRecipe) -> Decoded:
-    """Reads clips; one that cannot be read is rejected with its reason."""
-    decoded = Decoded(windows={m: [] for m in recipe.modalities if m != "text"})
+def decode_chunk(corpus: Corpus, clips: Sequence[Clip], spec: InputSpec) -> DecodedChunk:
+    """Reads clips; one that cannot be read is rejected with the reason."""
+    # Every modality has its list, so that a chunk without a readable clip has its columns too.
+    chunk = DecodedChunk(windows={m: [] for m in spec.modalities if m != "text"})
     for clip in clips:
         streams: dict[str, np.ndarray] = {}
         try:
-            for modality in decoded.windows:
-                streams[modality] = _decode(corpus, clip, modality, recipe)
+            for modality in chunk.windows:
+                streams[modality] = _decode(corpus, clip, modality, spec)
         except ClipError as error:
-            decoded.rejected.append(Rejected(clip.id, modality, str(error)))
+            chunk.rejected.append(Rejected(clip.id, modality, str(error)))
             continue
-        decoded.clips.append(clip)
-        for modality, windows in cut(streams, clip.id, recipe).items():
-            decoded.windows[modality].append(windows)
-    return decoded
+        chunk.clips.append(clip)
+        for modality, windows in cut_windows(streams, clip.id, spec).items():
+            chunk.windows[modality].append(windows)
+    return chunk
 
 
-def encode(encoder: Encoder, decoded: Decoded, modalities: Sequence[str]) -> Tables:
+def encode_chunk(
+    encoder: Encoder, chunk: DecodedChunk, modalities: Sequence[str]
+) -> EmbeddingTables:
     """Embeds a chunk; a clip whose embedding is not finite is rejected."""
-    vectors = {m: _encode_windows(encoder, m, w) for m, w in decoded.windows.items()}
-    good = np.ones(len(decoded.clips), bool)
-    rejected = list(decoded.rejected)
-    for modality, found in vectors.items():
-        for index in np.flatnonzero(good & ~np.isfinite(found).all(axis=1)):
-            good[index] = False
-            rejected.append(
-                Rejected(decoded.clips[index].id, modality, "its embedding is not finite")
-            )
-    clips = [clip for clip, is_good in zip(decoded.clips, good, strict=True) if is_good]
-    vectors = {modality: found[good] for modality, found in vectors.items()}
-    captions = _captions(encoder, clips) if "text" in modalities else None
-    return Tables(_items(clips, vectors), captions, rejections(rejected))
-
-
-def cut(
-    streams: dict[str, np.ndarray], clip_id: str, recipe: DecodingRecipe
-) -> dict[str, list[np.ndarray]]:
-    """Cuts the streams of a clip into windows, sound and pictures at the same times.
-
-    Args:
-        streams: audio (samples,) and/or video (frames, ...) of one clip.
-        clip_id: where `recipe.long_clips` is crop, it decides which window is taken.
-        recipe: window length in seconds, and rates.
-    """
-    if recipe.window is None:
-        return {modality: [stream] for modality, stream in streams.items()}
-    rates = {"audio": float(recipe.sample_rate), "video": recipe.frame_rate}
-    duration = min(len(stream) / rates[modality] for modality, stream in streams.items())
-    starts = list(_starts(duration, recipe.window, clip_id, recipe.long_clips))
-    return {
-        modality: [
-            stream[int(start * rates[modality]) :][: int(recipe.window * rates[modality])]
-            for start in starts
-        ]
-        for modality, stream in streams.items()
-    }
+    vectors: dict[str, np.ndarray] = {}
+    rejected = list(chunk.rejected)
+    is_good = np.ones(len(chunk.clips), bool)
+    for modality, windows in chunk.windows.items():
+        vectors[modality] = _encode_windows(encoder, modality, windows)
+        is_finite = np.isfinite(vectors[modality]).all(axis=1)
+        # Once is enough: a clip rejected for its sound is not rejected again for its video.
+        for index in np.flatnonzero(is_good & ~is_finite):
+            clip_id = chunk.clips[index].id
+            rejected.append(Rejected(clip_id, modality, "its embedding is not finite"))
+        is_good &= is_finite
+    clips = list(compress(chunk.clips, is_good))
+    items = _item_table(clips, {modality: rows[is_good] for modality, rows in vectors.items()})
+    captions = _caption_table(encoder, clips) if "text" in modalities else None
+    return EmbeddingTables(items, captions, rejection_table(rejected))
 
 
 def encode_streams(encoder: Encoder, modality: str, streams: Sequence[np.ndarray]) -> np.ndarray:
@@ -138,79 +123,118 @@ def encode_streams(encoder: Encoder, modality: str, streams: Sequence[np.ndarray
         modality: audio or video.
         streams: (samples,) or (frames, ...) each, at the encoder's rates.
     """
-    recipe = DecodingRecipe.of(encoder, (modality,), "mean")
-    cuts = [cut({modality: stream}, "", recipe)[modality] for stream in streams]
-    return _encode_windows(encoder, modality, cuts)
+    spec = InputSpec.of(encoder, (modality,), "mean")
+    windows = [cut_windows({modality: stream}, "", spec)[modality] for stream in streams]
+    return _encode_windows(encoder, modality, windows)
 
 
-def _starts(duration: float, window: float, clip_id: str, long_clips: str) -> Iterator[float]:
-    """Seconds, in quarters: a whole number of video frames."""
+# Windows ----------------------------------------------------------------------------------------
+
+
+def cut_windows(
+    streams: Mapping[str, np.ndarray], clip_id: str, spec: InputSpec
+) -> dict[str, list[np.ndarray]]:
+    """Cuts the streams of a clip into windows, audio and video at the same times.
+
+    Args:
+        streams: audio (samples,) and/or video (frames, ...) of one clip.
+        clip_id: where `spec.long_clips` is crop, it decides which window is taken.
+        spec: window length in seconds, and rates.
+    """
+    if spec.window is None:
+        return {modality: [stream] for modality, stream in streams.items()}
+    rates = {"audio": float(spec.sample_rate), "video": spec.frame_rate}
+    # A sound track and its pictures rarely end together: only what both have is used.
+    duration = min(len(stream) / rates[modality] for modality, stream in streams.items())
+    windows: dict[str, list[np.ndarray]] = defaultdict(list)
+    for start in _window_starts(duration, spec.window, clip_id, spec.long_clips):
+        for modality, stream in streams.items():
+            first = int(start * rates[modality])
+            length = int(spec.window * rates[modality])
+            windows[modality].append(stream[first : first + length])
+    return dict(windows)
+
+
+def _window_starts(
+    duration: float, window: float, clip_id: str, long_clips: str
+) -> Iterator[float]:
+    """Seconds at which windows start."""
+    # In quarters of a second: a whole number of frames at CAVP's four a second.
     spare = max(0.0, duration - window)
     if long_clips == "crop":
+        # Random over clips, but fixed for a clip: a store is the same whenever it is made.
         yield math.floor(4 * hash_fraction(clip_id) * spare) / 4
         return
+    # The tolerance keeps a sample too many from costing another window.
     count = math.ceil(duration / window - 1e-3) or 1
     for i in range(count):
         yield math.floor(4 * spare * i / max(1, count - 1)) / 4
 
 
-def _decode(corpus: Corpus, clip: Clip, modality: str, recipe: DecodingRecipe) -> np.ndarray:
+def _decode(corpus: Corpus, clip: Clip, modality: str, spec: InputSpec) -> np.ndarray:
     if modality == "video":
-        return corpus.video(clip, recipe.frame_rate, recipe.frame_size)
+        return corpus.video(clip, spec.frame_rate, spec.frame_size)
     samples, rate = corpus.audio(clip)
-    return resample(samples, rate, recipe.sample_rate, recipe.resampler)
+    return resample(samples, rate, spec.sample_rate, spec.resampler)
 
 
 def _encode_windows(encoder: Encoder, modality: str, windows: list[list[np.ndarray]]) -> np.ndarray:
     """(clips, D): the mean of each clip's windows, normalised again."""
-    encode_batch = encoder.encode_audio if modality == "audio" else encoder.encode_video
-    flat = [window for own in windows for window in own]
-    if not flat:
+    if not windows:
         return np.zeros((0, encoder.dimension), np.float32)
-    found = np.concatenate([encode_batch(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)])
-    ends = np.cumsum([len(own) for own in windows])
-    means = np.stack([part.mean(axis=0) for part in np.split(found, ends[:-1])])
+    encode = encoder.encode_audio if modality == "audio" else encoder.encode_video
+    vectors = _encode_in_batches(encode, list(chain.from_iterable(windows)), encoder.dimension)
+    first_windows = np.cumsum(list(map(len, windows)))[:-1]
+    means = np.stack([part.mean(axis=0) for part in np.split(vectors, first_windows)])
     return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def _encode_in_batches(
+    encode: Callable[[Sequence[Any]], np.ndarray], inputs: Sequence[Any], dimension: int
+) -> np.ndarray:
+    """(len(inputs), D), `BATCH` of them at a time."""
+    parts = [np.zeros((0, dimension), np.float32)]
+    for start in range(0, len(inputs), BATCH):
+        parts.append(encode(inputs[start : start + BATCH]))
+    return np.concatenate(parts)
 
 
 # Tables -----------------------------------------------------------------------------------------
 
-
-def _items(clips: list[Clip], vectors: dict[str, np.ndarray]) -> pa.Table:
-    columns = {
-        "id": pa.array([clip.id for clip in clips], pa.string()),
-        "split": pa.array([clip.split for clip in clips], pa.string()),
-        "label": pa.array([clip.label for clip in clips], pa.string()),
-    }
-    for name in ("audio", "video"):
-        if name in vectors:
-            columns[name] = vector_column(vectors[name])
-    extra = dict.fromkeys(key for clip in clips for key in clip.extra)
-    return pa.table(
-        columns | {key: pa.array([clip.extra.get(key) for clip in clips]) for key in extra}
-    )
+# Types are given, because an empty chunk has no values that pyarrow could infer them from.
+ITEMS = pa.schema([("id", pa.string()), ("split", pa.string()), ("label", pa.string())])
+REJECTIONS = pa.schema([("id", pa.string()), ("stage", pa.string()), ("reason", pa.string())])
 
 
-def _captions(encoder: Encoder, clips: list[Clip]) -> pa.Table:
-    told = [(clip.id, caption) for clip in clips for caption in clip.captions]
-    texts = [caption for _, caption in told]
-    parts = [encoder.encode_text(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)]
+def _item_table(clips: list[Clip], vectors: Mapping[str, np.ndarray]) -> pa.Table:
+    rows = [{"id": clip.id, "split": clip.split, "label": clip.label} for clip in clips]
+    table = pa.Table.from_pylist(rows, schema=ITEMS)
+    for modality in ("audio", "video"):
+        if modality in vectors:
+            table = table.append_column(modality, vector_column(vectors[modality]))
+    # A dict keeps the columns in the order of the corpus, where a set would shuffle them.
+    for name in dict.fromkeys(chain.from_iterable(clip.extra for clip in clips)):
+        if name not in table.column_names:  # a list's own "id" does not replace the store's
+            table = table.append_column(name, pa.array([clip.extra.get(name) for clip in clips]))
+    return table
+
+
+def _caption_table(encoder: Encoder, clips: list[Clip]) -> pa.Table:
+    ids: list[str] = []
+    captions: list[str] = []
+    for clip in clips:
+        ids += [clip.id] * len(clip.captions)
+        captions += clip.captions
+    vectors = _encode_in_batches(encoder.encode_text, captions, encoder.dimension)
     return pa.table(
         {
-            "id": pa.array([name for name, _ in told], pa.string()),
-            "caption": pa.array(texts, pa.string()),
-            "text": vector_column(
-                np.concatenate([np.zeros((0, encoder.dimension), np.float32), *parts])
-            ),
+            "id": pa.array(ids, pa.string()),
+            "caption": pa.array(captions, pa.string()),
+            "text": vector_column(vectors),
         }
     )
 
 
-def rejections(rejected: Sequence[Rejected]) -> pa.Table:
-    """What was left out, as rejected.parquet has it."""
-    return pa.table(
-        {
-            name: pa.array([getattr(bad, name) for bad in rejected], pa.string())
-            for name in ("id", "stage", "reason")
-        }
-    )
+def rejection_table(rejected: Sequence[Rejected]) -> pa.Table:
+    """Rejected clips and captions, as rejected.parquet has them."""
+    return pa.Table.from_pylist([asdict(rejection) for rejection in rejected], schema=REJECTIONS)

@@ -1,4 +1,4 @@
-"""What both roads to CLAP do to sound and to weights, so that they agree."""
+"""CLAP's preprocessing of audio, shared by both implementations so that they agree."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ PREPROCESSING: dict[str, str | int | float] = {
 }
 
 
-def prepare(waveforms: Sequence[np.ndarray]) -> np.ndarray:
-    """(B, 480000) float32: rounded to int16 and repeated to ten seconds, as in training.
-
-    Whole repeats, then zeros; rounding is what LAION-CLAP does to files (``int16_to_float32``).
-    """
-    return np.stack([_prepare(waveform) for waveform in waveforms])
+def preprocess(waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    """(B, 480000) float32: rounded to int16 and repeated up to ten seconds, as in training."""
+    return np.stack([_preprocess(waveform) for waveform in waveforms])
 
 
-def _prepare(waveform: np.ndarray) -> np.ndarray:
+def _preprocess(waveform: np.ndarray) -> np.ndarray:
     assert 0 < len(waveform) <= SAMPLES, "windows are cut before they are encoded"
+    # laion_clap does this to files (int16_to_float32) and not to tensors, which is what it gets.
     rounded = (np.clip(waveform, -1, 1) * 32767).astype(np.int16)
+    # Its "repeatpad": whole repeats only, then zeros.
     repeated = np.tile(rounded, SAMPLES // len(rounded))
     padded = np.pad(repeated, (0, SAMPLES - len(repeated)))
     return (padded / 32767).astype(np.float32)

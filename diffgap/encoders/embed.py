@@ -1,9 +1,9 @@
-"""Runs a frozen encoder over a corpus into an embedding store.
+"""A frozen encoder over a corpus, into an embedding store.
 
 Ray Data streams chunks of clips from CPU tasks that decode to actors that encode, on GPUs where
-there are any. Finished chunks are on disk at once: killed and started again, a run goes on with
-what is missing, and its store is the same byte for byte. A bad clip is left out and reported; the
-store appears whole, at the end.
+there are any. Finished chunks are written to disk at once: a killed run is resumed by starting it
+again, and its store is the same byte for byte. A bad clip is left out and reported; the store
+appears whole, at the end.
 """
 
 from __future__ import annotations
@@ -14,15 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.base import Encoder
-from diffgap.encoders.chunks import WINDOWS, DecodingRecipe, Tables, decode, encode, rejections
+from diffgap.encoders.chunks import (
+    WINDOWS,
+    EmbeddingTables,
+    InputSpec,
+    decode_chunk,
+    encode_chunk,
+    rejection_table,
+)
 from diffgap.encoders.partial import PartialStore, listing_hash
-from diffgap.encoders.stream import Pool, stream
+from diffgap.encoders.stream import EncoderPool, stream_chunks
 from diffgap.errors import UserError
 from diffgap.store.store import EmbeddingStore, EncoderInfo, write_store
 
@@ -32,10 +38,13 @@ CHUNK = 32
 IN_PROCESS = 8
 """Chunks that are not worth starting a cluster for."""
 
+Progress = Callable[[int, int], None]
+"""Called with clips done and clips in all."""
+
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What an embedding run made."""
+    """A finished embedding run."""
 
     store: EmbeddingStore
     rejected: list[Rejected]
@@ -53,8 +62,8 @@ def embed(
     *,
     long_clips: str = "crop",
     max_rejected: float = 1.0,
-    pool: Pool = Pool(),  # noqa: B008 - immutable
-    progress: Callable[[int, int], None] | None = None,
+    pool: EncoderPool = EncoderPool(),  # noqa: B008 - immutable
+    progress: Progress | None = None,
 ) -> EmbedResult:
     """Encodes every clip of a corpus.
 
@@ -63,48 +72,65 @@ def embed(
         choice: the encoder.
         out: the store's directory; must not exist.
         long_clips: crop or mean, for clips longer than the encoder's window.
-        max_rejected: share of all clips that may be left out.
+        max_rejected: fraction of all clips that may be left out.
         pool: where the encoders run.
         progress: called with clips done and clips in all.
 
     Raises:
-        UserError: where `out` is taken, corpus and encoder have too little in common, or no clip
+        UserError: where `out` exists, corpus and encoder have too little in common, or no clip
             can be used.
         TooManyRejectedError: at the end, naming the report; the embeddings are kept, so that the
-            same command with a higher limit ends at once.
+            same command with a higher limit finishes at once.
     """
     if out.exists():
-        raise UserError(f"--out: {out} exists already; remove it, or give another place")
+        raise UserError(f"--out: {out} exists already; remove it, or give another path")
     assert long_clips in WINDOWS, long_clips
-    started = time.monotonic()
-    encoder = choice.load()
-    modalities = _common(corpus, encoder)
-    clips, unusable = _usable(corpus, modalities)
-    rejected = [*corpus.rejected, *unusable]
+    start = time.monotonic()
+    job = _Job.of(corpus, choice, long_clips)
+    clips, rejected = _select_clips(job)
     if not clips:
-        raise UserError(_nothing_usable(corpus, rejected))
-    recipe = DecodingRecipe.of(encoder, modalities, long_clips)
-    partial = PartialStore.open(out, _request(corpus, encoder, clips, recipe))
-    chunks = [clips[i : i + CHUNK] for i in range(0, len(clips), CHUNK)]
-    missing = {n: chunk for n, chunk in enumerate(chunks) if n not in partial.done()}
-    finished = len(clips) - sum(map(len, missing.values()))
-    for number, tables in _work(corpus, choice, encoder, recipe, missing, pool):
-        partial.add(number, tables)
-        finished += len(missing[number])
-        if progress:
-            progress(finished, len(clips))
-    made = partial.tables(len(chunks))
-    rejected += [Rejected(**row) for row in made.rejected.to_pylist()]
-    if not len(made.items):
+        raise UserError(_no_usable_clip(corpus, rejected))
+    partial = PartialStore.open(out, job.request(clips))
+    tables = _encode(job, clips, partial, pool, progress)
+    rejected += [Rejected(**row) for row in tables.rejected.to_pylist()]
+    if not len(tables.items):
         partial.remove()
-        raise UserError(_nothing_usable(corpus, rejected))
-    _check_share(rejected, len(made.items), max_rejected, partial)
-    store = _finish(out, corpus, encoder, recipe, made, rejected)
+        raise UserError(_no_usable_clip(corpus, rejected))
+    _check_rejected(rejected, len(tables.items), max_rejected, partial)
+    store = _write(out, job, tables, rejected)
     partial.remove()
-    return EmbedResult(store, rejected, time.monotonic() - started)
+    return EmbedResult(store, rejected, time.monotonic() - start)
 
 
-def _common(corpus: Corpus, encoder: Encoder) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Job:
+    """What is embedded by what."""
+
+    corpus: Corpus
+    choice: EncoderChoice
+    encoder: Encoder
+    spec: InputSpec
+
+    @classmethod
+    def of(cls, corpus: Corpus, choice: EncoderChoice, long_clips: str) -> _Job:
+        encoder = choice.load()
+        modalities = _common_modalities(corpus, encoder)
+        return cls(corpus, choice, encoder, InputSpec.of(encoder, modalities, long_clips))
+
+    def request(self, clips: list[Clip]) -> dict[str, object]:
+        """Everything that decides the store's content."""
+        return {
+            "corpus": self.corpus.name,
+            "list of clips": listing_hash(clips),
+            "encoder": self.encoder.name,
+            "checkpoint": self.encoder.checkpoint_hash,
+            "modalities": list(self.spec.modalities),
+            "window": self.spec.long_clips,
+            "chunk": CHUNK,
+        }
+
+
+def _common_modalities(corpus: Corpus, encoder: Encoder) -> tuple[str, ...]:
     common = tuple(m for m in corpus.modalities if m in encoder.modalities)
     if len(common) < 2 or "audio" not in common:
         raise UserError(
@@ -114,112 +140,120 @@ def _common(corpus: Corpus, encoder: Encoder) -> tuple[str, ...]:
     return common
 
 
-def _usable(corpus: Corpus, modalities: tuple[str, ...]) -> tuple[list[Clip], list[Rejected]]:
-    """Clips listed once, with their captions that say something where text is embedded."""
-    usable: list[Clip] = []
-    rejected: list[Rejected] = []
-    seen: set[str] = set()
-    for clip in corpus.clips():
-        if clip.id in seen:
+# Clips that cannot be used ----------------------------------------------------------------------
+
+
+def _select_clips(job: _Job) -> tuple[list[Clip], list[Rejected]]:
+    """Every clip once, where text is embedded with its captions that have a word."""
+    clips: list[Clip] = []
+    rejected = list(job.corpus.rejected)
+    ids: set[str] = set()
+    for clip in job.corpus.clips():
+        if clip.id in ids:
             rejected.append(Rejected(clip.id, "corpus", "listed twice; the first is kept"))
             continue
-        seen.add(clip.id)
-        if "text" not in modalities:
-            usable.append(replace(clip, captions=()))
-            continue
-        told = tuple(text for text in clip.captions if any(map(str.isalnum, text)))
-        rejected += [
-            Rejected(clip.id, "text", f"caption {text!r} has no word")
-            for text in clip.captions
-            if text not in told
-        ]
-        if told:
-            usable.append(replace(clip, captions=told))
+        ids.add(clip.id)
+        captions: list[str] = []
+        if "text" in job.spec.modalities:
+            captions = _usable_captions(clip, rejected)
+            if not captions:
+                rejected.append(Rejected(clip.id, "corpus", "it has no caption"))
+                continue
+        clips.append(replace(clip, captions=tuple(captions)))
+    return clips, rejected
+
+
+def _usable_captions(clip: Clip, rejected: list[Rejected]) -> list[str]:
+    captions = []
+    for caption in clip.captions:
+        if any(map(str.isalnum, caption)):
+            captions.append(caption)
         else:
-            rejected.append(Rejected(clip.id, "corpus", "it has no caption"))
-    return usable, rejected
+            rejected.append(Rejected(clip.id, "text", f"caption {caption!r} has no word"))
+    return captions
 
 
-def _nothing_usable(corpus: Corpus, rejected: list[Rejected]) -> str:
+def _no_usable_clip(corpus: Corpus, rejected: list[Rejected]) -> str:
     reasons = "; ".join(f"{bad.id}: {bad.reason}" for bad in rejected[:3]) or "it is empty"
     return f"corpus {corpus.name}: no clip can be used ({reasons})"
 
 
-def _request(
-    corpus: Corpus, encoder: Encoder, clips: list[Clip], recipe: DecodingRecipe
-) -> dict[str, object]:
-    """What decides a store's content."""
-    return {
-        "corpus": corpus.name,
-        "list of clips": listing_hash(clips),
-        "encoder": encoder.name,
-        "checkpoint": encoder.checkpoint_hash,
-        "modalities": list(recipe.modalities),
-        "window": recipe.long_clips,
-        "chunk": CHUNK,
-    }
-
-
-def _check_share(
-    rejected: list[Rejected], kept: int, max_rejected: float, partial: PartialStore
+def _check_rejected(
+    rejected: list[Rejected], usable: int, max_rejected: float, partial: PartialStore
 ) -> None:
+    # A caption that is left out does not cost its clip.
     lost = len({bad.id for bad in rejected if bad.stage != "text"})
-    if lost <= max_rejected * (kept + lost):
+    total = usable + lost
+    if lost <= max_rejected * total:
         return
     report = partial.path / "rejected.parquet"
-    pq.write_table(rejections(rejected), report)
+    pq.write_table(rejection_table(rejected), report)
     raise TooManyRejectedError(
-        f"{lost} of {kept + lost} clips ({100 * lost / (kept + lost):.1f} %) cannot be used, more "
-        f"than --max-rejected {100 * max_rejected:g}%; no store was made. Which and why: {report}. "
-        "The same command with a higher limit ends at once"
+        f"{lost} of {total} clips ({100 * lost / total:.1f} %) cannot be used, more than "
+        f"--max-rejected {100 * max_rejected:g}%; no store was made. Which and why: {report}. "
+        "The same command with a higher limit finishes at once"
     )
 
 
-def _finish(
-    out: Path,
-    corpus: Corpus,
-    encoder: Encoder,
-    recipe: DecodingRecipe,
-    made: Tables,
-    rejected: list[Rejected],
-) -> EmbeddingStore:
-    info = EncoderInfo(
-        name=encoder.name,
-        checkpoint_hash=encoder.checkpoint_hash,
-        preprocessing={**encoder.preprocessing, "long_clips": recipe.long_clips},
-    )
-    extra: dict[str, pa.Table] = {"rejected": rejections(rejected)} if rejected else {}
-    return write_store(out, made.items, made.captions, info, corpus.name, extra)
+# Encoding ---------------------------------------------------------------------------------------
 
 
-# Work -------------------------------------------------------------------------------------------
+def _encode(
+    job: _Job,
+    clips: list[Clip],
+    partial: PartialStore,
+    pool: EncoderPool,
+    progress: Progress | None,
+) -> EmbeddingTables:
+    """The tables of all clips; chunks that an earlier run has finished are not encoded again."""
+    chunks: dict[int, list[Clip]] = {}
+    for start in range(0, len(clips), CHUNK):
+        chunks[start // CHUNK] = clips[start : start + CHUNK]
+    finished = partial.finished_chunks()
+    missing = {number: chunk for number, chunk in chunks.items() if number not in finished}
+    done = len(clips) - sum(map(len, missing.values()))
+    for number, tables in _encode_chunks(job, missing, pool):
+        partial.write_chunk(number, tables)
+        done += len(missing[number])
+        if progress:
+            progress(done, len(clips))
+    return partial.read_all(len(chunks))
 
 
-def _work(
-    corpus: Corpus,
-    choice: EncoderChoice,
-    encoder: Encoder,
-    recipe: DecodingRecipe,
-    chunks: dict[int, list[Clip]],
-    pool: Pool,
-) -> Iterator[tuple[int, Tables]]:
-    """The tables of these chunks, as they are finished."""
-    if len(chunks) > IN_PROCESS or (chunks and pool != Pool()):
-        yield from stream(corpus, choice, recipe, chunks, pool)
+def _encode_chunks(
+    job: _Job, chunks: dict[int, list[Clip]], pool: EncoderPool
+) -> Iterator[tuple[int, EmbeddingTables]]:
+    """The tables of these chunks, in the order in which they are finished."""
+    # Whoever names a pool wants it, however few the chunks.
+    if len(chunks) > IN_PROCESS or (chunks and pool != EncoderPool()):
+        yield from stream_chunks(job.corpus, job.choice, job.spec, chunks, pool)
         return
-    with _one_thread():
+    with _single_thread():
         for number, clips in chunks.items():
-            yield number, encode(encoder, decode(corpus, clips, recipe), recipe.modalities)
+            decoded = decode_chunk(job.corpus, clips, job.spec)
+            yield number, encode_chunk(job.encoder, decoded, job.spec.modalities)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """As in a Ray worker: another number of threads may add in another order."""
+def _single_thread() -> Iterator[None]:
     import torch
 
+    # As in a Ray worker: another number of threads may add in another order, and round otherwise.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _write(
+    out: Path, job: _Job, tables: EmbeddingTables, rejected: list[Rejected]
+) -> EmbeddingStore:
+    info = EncoderInfo(
+        name=job.encoder.name,
+        checkpoint_hash=job.encoder.checkpoint_hash,
+        preprocessing={**job.encoder.preprocessing, "long_clips": job.spec.long_clips},
+    )
+    extra = {"rejected": rejection_table(rejected)} if rejected else {}
+    return write_store(out, tables.items, tables.captions, info, job.corpus.name, extra)

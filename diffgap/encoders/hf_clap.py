@@ -1,4 +1,4 @@
-"""CLAP as it is in transformers: a hub id such as laion/clap-htsat-unfused, or a local folder."""
+"""CLAP in transformers: a hub id such as laion/clap-htsat-unfused, or a local folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, TOKENS, prepare
+from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, TOKENS, preprocess
+from diffgap.encoders.vectors import unit_vectors
 from diffgap.errors import ClipError, UserError, require
 from diffgap.pretrained.weights import weights_hash
 
@@ -36,14 +35,14 @@ class HFClapEncoder:
 
     @classmethod
     def load(cls, checkpoint: str | None, device: str = "cpu") -> HFClapEncoder:
-        """Loads a hub id or a local folder; safetensors are preferred.
+        """Loads a hub id or a local folder.
 
         Raises:
             UserError: where there is no such model, or it is not CLAP.
         """
         transformers = require("transformers", "clap", "the encoder hf_clap")
         source = checkpoint or DEFAULT
-        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()  # the project shows its own progress
         try:
             model = transformers.ClapModel.from_pretrained(source).to(device)
             features = transformers.ClapFeatureExtractor.from_pretrained(source)
@@ -60,40 +59,37 @@ class HFClapEncoder:
     @torch.inference_mode()
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         inputs = self._features(
-            list(prepare(waveforms)),
+            list(preprocess(waveforms)),
             sampling_rate=RATE,
             return_tensors="pt",
             truncation="rand_trunc",
         )
         device = self._model.device
         # "longer" steers the fused models' own handling of long audio; no window is longer.
-        return _unit(
-            self._model.get_audio_features(
-                input_features=inputs["input_features"].to(device),
-                is_longer=torch.zeros(len(waveforms), 1, dtype=torch.bool, device=device),
-            )
+        is_longer = torch.zeros(len(waveforms), 1, dtype=torch.bool, device=device)
+        output = self._model.get_audio_features(
+            input_features=inputs["input_features"].to(device), is_longer=is_longer
         )
+        return _vectors(output)
 
     @torch.inference_mode()
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
         tokens = self._tokenizer(
             list(captions),
-            padding="max_length",
+            padding="max_length",  # as laion_clap does: the same length, the same rounding
             truncation=True,
             max_length=TOKENS,
             return_tensors="pt",
         ).to(self._model.device)
-        return _unit(
-            self._model.get_text_features(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            )
+        output = self._model.get_text_features(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
+        return _vectors(output)
 
     def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         raise ClipError("CLAP has no video tower")
 
 
-def _unit(found: Any) -> np.ndarray:
-    """(B, D) unit vectors; transformers 4 returns the tensor, 5 an object that holds it."""
-    vectors: Tensor = getattr(found, "pooler_output", found)
-    return np.asarray(F.normalize(vectors.float(), dim=-1).cpu())
+def _vectors(output: Any) -> np.ndarray:
+    # transformers 4 returns the tensor, 5 an object that holds it.
+    return unit_vectors(getattr(output, "pooler_output", output))

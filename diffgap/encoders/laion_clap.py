@@ -1,4 +1,4 @@
-"""CLAP by its authors' package laion-clap: the published checkpoints by name, or a local file."""
+"""CLAP in its authors' package laion_clap: a published checkpoint by name, or a local file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, prepare
+from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, preprocess
+from diffgap.encoders.vectors import unit_vectors
 from diffgap.errors import ClipError, UserError, nearest, require
 from diffgap.pretrained.weights import load_strictly, weights_hash
 
@@ -24,7 +23,7 @@ HUB = "lukewys/laion_clap"
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a checkpoint is the weights of."""
+    """The model that a checkpoint holds the weights of."""
 
     audio_tower: str = "HTSAT-tiny"
     fusion: bool = False
@@ -53,7 +52,7 @@ class LaionClapEncoder:
     dimension = 512
     modalities: tuple[str, ...] = ("audio", "text")
     sample_rate = RATE
-    resampler = "torchaudio"
+    resampler = "torchaudio"  # laion_clap's own
     window: float | None = SECONDS
     frame_rate, frame_size = 0.0, 0
 
@@ -78,36 +77,35 @@ class LaionClapEncoder:
                 f"--checkpoint: {source!r} is neither a published checkpoint of laion_clap "
                 f"({nearest(source, PUBLISHED)}) nor a file"
             )
-        module = _build(
-            PUBLISHED.get(Path(source).name.removesuffix(".pt"), Architecture()), device
-        )
+        published_name = Path(source).name.removesuffix(".pt")
+        module = _build(PUBLISHED.get(published_name, Architecture()), device)
         path = _download(source) if source in PUBLISHED else Path(source)
         load_strictly(module.model, path, drop=DROPPED)
         return cls(module, Path(source).name)
 
     @torch.inference_mode()
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        samples = torch.from_numpy(prepare(waveforms))
-        found: Tensor = self._module.get_audio_embedding_from_data(x=samples, use_tensor=True)
-        return np.asarray(F.normalize(found.float(), dim=-1).cpu())
+        samples = torch.from_numpy(preprocess(waveforms))
+        return unit_vectors(self._module.get_audio_embedding_from_data(x=samples, use_tensor=True))
 
     @torch.inference_mode()
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
-        # A list of one has been squeezed to a vector of another shape: never send one.
+        # laion_clap squeezes a list of one to another shape, and fails: never send one.
         padded = [*captions, "a sound"] if len(captions) == 1 else list(captions)
-        found: Tensor = self._module.get_text_embedding(padded, use_tensor=True)
-        return np.asarray(F.normalize(found[: len(captions)].float(), dim=-1).cpu())
+        vectors = self._module.get_text_embedding(padded, use_tensor=True)
+        return unit_vectors(vectors[: len(captions)])
 
     def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         raise ClipError("CLAP has no video tower")
 
 
 def _build(architecture: Architecture, device: str) -> Any:
-    """The package's own module; with the names it loads from the hub, whatever the checkpoint."""
-    with _quiet():
+    """The package's own module, with random weights."""
+    with _silenced():
         transformers = require("transformers", "clap", "the encoder laion_clap")
         transformers.utils.logging.disable_progress_bar()
         try:
+            # Importing and constructing it loads three language models, whatever the checkpoint.
             laion_clap = require("laion_clap", "clap", "the encoder laion_clap")
             return laion_clap.CLAP_Module(
                 enable_fusion=architecture.fusion, device=device, amodel=architecture.audio_tower
@@ -116,7 +114,7 @@ def _build(architecture: Architecture, device: str) -> Any:
             raise UserError(
                 "the encoder laion_clap loads bert-base-uncased, roberta-base and "
                 f"facebook/bart-base from the hub: {str(error).splitlines()[0]}; run it once "
-                "with a network, or use hf_clap"
+                "with network access, or use hf_clap"
             ) from None
 
 
@@ -126,14 +124,14 @@ def _download(name: str) -> Path:
         return Path(hub.hf_hub_download(HUB, f"{name}.pt"))
     except OSError as error:
         raise UserError(
-            f"--checkpoint: {name}.pt cannot be had from {HUB}: {str(error).splitlines()[0]}; "
-            "download it by hand and give its path"
+            f"--checkpoint: {name}.pt cannot be downloaded from {HUB}: "
+            f"{str(error).splitlines()[0]}; download it by hand and give its path"
         ) from None
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the prints and warnings of laion_clap's imports and constructors."""
+def _silenced() -> Iterator[None]:
+    """Without what laion_clap prints and warns of on import and construction."""
     with redirect_stdout(StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

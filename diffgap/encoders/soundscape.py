@@ -1,6 +1,7 @@
-"""The encoder of the embedded corpus: three small contrastive towers, audio, text and video.
+"""Encoder of the built-in corpus: three small contrastive towers for audio, text and video.
 
 Built and trained as CLAP and CAVP are, at a thousandth of their size: good, but imperfect.
+tools/train_soundscape_encoder.py has trained the weights.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffgap.encoders.vectors import unit_vectors
 from diffgap.errors import ClipError
 
 DIMENSION = 128
 RATE = 16_000
 WINDOW = 2 * RATE
-"""Samples that the audio tower hears at once."""
+"""Samples that the audio tower takes at once: two seconds, a whole soundscape."""
 FRAMES, FPS, SIZE = 8, 4.0, 32
-WORDS, TRIGRAMS, TOKENS = 2048, 1024, 40
+WORDS, TRIGRAMS = 2048, 1024
+"""Hash buckets, each with its vector."""
+TOKENS = 40
+"""Words of a caption that are read; the rest is cut off."""
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
 
 N_FFT, HOP, MELS = 512, 256, 64
@@ -51,13 +56,14 @@ class AudioTower(nn.Module):
         spectra = torch.stft(waveforms, N_FFT, HOP, window=self.window, return_complex=True)
         power = torch.matmul(self.mel, spectra.abs().square())
         decibels = torch.log10(power.clamp_min(1e-7)) / 3 + 0.6  # about -1 .. 1 for sounds
+        # 125 of the 126 frames: four halvings then end at the 8 that the last layer expects.
         return self.net(decibels[:, None, :, :125])
 
 
 class TextTower(nn.Module):
     """Captions to (B, 128): hashed words and letter trigrams, then a small transformer.
 
-    Hashing gives every word a vector, known or not.
+    Hashing gives every word a vector, whether or not it was seen in training.
     """
 
     def __init__(self) -> None:
@@ -70,25 +76,35 @@ class TextTower(nn.Module):
         self.output = nn.Linear(96, DIMENSION)
 
     def forward(self, captions: Sequence[str]) -> Tensor:
-        device = self.positions.device
-        tokens = [_tokens(caption) for caption in captions]
-        longest = max(map(len, tokens))
-        padding = torch.tensor([[i >= len(t) for i in range(longest)] for t in tokens])
-        padded = [t + [""] * (longest - len(t)) for t in tokens]
-        flat = [word for caption in padded for word in caption]
-        ids = torch.tensor([zlib.crc32(w.encode()) % WORDS for w in flat])
-        grams = [_trigrams(word) for word in flat]
-        offsets = torch.tensor([0, *np.cumsum([len(g) for g in grams])[:-1]])
-        letters = torch.tensor([g for gram in grams for g in gram])
-        h = self.words(ids.to(device)) + self.trigrams(letters.to(device), offsets.to(device))
-        h = h.view(len(captions), longest, -1) + self.positions[:longest]
-        padding = padding.to(device)
+        words = [_words(caption) for caption in captions]
+        lengths = torch.tensor(list(map(len, words)))
+        longest = int(lengths.max())
+        h = self._embed_words(words, longest) + self.positions[:longest]
+        padding = (torch.arange(longest) >= lengths[:, None]).to(h.device)
         h = self.layers(h, src_key_padding_mask=padding).masked_fill(padding[..., None], 0)
+        # The mean over the words of each caption alone, so that its batch does not matter.
         return self.output(h.sum(1) / (~padding).sum(1, keepdim=True))
+
+    def _embed_words(self, captions: Sequence[list[str]], longest: int) -> Tensor:
+        """(B, longest, 96): the vector of each word, plus the mean over its trigrams."""
+        word_ids: list[int] = []
+        trigram_ids: list[int] = []
+        offsets: list[int] = []  # of each word's first trigram, as EmbeddingBag takes them
+        for words in captions:
+            for word in words + [""] * (longest - len(words)):
+                word_ids.append(_bucket(word, WORDS))
+                offsets.append(len(trigram_ids))
+                trigram_ids += _trigrams(word)
+        device = self.positions.device
+        h = self.words(torch.tensor(word_ids).to(device))
+        h = h + self.trigrams(
+            torch.tensor(trigram_ids).to(device), torch.tensor(offsets).to(device)
+        )
+        return h.view(len(captions), longest, -1)
 
 
 class VideoTower(nn.Module):
-    """(B, 8, 3, 32, 32) frames in [0, 1] to (B, 128): a network a frame, then all frames."""
+    """(B, 8, 3, 32, 32) frames in [0, 1] to (B, 128): frame by frame, then all together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,31 +153,29 @@ class SoundscapeEncoder:
 
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeEncoder:
-        """The encoder with the weights that come with this package."""
+        """The encoder with the weights that are part of this package."""
         towers = Towers()
-        weights = {name: value.float() for name, value in load_file(WEIGHTS).items()}
-        towers.load_state_dict(weights)
+        towers.load_state_dict(load_file(WEIGHTS))  # float16 on disk; copying converts to float32
         return cls(towers.to(device), hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Shorter sounds are repeated to 2 s; of longer ones every 2 s window counts the same."""
-        windows = [_windows(w) for w in waveforms]
+        windows = [_windows(waveform) for waveform in waveforms]
         samples = torch.from_numpy(np.concatenate(windows)).to(self._device)
-        found = _encode(self.towers.audio, samples)
-        parts = found.split([len(w) for w in windows])
-        return _unit(torch.stack([part.mean(0) for part in parts]))
+        vectors = _encode(self.towers.audio, samples).split(list(map(len, windows)))
+        return unit_vectors(torch.stack([part.mean(0) for part in vectors]))
 
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
         """Any words; a caption without a letter or digit is a ClipError."""
         for caption in captions:
-            if not _tokens(caption):
+            if not _words(caption):
                 raise ClipError(f"caption {caption!r} has no word")
-        return _unit(_encode(self.towers.text, captions))
+        return unit_vectors(_encode(self.towers.text, captions))
 
     def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         """Any length and size: eight frames, evenly spaced, scaled to 32 x 32."""
         frames = torch.stack([_frames(v) for v in videos])
-        return _unit(_encode(self.towers.video, frames.to(self._device)))
+        return unit_vectors(_encode(self.towers.video, frames.to(self._device)))
 
     @property
     def _device(self) -> torch.device:
@@ -183,23 +197,29 @@ def mel_filterbank() -> Tensor:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Module:
-    """Halves both sides; normalised within each clip, so that a batch does not matter."""
+    """Halves both sides."""
+    # Normalised within a clip (GroupNorm), because a vector must not depend on its batch.
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()
     )
 
 
 @cache
-def _tokens(caption: str) -> list[str]:
+def _words(caption: str) -> list[str]:
     return re.findall(r"\w+", caption.lower())[:TOKENS]
 
 
 @cache
 def _trigrams(word: str) -> list[int]:
-    padded = f"<{word}>"
-    return [zlib.crc32(padded[i : i + 3].encode()) % TRIGRAMS for i in range(len(padded) - 2)] or [
-        0
-    ]
+    if not word:
+        return [0]  # padding, which is masked; but EmbeddingBag's mean needs one
+    marked = f"<{word}>"  # tells a trigram at a word's start or end from one within it
+    return [_bucket(marked[i : i + 3], TRIGRAMS) for i in range(len(word))]
+
+
+def _bucket(text: str, buckets: int) -> int:
+    # CRC-32, because Python's own hash of a string differs from process to process.
+    return zlib.crc32(text.encode()) % buckets
 
 
 def _windows(waveform: np.ndarray) -> np.ndarray:
@@ -219,8 +239,3 @@ def _frames(video: np.ndarray) -> Tensor:
 @torch.inference_mode()
 def _encode(tower: Callable, inputs: Tensor | Sequence[str]) -> Tensor:
     return F.normalize(tower(inputs), dim=-1)
-
-
-def _unit(vectors: Tensor) -> np.ndarray:
-    found: np.ndarray = F.normalize(vectors, dim=-1).cpu().numpy()
-    return found

@@ -1,7 +1,7 @@
-"""Chunks through Ray Data: tasks on CPUs decode, actors on GPUs encode, back-pressure in between.
+"""Chunks through Ray Data: tasks on CPUs decode, actors on GPUs encode, with back-pressure.
 
-Without a GPU both would share the same cores: then each actor decodes what it encodes, which saves
-sending the sound and pictures from process to process.
+Without a GPU both would compete for the same cores. Then each actor decodes what it encodes, which
+saves sending audio and video from process to process.
 """
 
 from __future__ import annotations
@@ -15,55 +15,60 @@ from typing import Any
 
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import DecodingRecipe, Tables, decode, encode
+from diffgap.encoders.chunks import EmbeddingTables, InputSpec, decode_chunk, encode_chunk
 from diffgap.errors import UserError
 
 MOST_ON_CPU = 8
-"""Encoders on CPUs unless asked for more: each holds its own copy of the model."""
+"""Encoders on CPUs unless more are requested: each holds its own copy of the model."""
 
 IN_FLIGHT = 4
-"""Chunks waiting at an encoder, so that it never waits for the scheduler."""
+"""Chunks queued at an encoder, so that it never waits for the scheduler."""
+
+Row = dict[str, Any]
+"""A chunk on its way. Clips, windows and tables are pickled: Ray Data would otherwise convert them
+to Arrow columns, which ragged windows do not fit."""
 
 
 @dataclass(frozen=True)
-class Pool:
-    """What encodes."""
+class EncoderPool:
+    """How many encoders run, and where."""
 
     workers: int | None = None
-    """Encoders at once; default as many as the GPUs hold, else one a core, up to `MOST_ON_CPU`."""
+    """Encoders at once; default as many as fit the GPUs, else one a core, up to `MOST_ON_CPU`."""
     gpus_per_worker: float | None = None
     """Default 1 where the cluster has GPUs; a fraction lets several encoders share one."""
     address: str | None = None
     """Ray cluster to join; else RAY_ADDRESS, else a local Ray."""
 
 
-def stream(
+def stream_chunks(
     corpus: Corpus,
     choice: EncoderChoice,
-    recipe: DecodingRecipe,
+    spec: InputSpec,
     chunks: Mapping[int, list[Clip]],
-    pool: Pool,
-) -> Iterator[tuple[int, Tables]]:
-    """The tables of all chunks, each as soon as it is finished.
+    pool: EncoderPool,
+) -> Iterator[tuple[int, EmbeddingTables]]:
+    """The tables of all chunks by number, each as soon as it is finished.
 
     Raises:
-        UserError: where the cluster cannot hold the encoders.
+        UserError: where the encoders do not fit the cluster.
     """
     from diffgap.cluster.connect import cluster
 
     with cluster(pool.address):
         import ray
 
-        _be_quiet()
+        _silence_ray_data()
         workers, gpus = place_encoders(pool)
-        rows = [{"chunk": n, "clips": pickle.dumps(clips)} for n, clips in chunks.items()]
+        rows = [{"chunk": number, "clips": pickle.dumps(c)} for number, c in chunks.items()]
+        # A block a chunk, so that Ray Data schedules and returns chunks one by one.
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        reading = partial(_decode, ray.put(corpus), recipe)
+        decode_row = partial(_decode_row, ray.put(corpus), spec)
         if gpus:
-            dataset = dataset.map(reading, num_cpus=1)
+            dataset = dataset.map(decode_row, num_cpus=1)
         encoded = dataset.map(
-            _Encoding,
-            fn_constructor_args=(choice, recipe.modalities, None if gpus else reading),
+            _EncoderActor,
+            fn_constructor_args=(choice, spec.modalities, None if gpus else decode_row),
             compute=ray.data.ActorPoolStrategy(
                 size=min(workers, len(rows)), max_tasks_in_flight_per_actor=IN_FLIGHT
             ),
@@ -74,25 +79,26 @@ def stream(
             yield row["chunk"], pickle.loads(row["tables"])
 
 
-def place_encoders(pool: Pool) -> tuple[int, float]:
-    """How many encoders, and GPUs of each."""
+def place_encoders(pool: EncoderPool) -> tuple[int, float]:
+    """Number of encoders, and GPUs of each."""
     import ray
 
-    held = ray.cluster_resources()
-    cpus, all_gpus = int(held.get("CPU", 0)), held.get("GPU", 0.0)
+    resources = ray.cluster_resources()
+    cpus, all_gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
     gpus = pool.gpus_per_worker if pool.gpus_per_worker is not None else min(1.0, all_gpus)
-    fit = int(all_gpus / gpus + 1e-9) if gpus else cpus
-    workers = pool.workers or (fit if gpus else min(cpus, MOST_ON_CPU))
-    if workers > fit or fit == 0:
+    # 1 / 0.1 must be ten encoders a GPU, although as floats it may come out just below.
+    capacity = int(all_gpus / gpus + 1e-9) if gpus else cpus
+    workers = pool.workers or (capacity if gpus else min(cpus, MOST_ON_CPU))
+    if workers > capacity or capacity == 0:
         raise UserError(
             f"--workers: {workers} encoders of {gpus:g} GPU do not fit the cluster's {cpus} CPUs "
-            f"and {all_gpus:g} GPUs; give at most {fit}, or a smaller --gpus-per-worker"
+            f"and {all_gpus:g} GPUs; give at most {capacity}, or a smaller --gpus-per-worker"
         )
     return workers, gpus
 
 
-def _be_quiet() -> None:
-    """Ray Data's bars and banners: the project shows its own progress."""
+def _silence_ray_data() -> None:
+    """Without Ray Data's bars and banners: the project shows its own progress."""
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -105,36 +111,39 @@ def _be_quiet() -> None:
 # In the workers ---------------------------------------------------------------------------------
 
 
-def _decode(corpus: Any, recipe: DecodingRecipe, row: dict[str, Any]) -> dict[str, Any]:
-    decoded = decode(_corpus(corpus), pickle.loads(row["clips"]), recipe)
+def _decode_row(corpus: Any, spec: InputSpec, row: Row) -> Row:
+    decoded = decode_chunk(_corpus(corpus), pickle.loads(row["clips"]), spec)
+    # Protocol 5 hands arrays over without copying them into the pickle's own stream.
     return {"chunk": row["chunk"], "decoded": pickle.dumps(decoded, protocol=5)}
 
 
 @lru_cache(maxsize=1)
 def _corpus(reference: Any) -> Corpus:
-    """A corpus may hold a long index of files: once a worker, not once a chunk."""
+    """A corpus may hold a long index of files: fetched once a worker, not once a chunk."""
     import ray
 
     corpus: Corpus = ray.get(reference)
     return corpus
 
 
-class _Encoding:
-    """An encoder in its own process; with `reading` it decodes as well."""
+class _EncoderActor:
+    """An encoder in its own process; with `decode_row` it decodes as well."""
 
     def __init__(
         self,
         choice: EncoderChoice,
         modalities: tuple[str, ...],
-        reading: Callable[[dict[str, Any]], dict[str, Any]] | None,
+        decode_row: Callable[[Row], Row] | None,
     ) -> None:
         import torch
 
+        # Actors share the cores; and another number of threads may add in another order.
         torch.set_num_threads(1)
-        self._encoder = choice.load("cpu" if reading else "cuda")
-        self._modalities, self._reading = modalities, reading
+        self._encoder = choice.load("cpu" if decode_row else "cuda")
+        self._modalities, self._decode_row = modalities, decode_row
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        decoded = pickle.loads((self._reading(row) if self._reading else row)["decoded"])
-        tables = encode(self._encoder, decoded, self._modalities)
+    def __call__(self, row: Row) -> Row:
+        if self._decode_row:
+            row = self._decode_row(row)
+        tables = encode_chunk(self._encoder, pickle.loads(row["decoded"]), self._modalities)
         return {"chunk": row["chunk"], "tables": pickle.dumps(tables, protocol=5)}

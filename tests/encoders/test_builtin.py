@@ -18,7 +18,7 @@ from diffgap.encoders.builtin import (
     store_problem,
     store_uri,
 )
-from diffgap.encoders.chunks import DecodingRecipe, decode, encode
+from diffgap.encoders.chunks import InputSpec, decode_chunk, encode_chunk
 from diffgap.errors import UserError
 from diffgap.store.schema import vectors
 
@@ -37,8 +37,8 @@ def record():
     """
     corpus, encoder = SoundscapeCorpus({"train": 48, "val": 12, "test": 12}), load_encoder()
     modalities = ("audio", "text", "video")
-    recipe = DecodingRecipe.of(encoder, modalities, "crop")
-    tables = encode(encoder, decode(corpus, corpus.clips(), recipe), modalities)
+    spec = InputSpec.of(encoder, modalities, "crop")
+    tables = encode_chunk(encoder, decode_chunk(corpus, corpus.clips(), spec), modalities)
     direction = np.random.default_rng(0).standard_normal(encoder.dimension)
     embeddings = {
         "audio": vectors(tables.items, "audio"),

@@ -7,12 +7,12 @@ from diffgap.audio.resampling import RESAMPLERS, resample
 from diffgap.corpora.base import Clip
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import Decoded, DecodingRecipe, cut, decode, encode
+from diffgap.encoders.chunks import DecodedChunk, InputSpec, cut_windows, decode_chunk, encode_chunk
 from diffgap.store.splits import hash_fraction
 
 
-def recipe(long_clips, window=4.0):
-    return DecodingRecipe(("audio", "video"), 100, "scipy", window, 4.0, 8, long_clips)
+def input_spec(long_clips, window=4.0):
+    return InputSpec(("audio", "video"), 100, "scipy", window, 4.0, 8, long_clips)
 
 
 def seconds_of(windows, rate):
@@ -24,7 +24,7 @@ def test_a_crop_is_fixed_by_the_clips_id_and_is_the_same_time_in_sound_and_pictu
     streams = {"audio": np.arange(1000), "video": np.arange(40)}
     starts = set()
     for name in ("a", "b", "c", "d"):
-        windows = cut(streams, name, recipe("crop"))
+        windows = cut_windows(streams, name, input_spec("crop"))
         ((start, length),) = seconds_of(windows["audio"], 100)
         assert (start, length) == seconds_of(windows["video"], 4)[0]
         assert length == 4.0
@@ -35,7 +35,7 @@ def test_a_crop_is_fixed_by_the_clips_id_and_is_the_same_time_in_sound_and_pictu
 
 def test_the_mean_covers_the_whole_clip():
     streams = {"audio": np.arange(1000), "video": np.arange(40)}
-    windows = cut(streams, "a", recipe("mean"))
+    windows = cut_windows(streams, "a", input_spec("mean"))
     assert seconds_of(windows["audio"], 100) == [(0.0, 4.0), (3.0, 4.0), (6.0, 4.0)]
     assert seconds_of(windows["video"], 4) == seconds_of(windows["audio"], 100)
 
@@ -43,9 +43,9 @@ def test_the_mean_covers_the_whole_clip():
 @pytest.mark.parametrize("long_clips", ["crop", "mean"])
 def test_short_clips_and_encoders_of_any_length_get_everything(long_clips):
     streams = {"audio": np.arange(250)}
-    assert len(cut(streams, "a", recipe(long_clips))["audio"][0]) == 250
+    assert len(cut_windows(streams, "a", input_spec(long_clips))["audio"][0]) == 250
     streams = {"audio": np.arange(5000)}
-    (whole,) = cut(streams, "a", recipe(long_clips, window=None))["audio"]
+    (whole,) = cut_windows(streams, "a", input_spec(long_clips, window=None))["audio"]
     assert len(whole) == 5000
 
 
@@ -61,8 +61,8 @@ class Sums:
 
 def test_a_clip_is_the_normalised_mean_of_its_windows():
     windows = [[np.ones(3), np.zeros(4)], [np.ones(5)]]
-    decoded = Decoded([Clip("a", "train", ()), Clip("b", "train", ())], {"audio": windows})
-    found = encode(Sums(), decoded, ("audio",)).items["audio"].to_pylist()
+    decoded = DecodedChunk([Clip("a", "train", ()), Clip("b", "train", ())], {"audio": windows})
+    found = encode_chunk(Sums(), decoded, ("audio",)).items["audio"].to_pylist()
     mean = np.array([1, 1]) / np.sqrt(2) + np.array([0, 1])
     assert found[0] == pytest.approx(mean / np.linalg.norm(mean))
     assert found[1] == pytest.approx([1 / np.sqrt(2)] * 2)
@@ -70,8 +70,8 @@ def test_a_clip_is_the_normalised_mean_of_its_windows():
 
 def test_an_embedding_that_is_not_finite_is_rejected_by_name():
     windows = [[np.full(3, np.nan)], [np.ones(5)]]
-    decoded = Decoded([Clip("a", "train", ()), Clip("b", "train", ())], {"audio": windows})
-    tables = encode(Sums(), decoded, ("audio",))
+    decoded = DecodedChunk([Clip("a", "train", ()), Clip("b", "train", ())], {"audio": windows})
+    tables = encode_chunk(Sums(), decoded, ("audio",))
     assert tables.items["id"].to_pylist() == ["b"]
     assert tables.rejected.to_pylist() == [
         {"id": "a", "stage": "audio", "reason": "its embedding is not finite"}
@@ -83,10 +83,10 @@ def test_the_batch_does_not_change_a_clips_vectors(batch):
     corpus = SoundscapeCorpus({"test": 32})
     encoder = EncoderChoice("soundscape").load()
     modalities = ("audio", "text", "video")
-    wanted = DecodingRecipe.of(encoder, modalities, "crop")
+    spec = InputSpec.of(encoder, modalities, "crop")
     clips = corpus.clips()
-    whole = encode(encoder, decode(corpus, clips, wanted), modalities)
-    part = encode(encoder, decode(corpus, clips[:batch], wanted), modalities)
+    whole = encode_chunk(encoder, decode_chunk(corpus, clips, spec), modalities)
+    part = encode_chunk(encoder, decode_chunk(corpus, clips[:batch], spec), modalities)
     for name in ("audio", "video"):
         found = np.array(part.items[name].to_pylist())
         assert np.abs(found - np.array(whole.items[name].to_pylist())[:batch]).max() < 1e-5

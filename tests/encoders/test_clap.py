@@ -8,8 +8,8 @@ import torch
 
 from diffgap.corpora.folder import FolderCorpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.chunks import DecodingRecipe, decode, encode
-from diffgap.encoders.clap_audio import SAMPLES, prepare
+from diffgap.encoders.chunks import InputSpec, decode_chunk, encode_chunk
+from diffgap.encoders.clap_audio import SAMPLES, preprocess
 from diffgap.encoders.embed import embed
 from diffgap.errors import UserError
 from diffgap.store.store import EmbeddingStore
@@ -88,10 +88,10 @@ def test_the_batch_does_not_change_a_vector(encoders, name):
 
 
 def test_sound_is_rounded_as_in_training_and_repeated():
-    (prepared,) = prepare([np.array([0.5, -2.0, 1e-6], np.float32)])
+    (prepared,) = preprocess([np.array([0.5, -2.0, 1e-6], np.float32)])
     assert prepared.shape == (SAMPLES,)
     assert prepared[:6] == pytest.approx([16383 / 32767, -1, 0] * 2)
-    (padded,) = prepare([np.full(SAMPLES - 5, 0.5, np.float32)])
+    (padded,) = preprocess([np.full(SAMPLES - 5, 0.5, np.float32)])
     assert (padded[-5:] == 0).all()  # whole repeats only
 
 
@@ -101,11 +101,13 @@ def test_long_recordings_are_cut_into_windows(encoders, tmp_path, window):
     soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 25 * 8000), 8000)
     (tmp_path / "captions.csv").write_text("file_name,caption\nlong.wav,a dog barks\n")
     corpus, encoder = FolderCorpus(tmp_path), encoders["hf_clap"]
-    recipe = DecodingRecipe.of(encoder, ("audio", "text"), window)
-    decoded = decode(corpus, corpus.clips(), recipe)
+    spec = InputSpec.of(encoder, ("audio", "text"), window)
+    decoded = decode_chunk(corpus, corpus.clips(), spec)
     (windows,) = decoded.windows["audio"]
     assert [len(w) for w in windows] == [SAMPLES] * (1 if window == "crop" else 3)
-    found = [encode(encoder, decoded, recipe.modalities).items["audio"].to_pylist() for _ in "ab"]
+    found = [
+        encode_chunk(encoder, decoded, spec.modalities).items["audio"].to_pylist() for _ in "ab"
+    ]
     assert found[0] == found[1]
 
 

@@ -13,7 +13,7 @@ from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.embed import TooManyRejectedError
 from diffgap.encoders.embed import embed as run
-from diffgap.encoders.stream import Pool
+from diffgap.encoders.stream import EncoderPool
 from diffgap.errors import UserError
 
 
@@ -29,7 +29,9 @@ def test_the_store_does_not_depend_on_where_its_clips_were_embedded(tmp_path):
     corpus = SoundscapeCorpus({"train": 120, "val": 40, "test": 8})
     seen = []
     embed(corpus, tmp_path / "here")
-    made = embed(corpus, tmp_path / "ray", pool=Pool(workers=2), progress=lambda *a: seen.append(a))
+    made = embed(
+        corpus, tmp_path / "ray", pool=EncoderPool(workers=2), progress=lambda *a: seen.append(a)
+    )
     assert files(tmp_path / "here") == files(tmp_path / "ray")
     assert seen[-1] == (168, 168)
     assert made.store.manifest.task == ["text-audio", "text-video", "video-audio"]
@@ -60,7 +62,9 @@ def test_a_half_made_store_of_another_request_is_not_mixed_in(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         embed(SoundscapeCorpus({"train": 40}), tmp_path / "s", progress=stop)
-    with pytest.raises(UserError, match=r"s.partial was begun with another list of clips, window"):
+    with pytest.raises(
+        UserError, match=r"s.partial was started with a different list of clips, window"
+    ):
         embed(SoundscapeCorpus({"train": 41}), tmp_path / "s", long_clips="mean")
 
 
@@ -132,7 +136,7 @@ def test_a_corpus_without_a_usable_clip_leaves_nothing(tmp_path, folder):
 
 def test_an_existing_place_is_not_touched(tmp_path, folder):
     (tmp_path / "store").mkdir()
-    with pytest.raises(UserError, match="exists already; remove it, or give another place"):
+    with pytest.raises(UserError, match="exists already; remove it, or give another path"):
         embed(FolderCorpus(folder), tmp_path / "store")
 
 
