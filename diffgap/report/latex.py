@@ -1,4 +1,4 @@
-"""Tables as a LaTeX document that any TeX Live compiles: ASCII alone, every text escaped."""
+"""Tables as a LaTeX document that any TeX Live compiles: pure ASCII, every text escaped."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from itertools import groupby
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 
 PAGE = 45
-"""Lines of rows and notes that fit a page under a caption."""
+"""Lines of rows and notes that fit on a page under a caption."""
 
 LINE = 120
-"""Letters of a note that fit a line."""
+"""Characters of a note that fit on a line."""
 
 GROUPED = re.compile(r"(?P<group>.+) R@\d+")
 """Headings that stand under a common one: ``text->audio R@5`` under ``text->audio``."""
@@ -38,33 +38,35 @@ def to_latex(tables: Sequence[Table], missing: Sequence[str]) -> str:
     """A whole document: the tables, and a line for each that is missing.
 
     Bold, underlining and stars are as `Value` has them; published rows stand below a rule, with
-    their sources as footnotes of the table. Every text is escaped; all of it is ASCII.
+    their sources as footnotes of the table.
     """
-    parts = [PREAMBLE, r"\begin{document}", r"\section*{DiffGAP report}", ""]
+    lines = [PREAMBLE, r"\begin{document}", r"\section*{DiffGAP report}", ""]
     for table in tables:
-        parts += [*_table(table), ""]
+        lines += [*_table(table), ""]
     if missing:
-        parts += [r"\subsection*{Missing}", r"\begin{itemize}"]
-        parts += [rf"\item {escape(line)}" for line in missing]
-        parts += [r"\end{itemize}", ""]
-    return "\n".join([*parts, r"\end{document}", ""])
+        items = [rf"\item {escape(line)}" for line in missing]
+        lines += [r"\subsection*{Missing}", r"\begin{itemize}", *items, r"\end{itemize}", ""]
+    return "\n".join([*lines, r"\end{document}", ""])
 
 
 def _table(table: Table) -> list[str]:
     """A table environment, or several where it has more rows than a page."""
     notes = _notes(table)
-    pieces = [table.rows[at : at + PAGE] for at in range(0, len(table.rows), PAGE)] or [()]
+    # A float never breaks across pages: a longer one would run off the paper.
+    pages = [table.rows[start : start + PAGE] for start in range(0, len(table.rows), PAGE)] or [()]
     lines: list[str] = []
-    for number, rows in enumerate(pieces, 1):
-        part = f" (part {number} of {len(pieces)})" if len(pieces) > 1 else ""
+    for number, rows in enumerate(pages, 1):
+        part = f" (part {number} of {len(pages)})" if len(pages) > 1 else ""
         lines += [r"\begin{table}[!htbp]", r"\centering"]
         lines.append(rf"\caption{{{escape(table.title + part)}}}")
         lines += _tabular(table, rows) if rows else []
-        if number == len(pieces) and _fits(rows, notes):
+        if number == len(pages) and _fits(rows, notes):
             lines += _small(notes)
             notes = []
         lines.append(r"\end{table}")
-    return [*lines, *([r"\clearpage", *_small(notes)] if notes else [])]
+    if notes:
+        lines += [r"\clearpage", *_small(notes)]  # else they would precede the floats
+    return lines
 
 
 def _fits(rows: Sequence[Row], notes: Sequence[str]) -> bool:
@@ -73,29 +75,29 @@ def _fits(rows: Sequence[Row], notes: Sequence[str]) -> bool:
 
 def _tabular(table: Table, rows: Sequence[Row]) -> list[str]:
     """The rows, published ones below a rule, and the headings."""
-    seeds = any(row.seeds for row in table.rows)
-    headings = [*(["seeds"] if seeds else []), *table.headings]
+    has_seeds = any(row.seeds for row in table.rows)
+    headings = ["seeds", *table.headings] if has_seeds else list(table.headings)
     lines = [r"\fit{\begin{tabular}{l" + "r" * len(headings) + "}", r"\toprule"]
     lines += [*_headings(headings), r"\midrule"]
-    for place, row in enumerate(rows):
-        if place and row.published and not rows[place - 1].published:
+    for index, row in enumerate(rows):
+        if index and row.published and not rows[index - 1].published:
             lines.append(r"\midrule")
-        own = [escape(row.seeds)] if seeds else []
-        lines.append(_line([_named(row), *own, *map(_cell, row.values)]))
+        seeds = [escape(row.seeds)] if has_seeds else []
+        lines.append(_line([_named(row), *seeds, *map(_cell, row.values)]))
     return [*lines, r"\bottomrule", r"\end{tabular}}"]
 
 
 def _headings(headings: Sequence[str]) -> list[str]:
-    """One line; two where several headings have the first half in common, words of others too."""
+    """One line; two where some headings stand under a common one, the others broken at a word."""
     if not any(map(_group, headings)):
         return [_line(["", *map(escape, headings)])]
     above, below, rules = [""], [""], []
     for group, members in groupby(headings, key=_group):
         names = list(members)
         if group:
-            place = len(below) + 1
+            column = len(below) + 1  # LaTeX counts from 1
             above.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{escape(group)}}}")
-            rules.append(rf"\cmidrule(lr){{{place}-{place + len(names) - 1}}}")
+            rules.append(rf"\cmidrule(lr){{{column}-{column + len(names) - 1}}}")
         for name in names:
             first, _, last = name.rpartition(" ")
             above += [] if group else [escape(first)]
@@ -130,21 +132,27 @@ def _raised(mark: str) -> str:
 
 
 def _notes(table: Table) -> list[str]:
-    """Notes, what is lacking and sources, escaped; a note on a mark begins with the mark."""
-    notes = [
-        f"{_raised('*')} {escape(note[2:])}" if note.startswith("* ") else escape(note)
-        for note in table.notes
-    ]
-    sources = [f"{_raised(str(n))} {escape(text)}" for n, text in enumerate(table.sources, 1)]
-    return [*notes, *map(escape, table.incomplete), *sources]
+    """Notes, rows of which trials are missing, and sources, escaped, each behind its mark."""
+    lines = []
+    for note in table.notes:
+        text = note.removeprefix("* ")
+        lines.append(escape(text) if text == note else f"{_raised('*')} {escape(text)}")
+    lines += map(escape, table.incomplete)
+    for number, source in enumerate(table.sources, 1):
+        lines.append(f"{_raised(str(number))} {escape(source)}")
+    return lines
 
 
 def _small(notes: Sequence[str]) -> list[str]:
     """Notes in small type, a paragraph each."""
     if not notes:
         return []
-    return [r"\par\medskip", r"{\footnotesize\raggedright", *(f"{n}\\par" for n in notes), "}"]
+    paragraphs = [rf"{note}\par" for note in notes]
+    return [r"\par\medskip", r"{\footnotesize\raggedright", *paragraphs, "}"]
 
+
+# Characters. These tables are our own, for pylatexenc's also write commands (\cyrzh, \clockoint)
+# that a plain document lacks, so that a clip's name could keep the report from compiling.
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -164,9 +172,9 @@ SPECIAL = {
     "’": "{'}",
     "“": r"\textquotedblleft{}",
     "”": r"\textquotedblright{}",
-    "\0": "{}",
+    "\0": "{}",  # see JOINED
     **{letter: f"\\{letter}" for letter in "{}_%&#$"},
-    **{letter: f"{{{letter}}}" for letter in "[]*"},  # else a line's end before them reads them
+    **{letter: f"{{{letter}}}" for letter in "[]*"},  # else the \\ of the line before takes them
 }
 
 SIGNS: dict[str, str] = dict(
@@ -187,23 +195,24 @@ ACCENTS = {
     **dict(zip("\u0306\u030a\u030b\u030c\u0327\u0328", "urHvck", strict=True)),
 }
 BELOW = ("c", "k")
+"""Accents that leave an i its dot."""
 
 JOINED = re.compile(r"(?<=(['`,-]))(?=\1)")
-"""Between letters that TeX would make another of: two hyphens, commas or quotes."""
+"""Between two hyphens, commas or quotes, of which TeX would make one character."""
 
 
 def escape(text: str) -> str:
     """LaTeX that shows a text: ``->`` as an arrow, ``+-`` as ±, a minus as a minus.
 
-    Accents are put on their letters; a letter that TeX's own fonts lack is shown by its number,
-    as U+4E2D. Ends of lines are spaces.
+    Letters get their accents; a letter that TeX's own fonts lack is shown by its number, as U+4E2D.
+    Ends of lines are spaces.
     """
-    shown = " ".join(text.split()).replace("->", "→").replace("+-", "±")
-    shown = re.sub(r"(?<![\w.\-])-(?=\d)", "−", shown)
-    return "".join(map(_letter, unicodedata.normalize("NFC", JOINED.sub("\0", shown))))
+    plain = " ".join(text.split()).replace("->", "→").replace("+-", "±")
+    plain = re.sub(r"(?<![\w.\-])-(?=\d)", "−", plain)  # not the hyphens of 1e-4 and a-1
+    return "".join(map(_character, unicodedata.normalize("NFC", JOINED.sub("\0", plain))))
 
 
-def _letter(letter: str) -> str:
+def _character(letter: str) -> str:
     if letter in SPECIAL:
         return SPECIAL[letter]
     if " " <= letter <= "~":
@@ -212,7 +221,7 @@ def _letter(letter: str) -> str:
         return rf"$\{SIGNS[letter]}$"
     if letter in LETTERS:
         return rf"\{LETTERS[letter]}{{}}"
-    return _accented(letter) or _plain(letter) or rf"\texttt{{U+{ord(letter):04X}}}"
+    return _accented(letter) or _compatible(letter) or rf"\texttt{{U+{ord(letter):04X}}}"
 
 
 def _accented(letter: str) -> str | None:
@@ -225,7 +234,7 @@ def _accented(letter: str) -> str | None:
     return rf"\{accent}{{\{base}}}" if dotless else rf"\{accent}{{{base}}}"
 
 
-def _plain(letter: str) -> str | None:
-    """What a letter is another form of, such as a raised two, if that is ASCII."""
+def _compatible(letter: str) -> str | None:
+    """The ASCII that a letter is another form of: 2 of a raised two, fi of a ligature."""
     parts = unicodedata.normalize("NFKC", letter)
-    return "".join(map(_letter, parts)) if parts.isascii() and parts.isprintable() else None
+    return "".join(map(_character, parts)) if parts.isascii() and parts.isprintable() else None
