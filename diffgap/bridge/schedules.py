@@ -178,9 +178,9 @@ def flow(t: Tensor, one_minus_t: Tensor) -> Tensor:
 SCHEDULES: dict[str, Schedule] = {
     schedule.name: schedule
     for schedule in (
+        Schedule("cosine", cosine),
         Schedule("linear", linear_betas(1e-4, 0.02, 1000)),
         Schedule("scaled_linear", sqrt_linear_betas(0.00085, 0.012, 1000)),
-        Schedule("cosine", cosine),
         Schedule("sigmoid", sigmoid),
         Schedule("edm", edm),
         Schedule("flow", flow, variance_preserving=False),

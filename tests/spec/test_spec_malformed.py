@@ -384,7 +384,7 @@ TOLD = {
     "sound through a bridge that is none": (
         GOOD + SOUND.replace("{generation", "{method: center, generation"),
         "trial.method (line 3): center has no way to embeddings that a generator knows; use "
-        "diffgap or deterministic, or generation.condition query",
+        "deterministic or diffgap, or generation.condition query",
     ),
     "an extractor that is none": (
         GOOD + SOUND.replace("soundscape}", "soundscape, extractors: [vgish=/w]}"),
