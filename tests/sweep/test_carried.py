@@ -32,7 +32,10 @@ def place(tmp_path):
     with tarfile.open(CARRIED) as archive:
         archive.extractall(tmp_path, filter="data")
     (tmp_path / "out").rename(tmp_path / "runs")
-    moved = (f"{PLACEHOLDER}/out", f"{tmp_path}/runs"), (PLACEHOLDER, str(tmp_path))
+    moved = (
+        (f"{PLACEHOLDER}/out", f"{tmp_path}/runs"),
+        (f"{PLACEHOLDER}/store", f"{tmp_path}/store"),
+    )
     for path in tmp_path.rglob("*.json"):
         text = path.read_text()
         for old, new in moved:
