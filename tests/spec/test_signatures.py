@@ -10,7 +10,7 @@ from diffgap.sweep.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "data" / "signatures.json").read_text())
-"""By sweep: each trial's signature and label, on a store of fingerprint 000..., as first shipped."""
+"""By sweep: each trial's signature and label, on a store of fingerprint 000..., as shipped."""
 
 
 @pytest.mark.parametrize("name", GOLDEN)
