@@ -1,7 +1,7 @@
-"""Trained bridges at work: ranking a gallery or a store, and carrying rows over.
+"""Trained bridges at work: ranking a gallery or a store, and bridging rows.
 
-scores, found = rank(bridge, texts, audios, source="text")       # tensors of unit vectors
-moved = carry_over(bridge, vectors, source="text")               # arrays of them
+scores, rows = rank(bridge, texts, audios, source="text")      # tensors of unit vectors
+bridged = carry_over(bridge, vectors, source="text")           # arrays of them
 """
 
 from __future__ import annotations
@@ -38,37 +38,38 @@ def rank(
     score: ScoreConfig | None = None,
     top: int = 10,
 ) -> tuple[Tensor, Tensor]:
-    """The best of a gallery for each query, by the very score that evaluation uses.
+    """The best matches of a gallery for each query, by the same score that evaluation uses.
 
     Args:
         bridge: a trained bridge.
-        queries: (Q, D) unit vectors of the modality `source`, as the frozen encoder gives them.
+        queries: (Q, D) unit vectors of the modality `source`, straight from the frozen encoder.
         gallery: (N, D) unit vectors of the bridge's other modality.
         source: which of the bridge's modalities the queries are of.
         score: how to score; default as the bridge was evaluated, re-ranking included.
-        top: how many to return, of as many as the gallery has.
+        top: how many matches to return.
 
     Returns:
         (Q, K) scores, best first, and (Q, K) int64 rows of the gallery, on the queries' device;
         K is the lesser of `top` and N.
 
     Raises:
-        ValueError: where a side is not (rows, D) unit vectors, `source` is none of the bridge's,
-            or the score needs what the bridge is not.
+        ValueError: where a side is not (rows, D) unit vectors, `source` is not one of the bridge's
+            modalities, or its method cannot re-rank.
     """
     score = score or bridge.config.score
     if problem := _rank_problem(bridge, queries, gallery, source, score, top):
         raise ValueError(problem)
-    home, device, from_x = queries.device, bridge.device, source == bridge.config.modalities[0]
-    sides = [side.to(device, torch.float32) for side in (queries, gallery)]
-    x, a = sides if from_x else sides[::-1]
+    from_x = source == bridge.config.modalities[0]
+    x, a = (queries, gallery) if from_x else (gallery, queries)
+    x, a = x.to(bridge.device, torch.float32), a.to(bridge.device, torch.float32)
     scorer = Scorer(bridge, x, a, score)
-    parts = []
+    score_parts, row_parts = [], []
     for start in range(0, len(queries), scorer.queries_at_once):
         stop = min(start + scorer.queries_at_once, len(queries))
-        parts.append(scorer.scores(start, stop, from_x).topk(min(top, len(gallery)), dim=1))
-    scores, found = (torch.cat(part).to(home) for part in zip(*parts, strict=True))
-    return scores, found
+        best = scorer.scores(start, stop, from_x).topk(min(top, len(gallery)), dim=1)
+        score_parts.append(best.values)
+        row_parts.append(best.indices)
+    return torch.cat(score_parts).to(queries.device), torch.cat(row_parts).to(queries.device)
 
 
 def _rank_problem(
@@ -76,11 +77,13 @@ def _rank_problem(
 ) -> str | None:
     dimension, modalities = bridge.config.dimension, bridge.config.modalities
     if source not in modalities:
-        return f"source: {source!r} is not bridged here; use {' or '.join(modalities)}"
+        return f"source: {source!r} is not a modality of this bridge; use {' or '.join(modalities)}"
     if top < 1:
-        return f"top: {top} is not 1 or more"
+        return f"top: {top} is not in [1, inf); use 10"
     if score.kind == "rerank" and bridge.directions and not bridge.config.cdm:
-        return f"score: {bridge.config.method} cannot re-rank, as DiffGAP with CDM can; use bridge"
+        return (
+            f"score: {bridge.config.method} cannot re-rank; only DiffGAP with CDM can; use bridge"
+        )
     for name, side in (("queries", queries), ("gallery", gallery)):
         if side.ndim != 2 or side.shape[1] != dimension or not len(side):
             return f"{name}: shape {tuple(side.shape)}; give (rows, {dimension}), one row or more"
@@ -90,7 +93,7 @@ def _rank_problem(
     return None
 
 
-# Carrying over ------------------------------------------------------------------------------------
+# Bridging rows ------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -100,18 +103,19 @@ def carry_over(
     source: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """(N, D) float32 unit vectors carried over, or taken to the space of a bridge without network.
+    """(N, D) float32 unit vectors bridged to the other modality.
 
     Args:
-        bridge: with a direction from there, or with a space of its own.
+        bridge: a method without a network takes them to its own space instead.
         values: (N, D) float32 unit vectors of the modality `source`.
-        progress: called with rows done and in all, where they are more than one chunk.
+        progress: called with rows done and in total, where they are more than one chunk.
     """
-    side, parts = bridge.config.modalities.index(source), []
+    side = bridge.config.modalities.index(source)
+    parts = []
     for start in range(0, len(values), CHUNK):
         rows = torch.from_numpy(values[start : start + CHUNK]).to(bridge.device)
-        moved = bridge.bridge(rows, source) if bridge.directions else bridge.space(rows, side)
-        parts.append(moved.cpu().numpy())
+        bridged = bridge.bridge(rows, source) if bridge.directions else bridge.space(rows, side)
+        parts.append(bridged.cpu().numpy())
         if progress and len(values) > CHUNK:
             progress(start + len(rows), len(values))
     return np.concatenate(parts)
@@ -122,36 +126,37 @@ def carry_over(
 
 @dataclass(frozen=True)
 class Query:
-    """What looks for clips."""
+    """What is searched for: a text, or a clip of the store."""
 
-    told: str
+    name: str
     """The text, or the clip's id."""
     source: str
     vector: np.ndarray
     """(D,) unit vector of the modality `source`."""
     clip: str | None = None
-    """The clip that it is of, if it is of one."""
+    """The clip's id again; None for a text."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A place in a ranking."""
+    """A clip in a ranking."""
 
     rank: int
+    """From 1."""
     score: float
     clip: str
     label: str | None
     caption: str | None
-    """What was found, where that is a text; else the first caption of the clip, if it has one."""
+    """The text itself where texts are ranked; else the first caption of the clip, if any."""
     own: bool | None
-    """Whether it belongs to the clip that is the query; None for a text."""
+    """Whether it belongs to the query's own clip; None for a text."""
 
 
 class Gallery:
     """One split of a store, to be ranked by a bridge.
 
     Raises:
-        UserError: where the store does not have what the bridge joins.
+        UserError: where the store lacks a modality of the bridge, or has another dimension.
     """
 
     def __init__(self, store: EmbeddingStore, bridge: Bridge, split: str) -> None:
@@ -163,29 +168,37 @@ class Gallery:
                 f"{self.pairs.a.shape[1]}; use a store of the same encoder"
             )
         self.labels = store.labels()
-        told = store.caption_texts(self.pairs.ids)
-        self.texts = [text for _, text in told] if bridge.config.modalities[0] == TEXT else None
-        self.first = dict(reversed(told))
+        captions = store.caption_texts(self.pairs.ids)
+        self.first_captions = dict(reversed(captions))  # so that the first of a clip wins
+        self.texts: list[str] | None = None
+        if bridge.config.modalities[0] == TEXT:
+            self.texts = [text for _, text in captions]  # in the order of the rows of pairs.x
 
-    def answers(self, queries: Sequence[Query], top: int) -> list[tuple[Query, list[Hit]]]:
+    def search(self, queries: Sequence[Query], top: int) -> list[tuple[Query, list[Hit]]]:
         """The best hits of each query, in the queries' order."""
-        found: dict[int, list[Hit]] = {}
+        hits: dict[int, list[Hit]] = {}
         for source in {query.source for query in queries}:
             numbers = [i for i, query in enumerate(queries) if query.source == source]
             vectors = torch.from_numpy(np.stack([queries[i].vector for i in numbers]))
             from_x = source == self.bridge.config.modalities[0]
-            others = torch.from_numpy(self.pairs.a if from_x else self.pairs.x)
-            ranked = rank(self.bridge, vectors, others, source, top=top)
-            for i, scores, rows in zip(numbers, *(part.tolist() for part in ranked), strict=True):
-                placed = enumerate(zip(scores, rows, strict=True), 1)
-                found[i] = [self._hit(queries[i], from_x, n, *at) for n, at in placed]
-        return [(query, found[i]) for i, query in enumerate(queries)]
+            targets = torch.from_numpy(self.pairs.a if from_x else self.pairs.x)
+            scores, rows = rank(self.bridge, vectors, targets, source, top=top)
+            for i, query_scores, query_rows in zip(
+                numbers, scores.tolist(), rows.tolist(), strict=True
+            ):
+                hits[i] = []
+                for score, row in zip(query_scores, query_rows, strict=True):
+                    place = len(hits[i]) + 1
+                    hits[i].append(self._hit(queries[i], from_x, place, score, row))
+        return [(query, hits[i]) for i, query in enumerate(queries)]
 
     def _hit(self, query: Query, from_x: bool, place: int, score: float, row: int) -> Hit:
         clip = self.pairs.ids[row if from_x else int(self.pairs.owner[row])]
-        text = self.first.get(clip) if from_x or self.texts is None else self.texts[row]
-        own = None if query.clip is None else query.clip == clip
-        return Hit(place, score, clip, self.labels.get(clip), text, own)
+        text = self.first_captions.get(clip)
+        if not from_x and self.texts is not None:
+            text = self.texts[row]
+        is_own = None if query.clip is None else query.clip == clip
+        return Hit(place, score, clip, self.labels.get(clip), text, is_own)
 
 
 def text_queries(
@@ -194,25 +207,25 @@ def text_queries(
     """Texts, encoded by the store's own encoder.
 
     Raises:
-        UserError: where the bridge takes no text, or there is no such encoder, or its weights are
-            not those that made the store.
+        UserError: where the bridge takes no text, the encoder is not one of ours, or its weights
+            are not those that made the store.
     """
-    modalities, made = bridge.config.modalities, store.manifest.encoder
+    modalities, info = bridge.config.modalities, store.manifest.encoder
     if TEXT not in modalities:
         raise UserError(f"TEXT: this bridge joins {' and '.join(modalities)}; give --clip ID")
-    if made.name not in NAMES:
+    if info.name not in NAMES:
         raise UserError(
-            f"TEXT: the store's encoder, {made.name!r}, is none of diffgap's; give --clip ID, or "
-            "encode the text yourself and use diffgap.apply.rank"
+            f"TEXT: the store's encoder, {info.name!r}, is not one of diffgap's; give --clip ID, "
+            "or encode the text yourself and use diffgap.apply.rank"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = EncoderChoice(made.name, checkpoint).load(device)
+    encoder = EncoderChoice(info.name, checkpoint).load(device)
     if TEXT not in encoder.modalities:
-        raise UserError(f"TEXT: the store's encoder, {made.name}, takes no text; give --clip ID")
-    if made.checkpoint_hash not in (UNKNOWN, encoder.checkpoint_hash):
+        raise UserError(f"TEXT: the store's encoder, {info.name}, takes no text; give --clip ID")
+    if info.checkpoint_hash not in (UNKNOWN, encoder.checkpoint_hash):
         raise UserError(
-            f"--checkpoint: these weights of {made.name} are {encoder.checkpoint_hash}, and the "
-            f"store was made with {made.checkpoint_hash}; give those"
+            f"--checkpoint: these weights of {info.name} are {encoder.checkpoint_hash}, and the "
+            f"store was made with {info.checkpoint_hash}; give those weights"
         )
     vectors = encoder.encode_text(list(texts))
     return [Query(text, TEXT, vector) for text, vector in zip(texts, vectors, strict=True)]
@@ -224,10 +237,10 @@ def clip_queries(
     """A clip of any split as the query: one, or as many as it has texts.
 
     Args:
-        store: where the clip is.
-        bridge: what joins its modalities.
+        store: the clip's.
+        bridge: its modalities are x and a.
         clip: the clip's id.
-        source: which modality of it; default x, or a where x is text.
+        source: modality of the query; default x, or a where x is text.
 
     Raises:
         UserError: where the store has no such clip, or the bridge no such modality.
@@ -236,17 +249,16 @@ def clip_queries(
     source = source or (a_name if x_name == TEXT else x_name)
     if source not in modalities:
         raise UserError(f"--from: this bridge joins {' and '.join(modalities)}, not {source}")
-    known: list[str] = []
+    clip_ids: list[str] = []
     for split, count in store.manifest.corpus.counts.items():
-        pairs = store.pairs("-".join(modalities), split) if count else None
-        if pairs and clip in pairs.ids:
+        if not count:  # `pairs` refuses an empty split
+            continue
+        pairs = store.pairs("-".join(modalities), split)
+        if clip in pairs.ids:
             row = pairs.ids.index(clip)
             vectors = pairs.x[pairs.owner == row] if source == x_name else pairs.a[[row]]
             return [Query(clip, source, vector, clip) for vector in vectors]
-        known += pairs.ids if pairs else ()
-    raise UserError(f"--clip: the store has no clip {clip!r}; {_likely(clip, known)}")
-
-
-def _likely(clip: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(clip, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"its clips are called like {known[0]}"
+        clip_ids += pairs.ids
+    close = difflib.get_close_matches(clip, clip_ids, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"its ids look like {clip_ids[0]}"
+    raise UserError(f"--clip: the store has no clip {clip!r}; {hint}")

@@ -80,7 +80,7 @@ def test_many_queries_are_ranked_in_chunks_and_alike(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": "video"}, "'video' is not bridged here; use text or audio"),
+        ({"source": "video"}, "'video' is not a modality of this bridge; use text or audio"),
         ({"top": 0}, "top: 0"),
         ({"queries": unit(3, 8)}, r"queries: shape \(3, 8\); give \(rows, 16\)"),
         ({"gallery": 2 * unit(3)}, "gallery: rows are not unit vectors"),
@@ -141,11 +141,11 @@ def test_a_stores_own_caption_finds_what_the_stores_text_finds(small_store):
     store, bridge = EmbeddingStore.open(small_store), make(128)
     gallery = Gallery(store, bridge, "test")
     clip = gallery.pairs.ids[3]
-    typed = text_queries(store, bridge, [gallery.first[clip]], None)
+    typed = text_queries(store, bridge, [gallery.first_captions[clip]], None)
     stored = clip_queries(store, bridge, clip, "text")[:1]
-    (_, by_text), (_, by_clip) = gallery.answers(typed + stored, 5)
+    (_, by_text), (_, by_clip) = gallery.search(typed + stored, 5)
     assert [hit.clip for hit in by_text] == [hit.clip for hit in by_clip]
-    assert by_text[0].caption == gallery.first[by_text[0].clip]
+    assert by_text[0].caption == gallery.first_captions[by_text[0].clip]
     assert [hit.own for hit in by_text] == [None] * 5
     assert [hit.own for hit in by_clip] == [hit.clip == clip for hit in by_clip]
 
@@ -155,7 +155,7 @@ def test_a_clip_looks_for_texts_and_each_hit_is_the_text_that_was_found(small_st
     gallery = Gallery(store, bridge, "test")
     clip = gallery.pairs.ids[0]
     (query,) = clip_queries(store, bridge, clip, None)
-    ((_, hits),) = gallery.answers([query], len(gallery.pairs.x))
+    ((_, hits),) = gallery.search([query], len(gallery.pairs.x))
     assert query.source == "audio"
     assert sorted(hit.caption for hit in hits) == sorted(gallery.texts)
     assert sum(hit.own for hit in hits) == int((gallery.pairs.owner == 0).sum())

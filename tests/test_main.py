@@ -18,7 +18,7 @@ def main():
     atexit.register(print, "exit handlers have run")
     {end}
 
-diffgap.cli.main = main
+diffgap.cli.main.main = main
 command.run()
 """
 

@@ -1,4 +1,4 @@
-"""Commands that put a trained bridge to use: on files, on a store's clips, in a folder to share."""
+"""Commands for a trained bridge: bridge files, search a store, write a folder to share."""
 
 from __future__ import annotations
 
@@ -25,26 +25,31 @@ SPLIT = click.option(
     type=click.Choice(["train", "val", "test"]),
     default="test",
     show_default=True,
-    help="Of a store.",
+    help="Split of the store.",
 )
 
 
-@click.command("bridge", short_help="Carry somebody's embeddings over the gap.")
+@click.command("bridge", short_help="Carry embeddings from a file or store over the gap.")
 @BRIDGE
 @click.argument("source_file", metavar="IN")
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--from", "source", help="Modality of IN; default the bridge's first direction's.")
-@click.option("--array", help="Array or column of IN; default the modality's, or the only one.")
+@click.option(
+    "--from", "source", help="Modality of IN; default that of the bridge's first direction."
+)
+@click.option(
+    "--array",
+    help="Array or column of IN; default the one named like the modality, or the only one.",
+)
 @SPLIT
 def bridge_(
     bridge: Path, source_file: str, out: Path, source: str | None, array: str | None, split: str
 ) -> None:
-    """Carry the embeddings in IN over to BRIDGE's other modality, and write them to OUT.
+    """Carry the embeddings in IN over to BRIDGE's other modality and write them to OUT.
 
-    IN is a .npy, .npz, .parquet, .pt or .pth file of (N, D) embeddings of the frozen encoder that
-    BRIDGE was trained on, and OUT the same file with bridged unit vectors in their place; rows are
-    L2-normalised first. Or IN is an embedding store, and OUT a .parquet file of ids and vectors.
-    A method without a network (center, mean_shift) takes them to its own space.
+    IN is a .npy, .npz, .parquet, .pt or .pth file of (N, D) embeddings from the frozen encoder
+    that BRIDGE was trained on; OUT is the same file with bridged unit vectors in their place. Rows
+    are L2-normalised first. Or IN is an embedding store, and OUT a .parquet file of ids and
+    vectors. A method without a network (center, mean_shift) maps them to its own space.
 
     \b
     Examples:
@@ -60,34 +65,41 @@ def bridge_(
 
     _check_out(source_file, out)
     loaded = load_bridge(bridge)
-    source = _source(loaded, source)
+    source = _choose_source(loaded, source)
     console = make_console()
     if not _is_store(source_file):
-        read = read_embeddings(Path(source_file), source, array)
+        embeddings = read_embeddings(Path(source_file), source, array)
     elif array:
-        raise UserError("--array: is of a file; which vectors of a store, --from says")
+        raise UserError("--array: is for files; choose the vectors of a store with --from")
     else:
-        read = read_store(open_known(source_file, console), loaded.config.modalities, source, split)
-    values, normalised = unit_rows(read.values, loaded.config.dimension)
+        opened = open_known(source_file, console)
+        embeddings = read_store(opened, loaded.config.modalities, source, split)
+    values, normalised = unit_rows(embeddings.values, loaded.config.dimension)
     if normalised:
-        said = f"{source_file}: rows were not unit vectors, and have been L2-normalised."
-        console.print(said, soft_wrap=True)
+        note = f"{source_file}: rows were not unit vectors and have been L2-normalised."
+        console.print(note, soft_wrap=True)
     with progress_bar(console, f"Bridging {source_file}", "rows") as advance:
-        moved = carry_over(loaded, values, source, advance)
+        bridged = carry_over(loaded, values, source, advance)
     with new_file(out) as temporary:
-        read.write(temporary, moved)
-    console.print(f"{out}: {_what_they_are(loaded, source, len(moved))}.", soft_wrap=True)
+        embeddings.write(temporary, bridged)
+    console.print(f"{out}: {_summary(loaded, source, len(bridged))}.", soft_wrap=True)
 
 
-@click.command(short_help="Find clips of a store by what they should sound like.")
+@click.command(short_help="Search a store's clips by text or by clip.")
 @BRIDGE
 @click.argument("queries", nargs=-1, metavar="[TEXT]...")
 @click.option("--store", required=True, help="A built-in corpus, or a store's path or URI.")
-@click.option("--clip", "clips", multiple=True, metavar="ID", help="A clip as the query. Repeats.")
-@click.option("--from", "source", help="What of a --clip is the query; default not its text.")
+@click.option(
+    "--clip", "clips", multiple=True, metavar="ID", help="A clip as the query. May be repeated."
+)
+@click.option(
+    "--from", "source", help="Modality of --clip that is the query; default one that is not text."
+)
 @SPLIT
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Hits a query.")
-@click.option("--checkpoint", help="Weights of the store's encoder, as for: diffgap embed.")
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(1), help="Hits per query."
+)
+@click.option("--checkpoint", help="Weights of the store's encoder, as in: diffgap embed.")
 @click.option(
     "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
@@ -104,8 +116,8 @@ def retrieve(
 ) -> None:
     """Rank STORE's clips for each TEXT, by the score that BRIDGE was evaluated with.
 
-    Texts are encoded by the store's own frozen encoder, with the very weights that made the store.
-    --clip needs no encoder: a clip's audio looks for texts, or its video for audio.
+    Texts are encoded by the store's own frozen encoder, with the same weights that made the store.
+    --clip needs no encoder: a clip's audio retrieves texts, or its video retrieves audio.
 
     \b
     Examples:
@@ -124,36 +136,38 @@ def retrieve(
     loaded = load_bridge(bridge)
     opened = open_known(store, console)
     gallery = Gallery(opened, loaded, split)
-    asked = text_queries(opened, loaded, queries, checkpoint) if queries else []
-    asked += [query for clip in clips for query in clip_queries(opened, loaded, clip, source)]
+    search_queries = text_queries(opened, loaded, queries, checkpoint) if queries else []
+    for clip in clips:
+        search_queries += clip_queries(opened, loaded, clip, source)
     if queries and opened.manifest.encoder.checkpoint_hash == UNKNOWN:
-        console.print("The store does not say which weights made it; hits by others mean nothing.")
-    answers = gallery.answers(asked, top)
+        console.print(
+            "The store does not record which weights made it; with other weights, hits are "
+            "meaningless."
+        )
+    results = gallery.search(search_queries, top)
     if style == "json":
-        told = [
-            {"query": query.told, "from": query.source, "hits": [asdict(hit) for hit in hits]}
-            for query, hits in answers
-        ]
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps([_as_json(*result) for result in results], indent=2))
         return
-    for query, hits in answers:
+    for query, hits in results:
         console.print(_table(query, hits, f"{store}, {split}"))
 
 
-@click.command(short_help="Write a folder to share: the bridge and its model card.")
+@click.command(short_help="Write a bridge and its model card to a folder to share.")
 @BRIDGE
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--store", help="The store that it was trained on: the card then names its encoder.")
-@click.option("--name", help="Of the model; default FOLDER's.")
-@click.option("--license", "licence", help="Of the weights; default apache-2.0.")
+@click.option(
+    "--store", help="Store that BRIDGE was trained on, so that the card can name its encoder."
+)
+@click.option("--name", help="Name of the model; default that of FOLDER.")
+@click.option("--license", "licence", help="License of the weights; default apache-2.0.")
 def push(
     bridge: Path, folder: Path, store: str | None, name: str | None, licence: str | None
 ) -> None:
-    """Write BRIDGE and a model card into FOLDER, ready for a hub or git; nothing is uploaded.
+    """Write BRIDGE and a model card to FOLDER, ready for a hub or git; nothing is uploaded.
 
-    The card is made of what the trial left beside its weights. FOLDER may be a clone of a hub's
-    repository: bridge.safetensors, config.json, metrics.json and README.md are replaced, unless
-    that README.md is no card of diffgap's, and the rest stays.
+    The card is made from the config and metrics of the trial. FOLDER may be a clone of a hub
+    repository: bridge.safetensors, config.json, metrics.json and README.md are replaced, all else
+    is left alone. A README.md that diffgap did not write is refused.
 
     \b
     Examples:
@@ -171,7 +185,10 @@ def push(
         facts["metrics"] = json.loads((bridge / "metrics.json").read_text())
     if store:
         facts["encoder"] = _encoder_facts(open_known(store, console), store, facts)
-    facts |= {key: given for key, given in (("name", name), ("license", licence)) if given}
+    if name:
+        facts["name"] = name
+    if licence:
+        facts["license"] = licence
     try:
         loaded.push(folder, facts=facts)
     except ValueError as error:
@@ -179,10 +196,10 @@ def push(
     names = ", ".join(sorted(path.name for path in folder.iterdir()))
     console.print(f"{folder}: {names}", soft_wrap=True)
     if "encoder" not in facts:
-        console.print("Its card does not name the encoder: give --store STORE.")
+        console.print("The card does not name the encoder; add it with --store STORE.")
 
 
-USE_COMMANDS = (bridge_, retrieve, push)
+BRIDGE_COMMANDS = (bridge_, retrieve, push)
 
 
 # bridge -------------------------------------------------------------------------------------------
@@ -195,46 +212,48 @@ def _is_store(name: str) -> bool:
 
 
 def _check_out(source: str, out: Path) -> None:
-    """Refuses to replace a file, and to write another kind of it than is written."""
+    """Refuses to replace a file, or to write a format other than that of the source."""
     problems = []
     if out.exists():
-        problems.append(f"OUT: {out} exists already; remove it, or give another place")
-    wanted = ".parquet" if _is_store(source) else Path(source).suffix
-    if out.suffix != wanted:
-        problems.append(f"OUT: {out} must end in {wanted}, as {source} is bridged into that")
+        problems.append(f"OUT: {out} exists already; remove it, or give another path")
+    suffix = ".parquet" if _is_store(source) else Path(source).suffix
+    if out.suffix != suffix:
+        problems.append(f"OUT: {out} must end in {suffix}, the format that {source} is written in")
     if problems:
         raise UserError(*problems)
 
 
-def _source(bridge: Bridge, wanted: str | None) -> str:
-    """The modality to carry over: the wanted one, or that of the first trained direction.
-
-    A bridge without a network that compares elsewhere takes either to its space.
-    """
+def _choose_source(bridge: Bridge, requested: str | None) -> str:
+    """The modality to carry over: the requested one, or that of the first trained direction."""
     modalities = bridge.config.modalities
     allowed = [modalities[direction] for direction in bridge.directions]
     if not allowed and bridge.moves_space:
-        allowed = list(modalities)
+        allowed = list(modalities)  # no network: both modalities are mapped to one space
     if not allowed:
         raise UserError(
             f"BRIDGE: its method, {bridge.config.method}, leaves embeddings as they are; use IN "
-            "itself, or a bridge that was trained"
+            "itself, or a trained bridge"
         )
-    if wanted is not None and wanted not in allowed:
-        raise UserError(f"--from: this bridge goes from {' or '.join(allowed)}, not {wanted}")
-    return wanted or allowed[0]
+    if requested is not None and requested not in allowed:
+        raise UserError(f"--from: this bridge goes from {' or '.join(allowed)}, not {requested}")
+    return requested or allowed[0]
 
 
-def _what_they_are(bridge: Bridge, source: str, count: int) -> str:
+def _summary(bridge: Bridge, source: str, count: int) -> str:
+    """What was written: how many embeddings, and in which space they are."""
     modalities = bridge.config.modalities
     target = modalities[1 - modalities.index(source)]
-    what = f"{count} {source} embeddings"
+    text = f"{count} {source} embeddings"
     if bridge.directions:
-        what += f" carried over to {target}"
-    return f"{what}, in the space of {bridge.config.method}" if bridge.moves_space else what
+        text += f" carried over to {target}"
+    return f"{text}, in the space of {bridge.config.method}" if bridge.moves_space else text
 
 
 # retrieve and push --------------------------------------------------------------------------------
+
+
+def _as_json(query: Query, hits: list[Hit]) -> dict[str, Any]:
+    return {"query": query.name, "from": query.source, "hits": [asdict(hit) for hit in hits]}
 
 
 def _table(query: Query, hits: list[Hit], where: str) -> Table:
@@ -242,27 +261,30 @@ def _table(query: Query, hits: list[Hit], where: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{query.told} ({query.source}) in {where}")
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    title = Text(f"{query.name} ({query.source}) in {where}")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in ("rank", "score"):
-        shown.add_column(column, justify="right", no_wrap=True)
-    shown.add_column("clip", no_wrap=True)
-    columns = ["label", "caption", *(["its own"] if query.clip else [])]
-    for column in columns:
-        shown.add_column(column)
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("clip", no_wrap=True)
+    table.add_column("label")
+    table.add_column("caption")
+    if query.clip:  # only a clip has something of its own to find
+        table.add_column("its own")
     for hit in hits:
         cells = [str(hit.rank), f"{hit.score:.4f}", hit.clip, hit.label or "", hit.caption or ""]
-        shown.add_row(*map(Text, [*cells, *(["yes" if hit.own else ""] if query.clip else [])]))
-    return shown
+        if query.clip:
+            cells.append("yes" if hit.own else "")
+        table.add_row(*map(Text, cells))  # Text: captions may hold [brackets]
+    return table
 
 
 def _encoder_facts(store: EmbeddingStore, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """The encoder of the store that a bridge was trained on."""
-    trained = facts.get("store", {}).get("fingerprint")
-    if trained not in (None, store.fingerprint):
+    """The encoder of the store that a bridge was trained on, for its card."""
+    fingerprint = facts.get("store", {}).get("fingerprint")
+    if fingerprint not in (None, store.fingerprint):
         raise UserError(
             f"--store: {name} has the fingerprint {store.fingerprint}, and the bridge was trained "
-            f"on {trained}; give that store, or leave --store out"
+            f"on {fingerprint}; give that store, or leave --store out"
         )
-    found: dict[str, Any] = store.manifest.encoder.model_dump(mode="json")
-    return found
+    encoder: dict[str, Any] = store.manifest.encoder.model_dump(mode="json")
+    return encoder

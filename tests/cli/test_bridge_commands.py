@@ -279,10 +279,10 @@ def test_weights_that_did_not_make_the_store_are_refused_with_both_hashes(here, 
 
 def test_imported_stores_say_what_they_cannot_do(here, rows):
     (line,) = refused("retrieve", "b", "--store", imported(here / "s", rows, "mine"), "a dog")
-    assert "'mine', is none of diffgap's; give --clip ID" in line
+    assert "'mine', is not one of diffgap's; give --clip ID" in line
     done = invoke("retrieve", "b", "--store", imported(here / "t", rows, "soundscape"), "a dog")
     assert done.exit_code == 0
-    assert "does not say which weights made it" in done.output
+    assert "does not record which weights made it" in done.output
 
 
 def test_mistakes_of_a_query_are_told(here, small_store, rows):

@@ -66,7 +66,7 @@ def test_a_sweep_that_loses_its_raylet_starts_over_by_itself(sweep, undisturbed)
     sweep.start().wait_for(MIDDLE)
     sweep.kill("raylet/raylet")
     assert sweep.finish() == 0, sweep.said
-    assert "Ray's raylet died. The sweep goes on with a new one." in sweep.said
+    assert "Ray's raylet died. The sweep resumes on a new one." in sweep.said
     assert_healed(sweep, undisturbed)
 
 

@@ -1,0 +1,277 @@
+"""Commands that train: a sweep, one trial, and MLflow's view of both."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffgap.cli.options import ADDRESS, OUTPUT, SETS, make_console, progress_bar
+from diffgap.cli.report import explain_command
+from diffgap.errors import UserError
+from diffgap.io.paths import StoragePath
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffgap.ledger.ledger import Ledger
+    from diffgap.spec import SweepSpec
+    from diffgap.store.store import EmbeddingStore
+
+RESTARTS = "DIFFGAP_RESTARTS"
+"""How often this command has restarted after losing its Ray."""
+
+SPEC = click.argument("spec", type=click.Path(path_type=Path))
+
+
+@click.command(short_help="Run the missing trials of a sweep and print its table.")
+@SPEC
+@SETS
+@click.option("--dry-run", is_flag=True, help="Print the plan; start and write nothing.")
+@click.option(
+    "--resume/--fresh",
+    default=True,
+    help="Keep finished trials and resume the others (default), or run all of them anew.",
+)
+@click.option(
+    "--prune", is_flag=True, help="Mark in MLflow the trials that SPEC, since edited, has dropped."
+)
+@click.option(
+    "--max-concurrent",
+    type=click.IntRange(1),
+    help="Most trials at once; default what the cluster has room for.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, min_open=True),
+    envvar="DIFFGAP_PATIENCE",
+    metavar="MINUTES",
+    help="On a cluster that scales up: how long to wait for the nodes and GPUs of a trial.  "
+    "[default: DIFFGAP_PATIENCE, else one minute]",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only the tables and what failed.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the output of Ray and its workers too.")
+@ADDRESS
+@OUTPUT
+def sweep(
+    spec: Path,
+    sets: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
+    prune: bool,
+    max_concurrent: int | None,
+    patience: float | None,
+    quiet: bool,
+    verbose: bool,
+    address: str | None,
+    output: StoragePath,
+) -> None:
+    """Run the missing trials of the sweep SPEC and print its table.
+
+    A finished trial is never repeated, whichever sweep ran it: after a crash, Ctrl-C or an edit
+    of SPEC, the same command resumes where it stopped. Watch it from elsewhere with `diffgap
+    status`. Exit status: 0 all trials finished, 1 some failed, 2 the request was invalid,
+    130 interrupted.
+
+    \b
+    Examples:
+      diffgap sweep sweeps/ablation.yaml
+      diffgap sweep sweeps/ablation.yaml --dry-run
+      diffgap sweep sweeps/ablation.yaml --set store=/data/audiocaps-clap --set seeds=5
+      diffgap sweep sweeps/ablation.yaml --set trial.train.steps=50 --output /tmp/try
+      diffgap sweep sweeps/hyperparameters.yaml --max-concurrent 1   # reproducible to the trial
+    """
+    from diffgap.ledger.ledger import Ledger
+    from diffgap.sweep.plan import make_plan
+
+    console = make_console()
+    sweep_spec = _load(spec, sets)
+    ledger = Ledger(output)
+    if dry_run:
+        _print_plan(sweep_spec, ledger, console)
+        return
+    store, uri = _open_store(sweep_spec, console)
+    plan = make_plan(sweep_spec, uri, store.fingerprint)
+    from diffgap.sweep.run import SweepOptions, run_sweep
+
+    options = SweepOptions(
+        address,
+        fresh=not resume,
+        prune=prune,
+        max_concurrent=max_concurrent,
+        verbose=verbose,
+        quiet=quiet,
+        patience=patience,
+        on_loss=_restart_command(sweep_spec.retries),
+    )
+    missing = run_sweep(plan, ledger, console, options)
+    try:
+        _print_tables(ledger, plan.spec.name, console)
+    except UserError as error:  # the trials are safe; MLflow may be down
+        click.echo(f"No table for now: {error}", err=True)
+        missing = missing or {"MLflow": "it could not be read"}
+    _exit_with_status(missing)
+
+
+@click.command(short_help="Run one trial in this process, without Ray.")
+@SPEC
+@SETS
+@OUTPUT
+def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
+    """Run the single trial of SPEC in this process, without Ray, and print its metrics.
+
+    SPEC is a sweep file that makes one trial: without axes, and with one seed.
+
+    \b
+    Examples:
+      diffgap train sweeps/ablation.yaml --set axes={} --set seeds=1
+      diffgap train my.yaml --set trial.train.steps=100
+    """
+    from diffgap.ledger.ledger import Ledger
+    from diffgap.sweep.plan import make_plan
+    from diffgap.training.divergence import DivergedError
+    from diffgap.training.local import train_here
+
+    console = make_console()
+    sweep_spec = _load(spec, sets)
+    count = len(sweep_spec.trials())
+    if count != 1:
+        raise UserError(
+            f"{spec}: makes {count} trials, and train runs one; add --set axes={{}} "
+            "--set seeds=1, or use: diffgap sweep"
+        )
+    store, uri = _open_store(sweep_spec, console)
+    (planned,) = make_plan(sweep_spec, uri, store.fingerprint).trials
+    ledger = Ledger(output)
+    try:
+        train_here(planned.trial, planned.signature, uri, ledger, console)
+    except DivergedError as error:
+        click.echo(f"{planned.label}: {error}", err=True)
+        sys.exit(1)
+    record = ledger.trial(planned.signature)
+    for name, value in sorted(record.metrics().items()):
+        console.print(f"{name:32} {value:10.4f}")
+    console.print(f"Bridge: {record.bridge}", soft_wrap=True)
+
+
+@click.command(short_help="Browse the runs in MLflow, on 127.0.0.1.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@OUTPUT
+def ui(port: int, output: StoragePath) -> None:
+    """Serve MLflow's dashboard of the runs in --output on 127.0.0.1 until Ctrl-C.
+
+    \b
+    Example:
+      diffgap ui --port 5001
+    """
+    from diffgap.tracking.client import serve
+
+    sys.exit(serve(output, port))
+
+
+# Before the sweep ---------------------------------------------------------------------------------
+
+
+def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
+    from diffgap.encoders.builtin import store_problem
+    from diffgap.spec import load_sweep
+
+    return load_sweep(spec, sets, known_stores=store_problem)
+
+
+def _open_store(spec: SweepSpec, console: Console) -> tuple[EmbeddingStore, str]:
+    """A spec's store and its absolute URI; a built-in one is built first if need be."""
+    from diffgap.encoders.builtin import open_store, store_uri
+    from diffgap.generation import misfit
+
+    with progress_bar(console, f"Building the corpus {spec.store} (once)") as advance:
+        store = open_store(spec.store, advance)
+    problems = []
+    for task in spec.tasks:
+        if problem := store.task_problem(task, spec.store):
+            problems.append(problem)
+    for name in spec.generators:
+        if problem := misfit(name, store.manifest.encoder.name):
+            problems.append(f"generation.generator: {problem}; use one that fits the store")
+    if problems:
+        raise UserError(*problems)
+    return store, store_uri(spec.store)
+
+
+def _print_plan(spec: SweepSpec, ledger: Ledger, console: Console) -> None:
+    from diffgap.cli.dry_run import print_plan
+    from diffgap.encoders.builtin import is_built, open_store, store_uri
+    from diffgap.sweep.plan import make_plan
+
+    uri = store_uri(spec.store)
+    if not is_built(spec.store):
+        console.print(f"The corpus {spec.store} will be built first (about a minute).")
+        # Signatures cover the store's content, so no trial can be looked up yet.
+        print_plan(make_plan(spec, uri, "not built yet"), None, console)
+        return
+    store = open_store(spec.store)
+    print_plan(make_plan(spec, uri, store.fingerprint), ledger, console)
+
+
+def _restart_command(retries: int) -> Callable[[str], None]:
+    """What to do when the local Ray is lost: this same command, in place of this process."""
+
+    def restart(lost: str) -> None:
+        restarts = int(os.environ.get(RESTARTS, "0"))
+        show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the progress display hides it
+        if restarts >= retries:
+            click.echo(f"{show_cursor}error: Ray's {lost} died {restarts + 1} times; check for "
+                       "free memory, and run the same command again", err=True)  # fmt: skip
+            os._exit(1)  # Ray's own exit handlers would wait for what has died
+        click.echo(f"{show_cursor}Ray's {lost} died. The sweep resumes on a new one.", err=True)
+        sys.stdout.flush()
+        os.environ[RESTARTS] = str(restarts + 1)
+        os.environ.pop("DIFFGAP_RAY", None)
+        arguments = [word for word in sys.argv[1:] if word != "--fresh"]
+        os.execv(sys.executable, [sys.executable, "-m", "diffgap", *arguments])
+
+    return restart
+
+
+# After the sweep ----------------------------------------------------------------------------------
+
+
+def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
+    """Prints a sweep's tables from MLflow, and publishes the whole report there."""
+    from diffgap.report.formats import print_tables
+    from diffgap.report.publish import publish
+    from diffgap.report.references import read_references
+    from diffgap.report.tables.registry import own_tables
+    from diffgap.tracking.reader import Reader
+
+    reader = Reader(ledger.output)
+    sweep_results = reader.sweep(name)
+    references = read_references()
+    explain = explain_command((name,), ledger.output)
+    print_tables(own_tables(sweep_results, references), console, explain)
+    publish(reader, sweep_results, references)
+    console.print(
+        f"MLflow: {reader.where}\n"
+        f"Browse the runs and the report: diffgap ui --output {ledger.output}\n"
+        f"The report alone: diffgap report {name} --format html --out {name}.html",
+        soft_wrap=True,
+    )
+
+
+def _exit_with_status(missing: dict[str, str]) -> None:
+    """Prints which trials have no result, and why; exits with 1 if any failed or 130."""
+    from diffgap.sweep.run import INTERRUPTED
+
+    interrupted = list(missing.values()).count(INTERRUPTED)
+    for label, reason in missing.items():
+        if reason != INTERRUPTED:
+            click.echo(f"{label}: {reason}", err=True)
+    if interrupted:
+        trials = "trial" if interrupted == 1 else "trials"
+        click.echo(f"{interrupted} {trials}: {INTERRUPTED}", err=True)
+    if missing:
+        sys.exit(130 if interrupted else 1)
