@@ -11,6 +11,8 @@ import pytest
 from diffgap.bridge import bst, config, predictions, registry, samplers, schedules, times, weights
 from diffgap.bridge.config import Objective, ScoreOptions
 from diffgap.spec import blocks
+from diffgap.spec.sweep import TableKind
+from diffgap.spec.tables import TABLES
 from diffgap.spec.trial import TrialSpec
 
 PACKAGE = Path(__file__).parents[1] / "diffgap"
@@ -126,6 +128,7 @@ def test_the_specs_choices_are_the_registries():
     assert choices(blocks.BST, "mode") == set(bst.MODES)
     assert choices(blocks.Score, "sampler") == set(samplers.SAMPLERS)
     assert choices(blocks.Score, "kind") == set(get_args(config.ScoreKind))
+    assert set(get_args(TableKind)) == set(TABLES)
     assert choices(TrialSpec, "method") == set(registry.METHODS)
 
 

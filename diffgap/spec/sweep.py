@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
@@ -13,6 +13,7 @@ from diffgap.bridge.config import NonNegative, Positive
 from diffgap.errors import require
 from diffgap.spec.blocks import Model
 from diffgap.spec.environment import Environment
+from diffgap.spec.tables import TABLES
 from diffgap.spec.trial import Split, Task, Trial, TrialSpec
 from diffgap.spec.trial import with_values as with_values
 
@@ -47,7 +48,10 @@ class Resources(Model):
     trial axis. auto measures a few steps both ways and takes the faster."""
 
 
-TableKind = Literal["ablation", "methods", "axes", "generation"]
+if TYPE_CHECKING:
+    TableKind: TypeAlias = str
+else:
+    TableKind = Literal[tuple(TABLES)]
 
 
 class ReportOptions(Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import mean
 
 from diffgap.bridge.registry import METHODS
@@ -42,6 +43,21 @@ GAP_NOTE = (
     "Gap: distance of the modality means; pairs' cosine: mean over pairs. After: x carried over "
     "to the other side (Diffusion-Link: the other way), means over seeds."
 )
+
+
+def _sweep_tables(
+    sweep: LoggedSweep,
+    references: Sequence[Reference],
+    against: str | None = None,
+    *,
+    kind: str,
+) -> list[Table]:
+    return [sweep_table(sweep, kind, against)]
+
+
+ablation_tables = partial(_sweep_tables, kind="ablation")
+methods_tables = partial(_sweep_tables, kind="methods")
+axes_tables = partial(_sweep_tables, kind="axes")
 
 
 def sweep_table(sweep: LoggedSweep, kind: str, against: str | None = None) -> Table:

@@ -1,114 +1,18 @@
-"""Registry of the report's tables, and the tables of some sweeps, from MLflow alone.
-
-To add a table, write its module, add its kind to ``TableKind`` in ``diffgap/spec/sweep.py`` and an
-entry to `TABLES`: every sweep whose ``report.tables`` names the kind then has it in every format.
-"""
+"""The tables of some sweeps, from MLflow alone; `diffgap.spec.tables` has the kinds there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from pkgutil import resolve_name
 
 from diffgap.report.references import Reference, references_for
 from diffgap.report.results import Setting, setting_of
 from diffgap.report.tables.cost import cost_table
-from diffgap.report.tables.generation import generation_tables
 from diffgap.report.tables.recall import retrieval_table, sweep_table
 from diffgap.report.tables.search import importance_table, search_table
 from diffgap.report.tables.table import Table
+from diffgap.spec.tables import TABLES, ShippedSweep
 from diffgap.tracking.reader import LoggedSweep
-
-Make = Callable[[LoggedSweep, Sequence[Reference], str | None], list[Table]]
-"""(sweep, published rows, row that others are tested against) -> tables."""
-
-
-@dataclass(frozen=True)
-class ShippedSweep:
-    """A sweep's file in this repository whose runs fill a table.
-
-    Attributes:
-        key: what the keys of such tables begin with.
-        title: what they show, for people.
-        command: that makes the runs.
-    """
-
-    key: str
-    title: str
-    command: str
-
-
-@dataclass(frozen=True)
-class TableInfo:
-    """A kind of table that a sweep can have.
-
-    Attributes:
-        kind: its name in ``report.tables`` of a spec.
-        make: the tables of this kind of one sweep, finished or not.
-        shipped: sweeps that make its runs, to be named where a report has none.
-        methods: whether its cells are methods, which may stand beside those of other sweeps on the
-            same corpus, in the tables of retrieval and of cost.
-    """
-
-    kind: str
-    make: Make
-    shipped: tuple[ShippedSweep, ...] = ()
-    methods: bool = False
-
-
-def _recall(kind: str) -> Make:
-    return lambda sweep, references, against: [sweep_table(sweep, kind, against)]
-
-
-TABLES: dict[str, TableInfo] = {
-    info.kind: info
-    for info in (
-        TableInfo(
-            "generation",
-            generation_tables,
-            (
-                ShippedSweep(
-                    "generation-video-audio-vggsound",
-                    "Table I, video-to-audio generation on VGGSound",
-                    "diffgap sweep sweeps/paper/generation_vggsound.yaml",
-                ),
-                ShippedSweep(
-                    "generation-text-audio-audiocaps",
-                    "Table II, text-to-audio generation on AudioCaps",
-                    "diffgap sweep sweeps/paper/generation_audiocaps.yaml",
-                ),
-            ),
-        ),
-        TableInfo(
-            "ablation",
-            _recall("ablation"),
-            (
-                ShippedSweep(
-                    "ablation",
-                    "Table V, the CDM x BST ablation",
-                    "diffgap sweep sweeps/ablation.yaml",
-                ),
-            ),
-            methods=True,
-        ),
-        TableInfo(
-            "methods",
-            _recall("methods"),
-            (ShippedSweep("methods", "methods", "diffgap sweep sweeps/methods.yaml"),),
-            methods=True,
-        ),
-        TableInfo(
-            "axes",
-            _recall("axes"),
-            (
-                ShippedSweep(
-                    "schedules", "noise schedules", "diffgap sweep sweeps/noise_schedules.yaml"
-                ),
-                ShippedSweep("scores", "scores", "diffgap sweep sweeps/scores.yaml"),
-            ),
-        ),
-    )
-}
-"""By kind. Read it when it is needed: constants made from it go stale."""
 
 OTHER_SHIPPED = (
     ShippedSweep(
@@ -138,7 +42,8 @@ def own_tables(
         return _search_tables(sweep, against)
     tables: list[Table] = []
     for kind in sweep.spec["report"]["tables"]:
-        tables += TABLES[kind].make(sweep, references, against)
+        make = resolve_name(TABLES[kind].make)
+        tables += make(sweep, references, against)
     return tables
 
 
