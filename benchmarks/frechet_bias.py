@@ -14,7 +14,8 @@ from common import Row, arguments, show, spread
 
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.evaluation.audio_metrics import fad, fd
-from diffgap.evaluation.extractors import ExtractorChoice, Features
+from diffgap.evaluation.extractors import ExtractorChoice
+from diffgap.evaluation.extractors.base import Features
 
 COUNTS = (50, 100, 200, 400, 800)
 SPLIT = "bias"

@@ -17,14 +17,10 @@ from torch import Tensor
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.scores import CHUNK, Scorer
-from diffgap.encoders import NAMES, EncoderChoice
+from diffgap.encoders import EncoderChoice
 from diffgap.errors import UserError
 from diffgap.store.schema import NORM_TOLERANCE, TEXT
 from diffgap.store.store import EmbeddingStore
-
-UNKNOWN = "unknown"
-"""The checkpoint's hash in a store of imported embeddings."""
-
 
 # Ranking ------------------------------------------------------------------------------------------
 
@@ -213,20 +209,16 @@ def text_queries(
     modalities, info = bridge.config.modalities, store.manifest.encoder
     if TEXT not in modalities:
         raise UserError(f"TEXT: this bridge joins {' and '.join(modalities)}; give --clip ID")
-    if info.name not in NAMES:
+    if info.name not in EncoderChoice.models:
         raise UserError(
             f"TEXT: the store's encoder, {info.name!r}, is not one of diffgap's; give --clip ID, "
             "or encode the text yourself and use diffgap.apply.rank"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = EncoderChoice(info.name, checkpoint).load(device)
+    choice = EncoderChoice(info.name, checkpoint)
+    encoder = choice.load_verified(info.checkpoint_hash, "the store", device)
     if TEXT not in encoder.modalities:
         raise UserError(f"TEXT: the store's encoder, {info.name}, takes no text; give --clip ID")
-    if info.checkpoint_hash not in (UNKNOWN, encoder.checkpoint_hash):
-        raise UserError(
-            f"--checkpoint: these weights of {info.name} are {encoder.checkpoint_hash}, and the "
-            f"store was made with {info.checkpoint_hash}; give those weights"
-        )
     vectors = encoder.encode_text(list(texts))
     return [Query(text, TEXT, vector) for text, vector in zip(texts, vectors, strict=True)]
 

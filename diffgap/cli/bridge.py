@@ -129,8 +129,9 @@ def retrieve(
     """
     if not queries and not clips:
         raise UserError("TEXT: missing; give one or more, in quotes, or --clip ID")
-    from diffgap.apply import UNKNOWN, Gallery, clip_queries, text_queries
+    from diffgap.apply import Gallery, clip_queries, text_queries
     from diffgap.bridge.methods import load_bridge
+    from diffgap.pretrained.choice import UNKNOWN_HASH
 
     console = make_console(stderr=style == "json")  # beside JSON on standard output
     loaded = load_bridge(bridge)
@@ -139,7 +140,7 @@ def retrieve(
     search_queries = text_queries(opened, loaded, queries, checkpoint) if queries else []
     for clip in clips:
         search_queries += clip_queries(opened, loaded, clip, source)
-    if queries and opened.manifest.encoder.checkpoint_hash == UNKNOWN:
+    if queries and opened.manifest.encoder.checkpoint_hash == UNKNOWN_HASH:
         console.print(
             "The store does not record which weights made it; with other weights, hits are "
             "meaningless."

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from diffgap.bridge.base import Bridge
     from diffgap.encoders.base import Encoder
-    from diffgap.generation import Generator, GeneratorChoice
+    from diffgap.generation import GeneratorChoice
+    from diffgap.generation.base import Generator
     from diffgap.generation.candidates import Candidate
     from diffgap.generation.conditions import GenerationRequest
 
@@ -131,7 +132,8 @@ def generate(bridge: Path, name: str | None, **options: Any) -> None:
     wanted = Wanted(bridge=bridge, **options)
     _check(wanted)
     from diffgap.bridge.methods import load_bridge
-    from diffgap.generation import GeneratorChoice, Sampling
+    from diffgap.generation import GeneratorChoice
+    from diffgap.generation.base import Sampling
     from diffgap.generation.candidates import best_of
     from diffgap.generation.conditions import conditions, seeds_of
     from diffgap.generation.request import default_generator

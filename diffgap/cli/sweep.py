@@ -186,7 +186,7 @@ def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
 def _open_store(spec: SweepSpec, console: Console) -> tuple[EmbeddingStore, str]:
     """A spec's store and its absolute URI; a built-in one is built first if need be."""
     from diffgap.encoders.builtin import open_store, store_uri
-    from diffgap.generation import misfit
+    from diffgap.generation import encoder_mismatch
 
     with progress_bar(console, f"Building the corpus {spec.store} (once)") as advance:
         store = open_store(spec.store, advance)
@@ -195,7 +195,7 @@ def _open_store(spec: SweepSpec, console: Console) -> tuple[EmbeddingStore, str]
         if problem := store.task_problem(task, spec.store):
             problems.append(problem)
     for name in spec.generators:
-        if problem := misfit(name, store.manifest.encoder.name):
+        if problem := encoder_mismatch(name, store.manifest.encoder.name):
             problems.append(f"generation.generator: {problem}; use one that fits the store")
     if problems:
         raise UserError(*problems)

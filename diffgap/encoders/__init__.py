@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from diffgap.encoders.base import Encoder
+from diffgap.errors import UserError
+from diffgap.pretrained.choice import UNKNOWN_HASH, Choice
 
-from diffgap.errors import UserError, nearest
+ENCODERS = {
+    "soundscape": "diffgap.encoders.soundscape:SoundscapeEncoder",
+    "laion_clap": "diffgap.encoders.laion_clap:LaionClapEncoder",
+    "hf_clap": "diffgap.encoders.hf_clap:HFClapEncoder",
+    "cavp": "diffgap.encoders.cavp:CAVPEncoder",
+}
 
-if TYPE_CHECKING:
-    from diffgap.encoders.base import Encoder
 
-NAMES = ("soundscape", "laion_clap", "hf_clap", "cavp")
+class EncoderChoice(Choice[Encoder]):
+    """An encoder by name."""
 
+    models = ENCODERS
+    option, weights_option = "--encoder", "--checkpoint"
 
-@dataclass(frozen=True)
-class EncoderChoice:
-    """An encoder by name, as it is sent to the processes that load it."""
+    def load_verified(self, expected_hash: str, user: str, device: str = "cpu") -> Encoder:
+        """The encoder, with the very weights that a store or a bridge was made with.
 
-    name: str
-    checkpoint: str | None = None
-    """Which weights, for encoders that have several: a published name, a path, or a hub id."""
-
-    def load(self, device: str = "cpu") -> Encoder:
-        """The encoder with its weights, on a torch device.
+        Args:
+            expected_hash: SHA-256 recorded for those weights, or `UNKNOWN_HASH`.
+            user: what they made, for the error.
+            device: of torch.
 
         Raises:
-            UserError: where the name is unknown, the checkpoint is missing or not its, or a
-                package it needs is not installed.
+            UserError: where the weights differ, or cannot be loaded.
         """
-        if self.name not in NAMES:
+        encoder = self.load(device)
+        if expected_hash not in (UNKNOWN_HASH, encoder.checkpoint_hash):
             raise UserError(
-                f"--encoder: unknown encoder {self.name!r}; {nearest(self.name, NAMES)}"
+                f"--checkpoint: these weights of {self.name} are {encoder.checkpoint_hash}, "
+                f"and {user} was made with {expected_hash}; give those weights"
             )
-        if self.name == "soundscape":
-            from diffgap.encoders.soundscape import SoundscapeEncoder
-
-            if self.checkpoint is not None:
-                raise UserError("--checkpoint: soundscape comes with its weights; leave it out")
-            return SoundscapeEncoder.load(device)
-        if self.name == "laion_clap":
-            from diffgap.encoders.laion_clap import LaionClapEncoder
-
-            return LaionClapEncoder.load(self.checkpoint, device)
-        if self.name == "hf_clap":
-            from diffgap.encoders.hf_clap import HFClapEncoder
-
-            return HFClapEncoder.load(self.checkpoint, device)
-        from diffgap.encoders.cavp import CAVPEncoder
-
-        return CAVPEncoder.load(self.checkpoint, device)
+        return encoder

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from diffgap.errors import UserError
-from diffgap.evaluation.extractors import Features
+from diffgap.evaluation.extractors.base import Features
 from diffgap.evaluation.frechet import frechet, frechet_influences
 from diffgap.evaluation.statistics import LEVEL, Interval, mean_interval
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffgap.errors import UserError, require
-from diffgap.generation import Sampling
+from diffgap.generation.base import Sampling
 from diffgap.generation.latent import generators
 from diffgap.pretrained.weights import some_of, weights_hash
 

@@ -10,9 +10,8 @@ import numpy as np
 from diffgap.audio.resampling import resample
 from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import encode_streams
-from diffgap.generation import Generator, Sampling
+from diffgap.generation.base import Generator, Sampling, generate_in_batches
 from diffgap.generation.conditions import GenerationRequest, seeds_of
-from diffgap.generation.making import make
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def best_of(
                 progress(done + some, candidates * len(conditions))
 
         seeds = seeds_of(asked.ids, seed + number)
-        waveforms = make(generator, conditions, seeds, sampling, advance)
+        waveforms = generate_in_batches(generator, conditions, seeds, sampling, advance)
         heard = _similarities(encoder, generator.rate, waveforms, asked)
         tries = [
             Candidate(samples, seed + number, like)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from diffgap.audio.griffin_lim import griffin_lim, mel_to_magnitudes
 from diffgap.audio.mel import slaney_filterbank
 from diffgap.errors import UserError, require
-from diffgap.generation import Sampling
+from diffgap.generation.base import Sampling
 from diffgap.generation.latent import noise, sample
 from diffgap.generation.ldm_layout import (
     Checkpoint,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffgap.generation import Sampling
+from diffgap.generation.base import Sampling
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(B, ...) latents, a time and (B, ...) conditions to the (B, ...) noise in the latents."""

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from diffgap.apply import UNKNOWN
 from diffgap.bridge.base import Bridge
 from diffgap.corpora.media import read_video, video_seconds
-from diffgap.encoders import NAMES as ENCODERS
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import encode_streams
 from diffgap.errors import ClipError, MissingClipError, UserError
-from diffgap.generation import FITTING, Generator, GeneratorChoice, misfit
+from diffgap.generation import TRAINED_ON, GeneratorChoice, encoder_mismatch
+from diffgap.generation.base import Generator
 from diffgap.generation.conditions import GenerationRequest
 from diffgap.store.schema import TEXT
 
@@ -38,18 +37,18 @@ def default_generator(encoder: str) -> str:
     Raises:
         UserError: where there is none.
     """
-    found = next((name for name, takes in FITTING.items() if encoder in takes), None)
+    found = next((name for name, takes in TRAINED_ON.items() if encoder in takes), None)
     if found is None:
         raise UserError(
             f"BRIDGE: no generator takes embeddings of {encoder!r}; there are "
-            + ", ".join(f"{name} for {' and '.join(takes)}" for name, takes in FITTING.items())
+            + ", ".join(f"{name} for {' and '.join(takes)}" for name, takes in TRAINED_ON.items())
         )
     return found
 
 
 def misfits(bridge: Bridge, encoder: str, generator: GeneratorChoice) -> list[str]:
     """Why a bridge's embeddings are not what a generator takes; nothing where they are."""
-    if problem := misfit(generator.name, encoder):
+    if problem := encoder_mismatch(generator.name, encoder):
         return [f"--generator: {problem}; use {default_generator(encoder)}"]
     if 0 not in bridge.directions:
         x, a = bridge.config.modalities
@@ -84,19 +83,14 @@ def own_encoder(made: dict[str, Any], checkpoint: str | None, device: str) -> En
         UserError: where it is none of ours, or the weights are others.
     """
     name = made.get("name")
-    if name not in ENCODERS:
+    if name not in EncoderChoice.models:
         raise UserError(
             f"BRIDGE: it was trained on the encoder {name!r}, which is none of diffgap's; make "
             "embeddings yourself, carry them over with: diffgap bridge, and give them to "
             "diffgap.generation"
         )
-    encoder = EncoderChoice(name, checkpoint).load(device)
-    if made["checkpoint_hash"] not in (UNKNOWN, encoder.checkpoint_hash):
-        raise UserError(
-            f"--checkpoint: these weights of {name} are {encoder.checkpoint_hash}, and the bridge "
-            f"was trained on {made['checkpoint_hash']}; give those"
-        )
-    return encoder
+    choice = EncoderChoice(name, checkpoint)
+    return choice.load_verified(made["checkpoint_hash"], "the bridge", device)
 
 
 def clap_problem(generator: Generator, encoder: Encoder) -> str | None:

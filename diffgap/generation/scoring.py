@@ -24,11 +24,12 @@ from diffgap.encoders.chunks import encode_streams
 from diffgap.encoders.soundscape import FPS, SIZE
 from diffgap.errors import UserError
 from diffgap.evaluation.audio_metrics import Scores, measure, similarity
-from diffgap.evaluation.extractors import Extractor, ExtractorChoice, Features
+from diffgap.evaluation.extractors import ExtractorChoice
+from diffgap.evaluation.extractors.base import Extractor, Features
 from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
-from diffgap.generation import Generator, GeneratorChoice, Sampling
+from diffgap.generation import GeneratorChoice
+from diffgap.generation.base import Generator, Sampling, generate_in_batches
 from diffgap.generation.conditions import GenerationRequest, choose, conditions, seeds_of
-from diffgap.generation.making import make
 from diffgap.ledger.artifacts import GENERATED, PLAYED, REPLICATES
 from diffgap.spec import Trial
 from diffgap.store.store import EmbeddingStore, split_task
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 HEARD = 3
 """Clips of a trial that are kept, to be listened to."""
-SOUNDSCAPE = "soundscape"
 VIDEO = "video"
 
 
@@ -140,7 +140,7 @@ def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) ->
     seeds = seeds_of(asked.ids, trial.seed)
     vectors = conditions(wanted.condition, bridge, asked, seeds)
     sampling = Sampling(wanted.steps, wanted.guidance)
-    waveforms = make(generator, vectors, seeds, sampling, _said)
+    waveforms = generate_in_batches(generator, vectors, seeds, sampling, _said)
     made = Sounds(list(waveforms), generator.rate)
     source = Source(store.manifest.corpus.name, wanted.audio, asked.ids)
     scores = _scores(trial, store, asked, made, source, device)
@@ -181,7 +181,7 @@ def _cosines(
     """(N,) cosines of each clip with what asked for it, and with its true audio, by the store's
     own frozen encoder; None where its checkpoint is not given."""
     choice = EncoderChoice(store.manifest.encoder.name, trial.generation.encoder)
-    if choice.name != SOUNDSCAPE and choice.checkpoint is None:
+    if choice.weights is None and not choice.is_bundled:
         return None, None
     encoder = _encoder(choice, device)
     heard = encode_streams(encoder, "audio", made.at(encoder.sample_rate))

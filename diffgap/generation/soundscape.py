@@ -24,7 +24,7 @@ from diffgap.audio.griffin_lim import griffin_lim, mel_to_magnitudes
 from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.soundscape import DIMENSION, RATE
 from diffgap.errors import require
-from diffgap.generation import Sampling
+from diffgap.generation.base import Sampling
 from diffgap.generation.latent import noise, sample
 
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"

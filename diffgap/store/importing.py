@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffgap.errors import UserError, nearest
+from diffgap.pretrained.choice import UNKNOWN_HASH
 from diffgap.store.schema import FIRST, MODALITY, TEXT, modality_order, vector_column
 from diffgap.store.splits import split_of
 from diffgap.store.store import EmbeddingStore, EncoderInfo, write_store
@@ -80,7 +81,7 @@ def import_store(
     columns |= {n: n for n in arrays or {} if n not in OURS and n not in columns.values()}
     known = _known(found, columns)
     items, captions = _tables(known)
-    info = EncoderInfo(name=encoder, checkpoint_hash="unknown")
+    info = EncoderInfo(name=encoder, checkpoint_hash=UNKNOWN_HASH)
     return write_store(out, items, captions, info, corpus or source.stem)
 
 

@@ -14,7 +14,7 @@ from diffgap.evaluation.audio_metrics import (
     measure,
     similarity,
 )
-from diffgap.evaluation.extractors import Features
+from diffgap.evaluation.extractors.base import Features
 
 
 def features(clips=60, frames=4, dimension=8, classes=5, seed=0, shift=0.0):

@@ -325,7 +325,7 @@ def test_choices_are_read_from_a_line():
         ("vggish", "vggish needs its weights; give vggish=PATH, of vggish-10086976.pth"),
         ("panns", r"panns needs its weights; give panns=PATH, of Cnn14_16k_mAP=0\.438\.pth"),
         ("panns=/gone.pth", r"panns has no file /gone\.pth; give the path of Cnn14_16k"),
-        ("soundscape=/x", "soundscape comes with its weights; give its name only"),
+        ("soundscape=/x", "soundscape comes with its own weights; leave them out"),
     ],
 )
 def test_weights_are_asked_for(text, said):

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffgap.errors import UserError
-from diffgap.generation import GeneratorChoice, Sampling
+from diffgap.generation import GeneratorChoice
 from diffgap.generation.audioldm import NETWORKS, AudioLDM
+from diffgap.generation.base import Sampling
 
 pytest.importorskip("diffusers", reason="needs the extra `generate`")
 

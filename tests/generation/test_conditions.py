@@ -67,7 +67,8 @@ def test_samples_of_a_clip_follow_from_its_seed(bridge):
     row = torch.nn.functional.normalize(torch.randn(1, 128), dim=-1).numpy()
     rows, score = np.repeat(row, 3, axis=0), ScoreConfig("sample", samples=1)
     one, same, other = bridged(bridge, rows, score, [7, 7, 8])
-    np.testing.assert_array_equal(one, same)
+    # Not to the bit: some processors round the rows of one product by their place in it.
+    np.testing.assert_allclose(one, same, atol=1e-6)
     assert one @ other < 0.99
 
 

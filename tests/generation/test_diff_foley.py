@@ -16,11 +16,11 @@ from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.cavp import FLOOR
 from diffgap.encoders.cavp_model import CAVP
 from diffgap.errors import UserError
-from diffgap.generation import GeneratorChoice, Sampling
+from diffgap.generation import GeneratorChoice
+from diffgap.generation.base import Sampling, generate_in_batches
 from diffgap.generation.diff_foley import DiffFoley
 from diffgap.generation.latent import noise, sample
 from diffgap.generation.ldm_layout import Checkpoint, unet_config, unet_name, vae_config, vae_name
-from diffgap.generation.making import make
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra `generate`")
 
@@ -94,7 +94,7 @@ def test_the_condition_its_order_and_guidance_are_heard(generator, conditions, c
 
 
 def test_a_clips_embedding_is_repeated(generator, conditions):
-    found = make(generator, conditions[:1, 0], [1], FEW)
+    found = generate_in_batches(generator, conditions[:1, 0], [1], FEW)
     repeated = np.repeat(conditions[:1, :1], 32, axis=1)
     np.testing.assert_array_equal(found, generator.generate(repeated, [1], FEW))
 

@@ -205,7 +205,7 @@ def test_weights_that_are_not_those_of_the_bridge_are_refused(here):
     config = json.loads((here / "t" / "config.json").read_text())
     config["encoder"]["checkpoint_hash"] = "0" * 64
     (here / "t" / "config.json").write_text(json.dumps(config))
-    assert "the bridge was trained on 000000" in refused("t", "--prompt", "rain")[0]
+    assert "the bridge was made with 000000" in refused("t", "--prompt", "rain")[0]
 
 
 def test_a_request_that_asks_for_nothing_or_too_much_is_refused(here):

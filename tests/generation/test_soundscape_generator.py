@@ -12,7 +12,8 @@ from diffgap.corpora.base import Clip
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders.soundscape import SoundscapeEncoder
 from diffgap.errors import UserError
-from diffgap.generation import GeneratorChoice, Sampling
+from diffgap.generation import GeneratorChoice
+from diffgap.generation.base import Sampling
 from diffgap.generation.soundscape import WEIGHTS, Components, log_mel, sounds
 
 FEW = Sampling(steps=6, guidance=2.5)
@@ -106,7 +107,7 @@ def test_it_learns(encoder, real, monkeypatch):
 
 
 def test_it_takes_no_other_weights():
-    with pytest.raises(UserError, match="soundscape comes with its weights; leave it out"):
+    with pytest.raises(UserError, match="soundscape comes with its own weights; leave them out"):
         GeneratorChoice("soundscape", "mine.safetensors").load()
     with pytest.raises(UserError, match="unknown generator 'sundscape'; did you mean soundscape"):
         GeneratorChoice("sundscape").load()

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.cavp_model import ConvBlock
 from diffgap.errors import UserError
-from diffgap.evaluation.extractors import Features
-from diffgap.evaluation.extractors.files import weights_file
+from diffgap.evaluation.extractors.base import Features, weights_file
 from diffgap.evaluation.extractors.waveforms import each_clip
 from diffgap.pretrained.weights import HARMLESS, weights_hash
 

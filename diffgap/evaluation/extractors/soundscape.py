@@ -20,7 +20,7 @@ from diffgap.corpora.soundscapes.scenes import KINDS, SECONDS
 from diffgap.corpora.soundscapes.video import FRAMES, SIZE
 from diffgap.encoders.soundscape import HOP, N_FFT, mel_filterbank
 from diffgap.errors import UserError
-from diffgap.evaluation.extractors import Features
+from diffgap.evaluation.extractors.base import Features
 from diffgap.evaluation.extractors.waveforms import check, each_clip, filled
 
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"

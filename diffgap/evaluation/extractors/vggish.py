@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffgap.evaluation.extractors import Features
-from diffgap.evaluation.extractors.files import weights_file
+from diffgap.evaluation.extractors.base import Features, weights_file
 from diffgap.evaluation.extractors.waveforms import each_clip, filled
 from diffgap.pretrained.weights import load_strictly, weights_hash
 
