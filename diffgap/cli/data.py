@@ -161,11 +161,11 @@ def check(name: str, root: Path | None) -> None:
       diffgap corpus check folder --root my_sounds
     """
     from diffgap import corpora
-    from diffgap.corpora.check import check as run
+    from diffgap.corpora.check import check_corpus
 
     console = make_console()
     with progress_bar(console, f"Checking {name}") as advance:
-        found = run(corpora.load(name, root), advance)
+        found = check_corpus(corpora.load(name, root), advance)
     _print_bad(console, "missing", found.missing)
     _print_bad(console, "unreadable", found.unreadable)
     _print_bad(console, "bad line", found.bad_lines)

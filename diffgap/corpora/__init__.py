@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,36 +11,31 @@ from diffgap.errors import UserError, nearest
 if TYPE_CHECKING:
     from diffgap.corpora.base import Corpus
 
-BUILTIN = ("soundscapes",)
-"""Corpora that need no files."""
+# Paths and not classes, so that the names are known before NumPy and soundfile are imported.
+CORPORA = {
+    "soundscapes": "diffgap.corpora.soundscapes:SoundscapeCorpus",
+    "folder": "diffgap.corpora.folder:FolderCorpus",
+    "audiocaps": "diffgap.corpora.audiocaps:AudioCapsCorpus",
+    "vggsound": "diffgap.corpora.vggsound:VGGSoundCorpus",
+}
+NAMES = tuple(CORPORA)
 
-NAMES = (*BUILTIN, "folder", "audiocaps", "vggsound")
+BUILTIN = ("soundscapes",)
+"""Corpora that are generated and need no files; the others take a directory."""
 
 
 def load(name: str, root: Path | None) -> Corpus:
     """The corpus of this name.
 
     Raises:
-        UserError: where the name is unknown, or its files' directory is missing or not needed.
+        UserError: where the name is unknown, or its directory is missing or not needed.
     """
     if name not in NAMES:
         raise UserError(f"corpus: unknown corpus {name!r}; {nearest(name, NAMES)}")
-    if name in BUILTIN:
-        if root is not None:
-            raise UserError(f"--root: {name} is made, not read; leave --root out")
-        from diffgap.corpora.soundscapes import SoundscapeCorpus
-
-        return SoundscapeCorpus()
-    if root is None:
+    if name in BUILTIN and root is not None:
+        raise UserError(f"--root: {name} is generated, not read; leave --root out")
+    if name not in BUILTIN and root is None:
         raise UserError(f"--root: missing; give the directory of the {name} corpus")
-    if name == "audiocaps":
-        from diffgap.corpora.audiocaps import AudioCapsCorpus
-
-        return AudioCapsCorpus(root)
-    if name == "vggsound":
-        from diffgap.corpora.vggsound import VGGSoundCorpus
-
-        return VGGSoundCorpus(root)
-    from diffgap.corpora.folder import FolderCorpus
-
-    return FolderCorpus(root)
+    corpus_class = pkgutil.resolve_name(CORPORA[name])
+    corpus: Corpus = corpus_class() if root is None else corpus_class(root)
+    return corpus

@@ -14,8 +14,8 @@ import numpy as np
 
 from diffgap.corpora.base import Clip, Rejected
 from diffgap.corpora.index import MediaIndex
-from diffgap.corpora.lists import Row, header_of, read_table
-from diffgap.corpora.media import SOUND_SUFFIXES, VIDEO_SUFFIXES, read_audio
+from diffgap.corpora.lists import Row, group_rows, header_of, read_table, usable_rows
+from diffgap.corpora.media import MEDIA_SUFFIXES, read_audio
 from diffgap.errors import ClipError, UserError
 from diffgap.store.splits import SPLITS
 
@@ -25,14 +25,16 @@ ALIASES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "eval", "evaluation"),
 }
-"""Last words of the names of lists."""
+"""Last words of the names of lists, by split."""
+ID_LENGTH = 11
+"""Characters of a YouTube id."""
 
 
 class AudioCapsCorpus:
     """AudioCaps; a clip's id is its YouTube id.
 
     Raises:
-        UserError: where there is no list, or one is not what it should be.
+        UserError: where there is no list, two of the same split, or one has wrong columns.
     """
 
     name = "audiocaps"
@@ -43,11 +45,8 @@ class AudioCapsCorpus:
         self.rejected: list[Rejected] = []
         self._clips: list[Clip] = []
         for split in SPLITS:
-            for path in lists.get(split, ())[:1]:
-                rows = self._usable(path, read_table(path, _columns(path)))
-                self._clips += (
-                    _official(rows, split) if _is_official(path) else _by_file(rows, split)
-                )
+            if split in lists:
+                self._clips += self._read_list(lists[split], split)
         self._files = MediaIndex(root)
 
     def clips(self) -> list[Clip]:
@@ -57,80 +56,66 @@ class AudioCapsCorpus:
         stems = [clip.id, f"Y{clip.id}"]
         if start := str(clip.extra.get("start", "")):
             stems += [f"{stem}_{start}" for stem in stems]
-        return self._files.find(stems, SOUND_SUFFIXES + VIDEO_SUFFIXES)
+        return self._files.find(stems, MEDIA_SUFFIXES)
 
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         return read_audio(self.path(clip))
 
     def video(self, clip: Clip, fps: float, size: int) -> np.ndarray:
-        raise ClipError("AudioCaps is embedded without its pictures")
+        raise ClipError("AudioCaps is embedded without its video")
 
-    def _usable(self, path: Path, rows: list[Row]) -> list[Row]:
-        self.rejected += [
-            Rejected(_clip_id(row), "corpus", f"{path.name} line {row.line}: {row.problem}")
-            for row in rows
-            if row.problem
-        ]
-        return [row for row in rows if not row.problem]
+    def _read_list(self, path: Path, split: str) -> list[Clip]:
+        header = header_of(path)
+        has_row_per_clip = "file_name" in header and "youtube_id" not in header
+        table = read_table(path, ("file_name", "caption_1") if has_row_per_clip else OFFICIAL)
+        rows = usable_rows(path, table, _clip_id, self.rejected)
+        return _clips_of_rows(rows, split) if has_row_per_clip else _official_clips(rows, split)
 
 
-def _find_lists(root: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+def _find_lists(root: Path) -> dict[str, Path]:
+    lists: dict[str, Path] = {}
+    problems = []
     for path in sorted(root.rglob("*.csv")):
         last_word = path.stem.lower().replace("-", "_").split("_")[-1]
         for split, names in ALIASES.items():
-            if last_word in names:
-                found.setdefault(split, []).append(path)
-    if not found:
+            if last_word not in names:
+                continue
+            if split in lists:
+                problems.append(f"{lists[split]} and {path}: lists of the same split; keep one")
+            lists.setdefault(split, path)
+    if not lists:
         raise UserError(
             f"{root}: has no list of AudioCaps (train.csv, val.csv, test.csv); put the official "
             "split files there, beside the audio"
         )
-    if twice := [paths for paths in found.values() if len(paths) > 1]:
-        raise UserError(*(f"{p[0]} and {p[1]}: lists of the same split; keep one" for p in twice))
-    return found
+    if problems:
+        raise UserError(*problems)
+    return lists
 
 
-def _is_official(path: Path) -> bool:
-    return "youtube_id" in header_of(path)
+def _official_clips(rows: list[Row], split: str) -> list[Clip]:
+    clips = []
+    for youtube_id, clip_rows in group_rows(rows, "youtube_id").items():
+        captions = filter(None, (row.get("caption") for row in clip_rows))
+        start = clip_rows[0].get("start_time")
+        clips.append(Clip(youtube_id, split, tuple(captions), extra={"start": start}))
+    return clips
 
 
-def _columns(path: Path) -> list[str]:
-    if _is_official(path) or "file_name" not in header_of(path):
-        return list(OFFICIAL)
-    return ["file_name", "caption_1"]
-
-
-def _official(rows: list[Row], split: str) -> list[Clip]:
-    by_id: dict[str, list[Row]] = {}
+def _clips_of_rows(rows: list[Row], split: str) -> list[Clip]:
+    clips = []
     for row in rows:
-        by_id.setdefault(row.get("youtube_id"), []).append(row)
-    return [
-        Clip(
-            id=name,
-            split=split,
-            captions=tuple(row.get("caption") for row in own if row.get("caption")),
-            extra={"start": own[0].get("start_time")},
-        )
-        for name, own in by_id.items()
-    ]
-
-
-def _by_file(rows: list[Row], split: str) -> list[Clip]:
-    names = [name for name in (rows[0].values if rows else ()) if name.startswith("caption")]
-    return [
-        Clip(
-            id=_clip_id(row),
-            split=split,
-            captions=tuple(row.get(name) for name in names if row.get(name)),
-        )
-        for row in rows
-    ]
+        columns = filter(lambda name: name.startswith("caption"), row.values)
+        captions = filter(None, map(row.get, columns))
+        clips.append(Clip(_clip_id(row), split, tuple(captions)))
+    return clips
 
 
 def _clip_id(row: Row) -> str:
-    """The YouTube id, which has eleven characters, also out of ``Y<id>.wav``."""
     if "youtube_id" in row.values:
         return row.get("youtube_id")
     stem = Path(row.get("file_name")).stem
-    return stem[1:12] if stem.startswith("Y") and len(stem) >= 12 else stem[:11]
+    # An id may itself begin with Y: only where there is a character too many is it the prefix.
+    if stem.startswith("Y") and len(stem) > ID_LENGTH:
+        stem = stem[1:]
+    return stem[:ID_LENGTH]

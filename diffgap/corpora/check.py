@@ -1,11 +1,11 @@
-"""What of a corpus is there and can be read, before an hour of GPU time is spent on it."""
+"""Check of a corpus's files, before an hour of GPU time is spent on them."""
 
 from __future__ import annotations
 
 import hashlib
 import multiprocessing
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -15,17 +15,19 @@ from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.errors import ClipError, MissingClipError, UserError
 
 CHUNK = 16
-LOOK_FPS, LOOK_SIZE = 1.0, 32
-"""Pictures are decoded, but barely looked at."""
+"""Clips sent to a process at once; a smaller corpus is not worth starting processes for."""
+CHECK_FPS, CHECK_SIZE = 1.0, 32
+"""Every frame is decoded whatever is asked for; small and few ones cost least to scale."""
 
 
 @dataclass
 class CorpusCheck:
-    """The state of a corpus."""
+    """Which clips of a corpus can be used, and what is wrong with the others."""
 
     listed: Counter[str] = field(default_factory=Counter)
     """Clips by split."""
     usable: Counter[str] = field(default_factory=Counter)
+    """Clips by split."""
     missing: list[Rejected] = field(default_factory=list)
     unreadable: list[Rejected] = field(default_factory=list)
     bad_lines: list[Rejected] = field(default_factory=list)
@@ -39,15 +41,14 @@ class CorpusCheck:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """One clip, looked at."""
-
+class _ClipCheck:
     problem: Rejected | None = None
-    missing: bool = False
+    is_missing: bool = False
     digest: str = ""
+    """SHA-256 of its file; empty where there is none."""
 
 
-def check(corpus: Corpus, progress: Callable[[int, int], None] | None = None) -> CorpusCheck:
+def check_corpus(corpus: Corpus, progress: Callable[[int, int], None] | None = None) -> CorpusCheck:
     """Decodes every clip as embedding would, on all cores.
 
     Args:
@@ -58,56 +59,54 @@ def check(corpus: Corpus, progress: Callable[[int, int], None] | None = None) ->
         UserError: where the corpus has no files to check.
     """
     if corpus.name in BUILTIN:
-        raise UserError(f"corpus: {corpus.name} is made, not read; there is nothing to check")
+        raise UserError(f"corpus: {corpus.name} is generated, not read; there is nothing to check")
     clips = corpus.clips()
-    found = CorpusCheck(bad_lines=list(corpus.rejected))
-    same: dict[str, list[str]] = {}
-    for done, (clip, look) in enumerate(zip(clips, _looks(corpus, clips), strict=True), 1):
-        found.listed[clip.split] += 1
-        if look.digest:
-            same.setdefault(look.digest, []).append(clip.id)
-        if look.problem is None:
-            found.usable[clip.split] += 1
+    result = CorpusCheck(bad_lines=list(corpus.rejected))
+    same_content: dict[str, list[str]] = defaultdict(list)
+    for number, (clip, check) in enumerate(zip(clips, _check_all(corpus, clips), strict=True), 1):
+        result.listed[clip.split] += 1
+        # By its id where it has no file: then only a clip that is listed twice is the same.
+        same_content[check.digest or clip.id].append(clip.id)
+        if check.problem is None:
+            result.usable[clip.split] += 1
+        elif check.is_missing:
+            result.missing.append(check.problem)
         else:
-            (found.missing if look.missing else found.unreadable).append(look.problem)
+            result.unreadable.append(check.problem)
         if progress:
-            progress(done, len(clips))
-    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
-    found.duplicates = [tuple(ids) for ids in same.values() if len(ids) > 1]
-    found.duplicates += [(name, name) for name in twice if not _told(name, found.duplicates)]
-    return found
+            progress(number, len(clips))
+    result.duplicates = [tuple(ids) for ids in same_content.values() if len(ids) > 1]
+    return result
 
 
-def _told(name: str, groups: list[tuple[str, ...]]) -> bool:
-    return any(name in ids for ids in groups)
+def _check_all(corpus: Corpus, clips: list[Clip]) -> Iterator[_ClipCheck]:
+    """The check of each clip, in order."""
+    if len(clips) <= CHUNK:
+        _set_corpus(corpus)
+        yield from map(_check_clip, clips)
+        return
+    with ProcessPoolExecutor(
+        min(os.cpu_count() or 1, len(clips) // CHUNK + 1),
+        # Not fork: FFmpeg and BLAS have threads, and a lock that one holds would stay held.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_set_corpus,
+        initargs=(corpus,),
+    ) as pool:
+        yield from pool.map(_check_clip, clips, chunksize=CHUNK)
 
 
 # In the workers ---------------------------------------------------------------------------------
 
+# Sent once a process: the index of a large corpus is many megabytes, too many to go with a clip.
 _corpus: Corpus | None = None
 
 
-def _looks(corpus: Corpus, clips: list[Clip]) -> Iterator[_Look]:
-    """What each clip looks like, in order."""
-    if len(clips) <= CHUNK:
-        _start(corpus)
-        yield from map(_look, clips)
-        return
-    with ProcessPoolExecutor(
-        min(os.cpu_count() or 1, len(clips) // CHUNK + 1),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(corpus,),
-    ) as pool:
-        yield from pool.map(_look, clips, chunksize=CHUNK)
-
-
-def _start(corpus: Corpus) -> None:
+def _set_corpus(corpus: Corpus) -> None:
     global _corpus
     _corpus = corpus
 
 
-def _look(clip: Clip) -> _Look:
+def _check_clip(clip: Clip) -> _ClipCheck:
     assert _corpus is not None, "the pool's initializer has run"
     digest, modality = "", "corpus"
     try:
@@ -117,8 +116,8 @@ def _look(clip: Clip) -> _Look:
             if modality == "audio":
                 _corpus.audio(clip)
             elif modality == "video":
-                _corpus.video(clip, LOOK_FPS, LOOK_SIZE)
+                _corpus.video(clip, CHECK_FPS, CHECK_SIZE)
     except ClipError as error:
-        missing = isinstance(error, MissingClipError)
-        return _Look(Rejected(clip.id, modality, str(error)), missing, digest)
-    return _Look(digest=digest)
+        is_missing = isinstance(error, MissingClipError)
+        return _ClipCheck(Rejected(clip.id, modality, str(error)), is_missing, digest)
+    return _ClipCheck(digest=digest)

@@ -1,7 +1,7 @@
 """The corpus `folder`: a directory of recordings or videos, and a captions.csv.
 
 captions.csv has a row a caption, with columns file_name and caption; split and label are used
-where they are there, further columns are kept. A clip without a split gets one from its name. A
+where there are any, further columns are kept. A clip without a split gets one from its name. A
 directory of videos needs no captions.csv: it then serves video-audio.
 """
 
@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from diffgap.corpora.base import Clip, Rejected
-from diffgap.corpora.lists import Row, read_table
+from diffgap.corpora.lists import Row, group_rows, read_table, usable_rows
 from diffgap.corpora.media import is_video, read_audio, read_video, within
 from diffgap.errors import UserError
 from diffgap.store.splits import SPLITS, split_of
 
 CAPTIONS = "captions.csv"
+COLUMNS = ("file_name", "caption", "split", "label")
+"""Columns with a meaning of their own."""
 
 
 class FolderCorpus:
@@ -26,23 +28,25 @@ class FolderCorpus:
     It has video where every file is one.
 
     Raises:
-        UserError: where captions.csv is missing and needed, or not what it should be.
+        UserError: where captions.csv is missing and needed, or has wrong columns or splits.
     """
 
     name = "folder"
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        self.rejected: list[Rejected] = []
         videos = [] if (root / CAPTIONS).exists() else _videos(self.root)
-        rows = [] if videos else read_table(root / CAPTIONS, ["file_name", "caption"])
-        self.rejected = [_reject(row) for row in rows if row.problem]
-        self._clips = [Clip(name, split_of(name), ()) for name in videos] or _clips(
-            [row for row in rows if not row.problem and row["file_name"]]
-        )
-        all_videos = all(is_video(clip.id) for clip in self._clips)
-        self.modalities: tuple[str, ...] = ("audio",)
-        self.modalities += () if videos else ("text",)
-        self.modalities += ("video",) if all_videos else ()
+        if videos:
+            self._clips = [Clip(name, split_of(name), ()) for name in videos]
+        else:
+            self._clips = self._captioned_clips(root / CAPTIONS)
+        modalities = ["audio"]
+        if not videos:
+            modalities.append("text")
+        if all(is_video(clip.id) for clip in self._clips):
+            modalities.append("video")
+        self.modalities = tuple(modalities)
 
     def clips(self) -> list[Clip]:
         """One clip a file, in the order of their first rows; its rows are its captions."""
@@ -57,42 +61,47 @@ class FolderCorpus:
     def video(self, clip: Clip, fps: float, size: int) -> np.ndarray:
         return read_video(self.path(clip), fps, size)
 
+    def _captioned_clips(self, path: Path) -> list[Clip]:
+        table = read_table(path, ["file_name", "caption"])
+        rows = usable_rows(path, table, lambda row: row["file_name"], self.rejected)
+        files = group_rows(rows, "file_name")
+        files.pop("", None)
+        problems = _split_problems(files)
+        if problems:
+            raise UserError(*problems)
+        return [_clip(name, file_rows) for name, file_rows in files.items()]
+
 
 def _videos(root: Path) -> list[str]:
-    found = (p.relative_to(root).as_posix() for p in root.rglob("*") if is_video(p.name))
-    return sorted(found)
+    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if is_video(p.name))
 
 
-def _reject(row: Row) -> Rejected:
-    return Rejected(row["file_name"], "corpus", f"{CAPTIONS} line {row.line}: {row.problem}")
-
-
-def _clips(rows: list[Row]) -> list[Clip]:
-    problems = [
-        f"{CAPTIONS} (line {row.line}): {row['file_name']} has split {row['split']!r}, "
-        f"not one of {', '.join(SPLITS)}"
-        for row in rows
-        if row.get("split") and row.get("split") not in SPLITS
-    ]
-    by_file: dict[str, list[Row]] = {}
-    for row in rows:
-        by_file.setdefault(row["file_name"], []).append(row)
-    for name, own in by_file.items():
-        if len(splits := {row.get("split") for row in own} - {""}) > 1:
-            problems.append(f"{name}: stands in the splits {', '.join(sorted(splits))}; keep one")
-    if problems:
-        raise UserError(*problems)
-    return [_clip(name, own) for name, own in by_file.items()]
+def _split_problems(files: dict[str, list[Row]]) -> list[str]:
+    problems = []
+    for name, rows in files.items():
+        splits = set()
+        for row in rows:
+            split = row.get("split")
+            if split and split not in SPLITS:
+                problems.append(
+                    f"{CAPTIONS} (line {row.line}): {name} has split {split!r}, "
+                    f"not one of {', '.join(SPLITS)}"
+                )
+            splits.add(split)
+        splits.discard("")
+        if len(splits) > 1:
+            problems.append(f"{name}: is in the splits {', '.join(sorted(splits))}; keep one")
+    return problems
 
 
 def _clip(name: str, rows: list[Row]) -> Clip:
     first = rows[0]
-    known = {"file_name", "caption", "split", "label"}
-    split = next((row.get("split") for row in rows if row.get("split")), None)
+    splits = filter(None, (row.get("split") for row in rows))
+    captions = filter(None, (row.get("caption") for row in rows))
     return Clip(
         id=name,
-        split=split or split_of(name),
-        captions=tuple(row.get("caption") for row in rows if row.get("caption")),
+        split=next(splits, None) or split_of(name),
+        captions=tuple(captions),
         label=first.get("label") or None,
-        extra={key: value for key, value in first.values.items() if key not in known},
+        extra={key: value for key, value in first.values.items() if key not in COLUMNS},
     )

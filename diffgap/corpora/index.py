@@ -1,22 +1,23 @@
-"""Finding clips below a directory whatever folder, prefix or format a release gave them."""
+"""Index of the media files below a directory, whatever folder or format a release gave them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from diffgap.corpora.media import SOUND_SUFFIXES, VIDEO_SUFFIXES
+from diffgap.corpora.media import MEDIA_SUFFIXES
 from diffgap.errors import ClipError, MissingClipError
 
 
 class MediaIndex:
     """All media files below a directory, by the name without its suffix."""
 
-    def __init__(self, root: Path, suffixes: tuple[str, ...] = SOUND_SUFFIXES + VIDEO_SUFFIXES):
+    def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._files: dict[str, list[str]] = {}
         for path in sorted(self.root.rglob("*")):
-            if path.suffix.lower() in suffixes:
+            if path.suffix.lower() in MEDIA_SUFFIXES:
+                # Strings, because an index of 200,000 paths is sent to every worker.
                 name = path.relative_to(self.root).as_posix()
                 self._files.setdefault(path.stem, []).append(name)
 
@@ -25,16 +26,14 @@ class MediaIndex:
 
         Raises:
             MissingClipError: where there is none.
-            ClipError: where there are several and none can be preferred.
+            ClipError: where there are several, of which none can be preferred.
         """
-        found = [
-            name
-            for stem in stems
-            for name in self._files.get(stem, ())
-            if name.lower().endswith(suffixes)
-        ]
-        if not found:
+        names: list[str] = []
+        for stem in stems:
+            candidates = self._files.get(stem, ())
+            names += [name for name in candidates if name.lower().endswith(suffixes)]
+        if not names:
             raise MissingClipError("no such file")
-        if len(found) > 1:
-            raise ClipError(f"several files: {', '.join(found[:3])}; keep one")
-        return self.root / found[0]
+        if len(names) > 1:
+            raise ClipError(f"several files: {', '.join(names[:3])}; keep one")
+        return self.root / names[0]

@@ -1,12 +1,14 @@
-"""The lists that come with corpora: CSV files, read with a word about every bad line."""
+"""The lists that come with corpora: CSV files, in which one bad line costs one row."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
+from diffgap.corpora.base import Rejected
 from diffgap.errors import UserError
 
 
@@ -34,13 +36,14 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
         UserError: where the file or a column is missing, or it has no row.
     """
     lines = _lines(path, f"write it with columns {','.join(columns)}")
-    header = next(csv.reader(lines[:1]), [])
-    if missing := [column for column in columns if column not in header]:
+    header = _first_row(lines)
+    missing = [column for column in columns if column not in header]
+    if missing:
         raise UserError(
             f"{path} (line 1): no column {', '.join(missing)}; it has {', '.join(header)}; "
             "add it, and save the file as UTF-8"
         )
-    rows = list(_rows(csv.reader(lines[1:]), 2, header))
+    rows = _rows(lines[1:], header, first_line=2)
     if not rows:
         raise UserError(f"{path}: names no file; add a row {','.join(columns)} for each caption")
     return rows
@@ -48,36 +51,66 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
 
 def read_headless(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a CSV file without a header."""
-    return list(_rows(csv.reader(_lines(path, "put it there")), 1, columns))
+    return _rows(_lines(path, "put it there"), columns, first_line=1)
 
 
 def header_of(path: Path) -> list[str]:
     """The first line of a CSV file, as values."""
-    return next(csv.reader(_lines(path, "put it there")[:1]), [])
+    return _first_row(_lines(path, "put it there"))
+
+
+def usable_rows(
+    path: Path, rows: Iterable[Row], clip_id: Callable[[Row], str], rejected: list[Rejected]
+) -> list[Row]:
+    """The rows without a problem; the others are added to `rejected`, each with its line."""
+    usable = []
+    for row in rows:
+        if row.problem is None:
+            usable.append(row)
+        else:
+            reason = f"{path.name} line {row.line}: {row.problem}"
+            rejected.append(Rejected(clip_id(row), "corpus", reason))
+    return usable
+
+
+def group_rows(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
+    """Rows by their value of a column, in the order of their first rows."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.get(column), []).append(row)
+    return groups
 
 
 def _lines(path: Path, remedy: str) -> list[str]:
-    """Bytes that are not UTF-8 survive as lone surrogates, so that one bad line costs one row."""
     try:
+        # Bytes that are not UTF-8 survive as lone surrogates, so that one bad line costs one row;
+        # "-sig" drops the byte order mark that spreadsheets put in front of the first column.
         return path.read_bytes().decode("utf-8-sig", "surrogateescape").splitlines(keepends=True)
     except OSError:
         raise UserError(f"{path}: missing; {remedy}") from None
 
 
-def _rows(reader: Iterable[list[str]], first: int, columns: Sequence[str]) -> Iterator[Row]:
-    for number, values in enumerate(reader, first):
-        if not any(values):
+def _first_row(lines: list[str]) -> list[str]:
+    return next(csv.reader(lines[:1]), [])
+
+
+def _rows(lines: list[str], columns: Sequence[str], first_line: int) -> list[Row]:
+    rows = []
+    reader = csv.reader(lines)
+    for cells in reader:
+        if not any(cells):
             continue
-        named = dict(zip(columns, [*values, *[""] * len(columns)], strict=False))
-        line = getattr(reader, "line_num", number) + first - 1
-        yield Row(line, {k: _printable(v) for k, v in named.items()}, _problem(values, columns))
+        values = dict(zip_longest(columns, map(_printable, cells[: len(columns)]), fillvalue=""))
+        # The reader's own count, because a quoted value may span several lines.
+        rows.append(Row(reader.line_num + first_line - 1, values, _problem(cells, columns)))
+    return rows
 
 
-def _problem(values: list[str], columns: Sequence[str]) -> str | None:
-    if any(_printable(value) != value for value in values):
+def _problem(cells: list[str], columns: Sequence[str]) -> str | None:
+    if list(map(_printable, cells)) != cells:
         return "not UTF-8; save the file as UTF-8"
-    if len(values) > len(columns):
-        return f"{len(values)} values for {len(columns)} columns; quote a value that holds a comma"
+    if len(cells) > len(columns):
+        return f"{len(cells)} values for {len(columns)} columns; quote a value that holds a comma"
     return None
 
 

@@ -1,6 +1,6 @@
-"""Reading sound and pictures out of files, with a clear reason where it cannot be done.
+"""Audio and video out of files, with a clear reason where a file cannot be read.
 
-Sound files go through libsndfile, containers of video through FFmpeg (PyAV, the extra `video`).
+Sound files are read by libsndfile, containers of video by FFmpeg (PyAV, the extra `video`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+MEDIA_SUFFIXES = SOUND_SUFFIXES + VIDEO_SUFFIXES
 
 SILENCE = 1e-4
 """Peak below which a recording counts as silent (-80 dBFS)."""
@@ -27,14 +28,14 @@ SILENCE = 1e-4
 LONGEST = 600.0
 """Seconds; a longer file is no clip, and would fill a worker's memory."""
 
-LOST = 0.1
-"""Seconds of sound that may be missing from a file before it counts as truncated."""
+MISSING = 0.1
+"""Seconds that may be missing from a file before it counts as truncated: MP3 headers estimate."""
 
 TICKS = 1_000_000
-"""FFmpeg's own clock (AV_TIME_BASE), a second."""
+"""A second on FFmpeg's own clock (AV_TIME_BASE)."""
 
-EARLY = 1e-3
-"""Seconds: times of frames are rounded in their files."""
+TIME_TOLERANCE = 1e-3
+"""Seconds: files round the times of their frames."""
 
 
 def within(root: Path, name: str) -> Path:
@@ -59,7 +60,7 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
         Float32 (samples,) and the rate in Hz.
 
     Raises:
-        ClipError: where it is empty, truncated, silent, too long or no sound.
+        ClipError: where it is empty, truncated, silent, too long or not audio.
     """
     _check_size(path)
     samples, rate = _sound_track(path) if is_video(path.name) else _sound_file(path)
@@ -73,33 +74,33 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
 
 
 def read_video(path: Path, fps: float, size: int) -> np.ndarray:
-    """The frames on display at 0, 1/fps, 2/fps ... seconds, scaled to a square without a crop.
+    """The frames visible at 0, 1/fps, 2/fps ... seconds, scaled to a square without a crop.
 
     Returns:
         uint8 (frames, size, size, 3), RGB.
 
     Raises:
-        ClipError: where it is no video, or none that can be decoded.
+        ClipError: where it is not video, or cannot be decoded.
     """
-    with _pictures(path) as container:
+    with _video_container(path) as container:
         _check_length(_seconds(container))
-        frames = list(_on_display(container, fps, size))
+        frames = list(_sample_frames(container, fps, size))
     if not frames:
         raise ClipError("it holds no frame")
     return np.stack(frames)
 
 
 def video_seconds(path: Path) -> float:
-    """How long a video lasts, told by its header.
+    """Length of a video, according to its header.
 
     Raises:
-        ClipError: where it is no video, or has no pictures.
+        ClipError: where it is not video, or cannot be decoded.
     """
-    with _pictures(path) as container:
+    with _video_container(path) as container:
         return _seconds(container)
 
 
-# Sound ------------------------------------------------------------------------------------------
+# Audio ------------------------------------------------------------------------------------------
 
 
 def _check_size(path: Path) -> None:
@@ -115,27 +116,29 @@ def _sound_file(path: Path) -> tuple[np.ndarray, int]:
             expected, rate = file.frames, file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ClipError(f"not readable as audio: {error}") from None
-    expected = max(expected, _promised_frames(path))
-    if expected - len(samples) > LOST * rate:
+    # Of a truncated WAV file libsndfile reports what is there, so that its own header must tell.
+    expected = max(expected, _wav_header_frames(path))
+    if expected - len(samples) > MISSING * rate:
         raise ClipError(
             f"truncated: {len(samples) / rate:.1f} of {expected / rate:.1f} s are there"
         )
     return samples.mean(axis=1), int(rate)
 
 
-def _promised_frames(path: Path) -> int:
-    """Frames that a WAV file's header promises, which libsndfile cuts to what is there; else 0."""
+def _wav_header_frames(path: Path) -> int:
+    """Frames that the header of a WAV file promises; 0 for other files."""
     if path.suffix.lower() != ".wav":
         return 0
     with path.open("rb") as file:
-        head = file.read(4096)
-    form, data = head.find(b"fmt "), head.find(b"data")
-    if form < 0 or data < 0 or len(head) < max(form + 22, data + 8):
+        header = file.read(4096)
+    format_chunk, data_chunk = header.find(b"fmt "), header.find(b"data")
+    if format_chunk < 0 or data_chunk < 0 or len(header) < max(format_chunk + 22, data_chunk + 8):
         return 0
-    (align,) = struct.unpack_from("<H", head, form + 20)
-    (size,) = struct.unpack_from("<I", head, data + 4)
-    streamed = size >= 0xFFFFFF00 or size == 0
-    return 0 if streamed or not align else size // align
+    (frame_bytes,) = struct.unpack_from("<H", header, format_chunk + 20)
+    (data_bytes,) = struct.unpack_from("<I", header, data_chunk + 4)
+    # Whoever writes to a pipe does not know the length yet: FFmpeg then puts 0xFFFFFFFF, others 0.
+    is_streamed = data_bytes >= 0xFFFFFF00 or data_bytes == 0
+    return 0 if is_streamed or not frame_bytes else data_bytes // frame_bytes
 
 
 def _check_length(seconds: float) -> None:
@@ -152,12 +155,14 @@ def _sound_track(path: Path) -> tuple[np.ndarray, int]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
-                raise ClipError("a video without sound")
+                raise ClipError("it is a video without a sound track")
             stream = container.streams.audio[0]
             _check_length(_seconds(container))
-            to_float = av.AudioResampler(format="fltp")
+            # Planar floats, (channels, samples), whatever format the codec decodes to.
+            resampler = av.AudioResampler(format="fltp")
             for frame in container.decode(stream):
-                parts += [f.to_ndarray().mean(axis=0) for f in to_float.resample(frame)]
+                for converted in resampler.resample(frame):
+                    parts.append(converted.to_ndarray().mean(axis=0))
             rate = stream.rate
     except av.FFmpegError as error:
         raise ClipError(f"not readable as audio: {error.strerror}") from None
@@ -165,12 +170,12 @@ def _sound_track(path: Path) -> tuple[np.ndarray, int]:
     return np.concatenate([empty, *parts]).astype(np.float32), int(rate)
 
 
-# Pictures ---------------------------------------------------------------------------------------
+# Video ------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _pictures(path: Path) -> Iterator[Any]:
-    """A container that has a stream of video; ClipError where it has none, or cannot be decoded."""
+def _video_container(path: Path) -> Iterator[Any]:
+    """A container with a stream of video; ClipError where it has none, or cannot be decoded."""
     _check_size(path)
     if not is_video(path.name):
         raise ClipError("a sound file has no video")
@@ -178,35 +183,46 @@ def _pictures(path: Path) -> Iterator[Any]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ClipError("it has no pictures")
+                raise ClipError("it has no stream of video")
             yield container
     except av.FFmpegError as error:
         raise ClipError(f"not readable as video: {error.strerror}") from None
 
 
 def _seconds(container: Any) -> float:
-    """Its length, as its header says; 0 where it does not."""
+    """Its length according to its header; 0 where it gives none."""
     return float(container.duration or 0) / TICKS
 
 
-def _on_display(container: Any, fps: float, size: int) -> Iterator[np.ndarray]:
-    """A frame is on display until the next one's time, the last as long as the one before."""
-    shown, begun, last, length, count = None, 0.0, 0.0, 0.0, 0
+def _sample_frames(container: Any, fps: float, size: int) -> Iterator[np.ndarray]:
+    count, frame = 0, None
+    for frame, end in _frames_until(container):
+        while count / fps < end - TIME_TOLERANCE:
+            yield _scale(frame, size)
+            count += 1
+    if count == 0 and frame is not None:
+        yield _scale(frame, size)  # a single frame has no duration, but it is a frame
+
+
+def _frames_until(container: Any) -> Iterator[tuple[Any, float]]:
+    """Frames, and the seconds since the first one until which each is visible.
+
+    Frame by frame and not by a frame rate, because recordings of phones have variable ones.
+    """
+    previous, first_time, start, duration = None, 0.0, 0.0, 0.0
     for frame in container.decode(container.streams.video[0]):
-        if shown is None:
-            begun = frame.time or 0.0
+        time = frame.time or 0.0
+        if previous is None:
+            first_time = time  # streams need not start at 0
         else:
-            seconds = (frame.time or 0.0) - begun
-            while count / fps < seconds - EARLY:
-                yield _picture(shown, size)
-                count += 1
-            last, length = seconds, seconds - last
-        shown = frame
-    while shown is not None and (count == 0 or count / fps < last + length - EARLY):
-        yield _picture(shown, size)
-        count += 1
+            end = time - first_time
+            yield previous, end
+            start, duration = end, end - start
+        previous = frame
+    if previous is not None:
+        yield previous, start + duration  # the last, as long as the one before
 
 
-def _picture(frame: Any, size: int) -> np.ndarray:
+def _scale(frame: Any, size: int) -> np.ndarray:
     scaled = frame.reformat(size, size, "rgb24", interpolation="BILINEAR")
     return np.asarray(scaled.to_ndarray())

@@ -8,13 +8,14 @@ training clips, chosen by its id, becomes one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from diffgap.corpora.base import Clip, Rejected
 from diffgap.corpora.index import MediaIndex
-from diffgap.corpora.lists import Row, read_headless
+from diffgap.corpora.lists import Row, read_headless, usable_rows
 from diffgap.corpora.media import SOUND_SUFFIXES, VIDEO_SUFFIXES, read_audio, read_video
 from diffgap.errors import MissingClipError, UserError
 from diffgap.store.splits import hash_fraction
@@ -27,22 +28,24 @@ class VGGSoundCorpus:
     """VGGSound; a clip's id is its YouTube id and its start, such as ``glLQrEijrKg_000300``.
 
     Raises:
-        UserError: where there is no list, or one is not what it should be.
+        UserError: where there is no list with a usable row.
     """
 
     name = "vggsound"
     modalities: tuple[str, ...] = ("audio", "video")
 
     def __init__(self, root: Path) -> None:
-        named = {path.name: path for path in sorted(root.rglob("*.csv"), reverse=True)}
+        # In reverse, so that of two lists of one name the first stays.
+        lists = {path.name: path for path in sorted(root.rglob("*.csv"), reverse=True)}
         self.rejected: list[Rejected] = []
         self._clips: list[Clip] = []
-        if WHOLE in named:
-            for row in self._rows(named[WHOLE], ["id", "start", "label", "split"]):
+        if WHOLE in lists:
+            for row in self._rows(lists[WHOLE], ["id", "start", "label", "split"]):
                 self._add(f"{row.get('id')}_{int(row.get('start')):06d}", row, row.get("split"))
-        for split in ("train", "test"):
-            if WHOLE not in named and f"{split}.csv" in named:
-                for row in self._rows(named[f"{split}.csv"], ["file", "label"]):
+        else:
+            for split in ("train", "test"):
+                path = lists.get(f"{split}.csv")
+                for row in self._rows(path, ["file", "label"]) if path else ():
                     self._add(Path(row.get("file")).stem, row, split)
         if not self._clips:
             raise UserError(
@@ -68,18 +71,13 @@ class VGGSoundCorpus:
         return read_video(self.path(clip), fps, size)
 
     def _rows(self, path: Path, columns: list[str]) -> list[Row]:
-        rows = read_headless(path, columns)
-        bad = {row.line: problem for row in rows if (problem := row.problem or _problem(row))}
-        self.rejected += [
-            Rejected(
-                row.values[columns[0]], "corpus", f"{path.name} line {row.line}: {bad[row.line]}"
-            )
-            for row in rows
-            if row.line in bad
-        ]
-        return [row for row in rows if row.line not in bad]
+        rows = []
+        for row in read_headless(path, columns):
+            rows.append(replace(row, problem=row.problem or _problem(row)))
+        return usable_rows(path, rows, lambda row: row[columns[0]], self.rejected)
 
     def _add(self, name: str, row: Row, split: str) -> None:
+        # By the id and not by chance, so that val is the same for everybody.
         if split == "train" and hash_fraction(name) < 1 / VAL_ONE_IN:
             split = "val"
         self._clips.append(Clip(name, split, (), label=row.get("label")))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diffgap.corpora.check import check
+from diffgap.corpora.check import check_corpus
 from diffgap.corpora.folder import FolderCorpus
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.errors import UserError
@@ -22,7 +22,7 @@ def test_present_missing_unreadable_and_duplicated_are_told_apart(tmp_path):
         f"file_name,caption,split\n{rows}".encode() + b"odd.wav,caf\xe9,test\n"
     )
     seen = []
-    found = check(FolderCorpus(tmp_path), lambda *done: seen.append(done))
+    found = check_corpus(FolderCorpus(tmp_path), lambda *done: seen.append(done))
     assert (found.listed["test"], found.usable["test"]) == (33, 31)
     assert [bad.id for bad in found.missing] == ["gone.wav"]
     assert [bad.id for bad in found.unreadable] == ["text.wav"]
@@ -35,9 +35,9 @@ def test_present_missing_unreadable_and_duplicated_are_told_apart(tmp_path):
 def test_a_whole_corpus_is_clean(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.sin(np.arange(2000) / 3), 16_000)
     (tmp_path / "captions.csv").write_text("file_name,caption\na.wav,a tone\n")
-    assert check(FolderCorpus(tmp_path)).is_clean
+    assert check_corpus(FolderCorpus(tmp_path)).is_clean
 
 
 def test_what_is_made_need_not_be_checked():
-    with pytest.raises(UserError, match="soundscapes is made, not read"):
-        check(SoundscapeCorpus({"train": 1}))
+    with pytest.raises(UserError, match="soundscapes is generated, not read"):
+        check_corpus(SoundscapeCorpus({"train": 1}))

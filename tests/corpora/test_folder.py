@@ -68,7 +68,7 @@ def test_a_bad_captions_file_is_refused_with_its_line(tmp_path):
         corpus(tmp_path, "file_name,caption\n")
     with pytest.raises(UserError, match=r"line 2\): a\.wav has split 'dev', not one of train, val"):
         corpus(tmp_path, "file_name,caption,split\na.wav,a tone,dev\n")
-    with pytest.raises(UserError, match=r"a\.wav: stands in the splits test, val; keep one"):
+    with pytest.raises(UserError, match=r"a\.wav: is in the splits test, val; keep one"):
         corpus(tmp_path, "file_name,caption,split\na.wav,a,val\na.wav,b,test\n").clips()
 
 

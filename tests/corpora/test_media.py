@@ -55,7 +55,7 @@ def test_each_bad_file_has_its_own_message(tmp_path):
         "text.wav": "not readable as audio",
         "text.mp4": "not readable as audio: Invalid data",
         "mute.wav": "it is silent",
-        "silent_film.mp4": "a video without sound",
+        "silent_film.mp4": "it is a video without a sound track",
     }
     for name, reason in reasons.items():
         with pytest.raises(ClipError, match=reason):

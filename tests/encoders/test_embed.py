@@ -145,7 +145,7 @@ def test_corpora_are_known_by_name(tmp_path):
         corpora.load("foldr", tmp_path)
     with pytest.raises(UserError, match="--root: missing"):
         corpora.load("folder", None)
-    with pytest.raises(UserError, match="soundscapes is made, not read"):
+    with pytest.raises(UserError, match="soundscapes is generated, not read"):
         corpora.load("soundscapes", tmp_path)
 
 

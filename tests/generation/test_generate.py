@@ -152,7 +152,10 @@ def write_video(path, seconds, pictures=True, sound=True, rate=8):
     [
         ({"seconds": 0.25, "sound": False}, "lasts 0.2 s; at least 1 s are needed"),
         ({"seconds": 600, "rate": 1, "sound": False}, "lasts 600 s, of which a generator uses the"),
-        ({"seconds": 3, "pictures": False}, "it has no pictures; give a video with pictures"),
+        (
+            {"seconds": 3, "pictures": False},
+            "it has no stream of video; give a video with pictures",
+        ),
     ],
 )
 def test_a_video_of_no_use_is_refused(here, video, told):
