@@ -1,4 +1,4 @@
-"""Where Optuna keeps the journal of a search: in a file, or on an object store."""
+"""Storage of Optuna's journal: in a file, or on an object store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffgap.io.paths import RemotePath, StoragePath
 
 
 def backend(journal: StoragePath) -> Any:
-    """Optuna's backend for a journal; the search's own process alone writes it."""
+    """Optuna's backend for a journal, which only the search's own process writes."""
     from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
     if not isinstance(journal, RemotePath):
@@ -18,7 +18,7 @@ def backend(journal: StoragePath) -> Any:
         return JournalFileBackend(str(journal))
 
     class RemoteBackend(BaseJournalBackend):
-        """Lines of JSON in one object, written anew with each of them."""
+        """Lines of JSON in one object, which is written anew with each: none can be appended."""
 
         def __init__(self) -> None:
             text = journal.read_text() if journal.is_file() else ""
@@ -28,7 +28,7 @@ def backend(journal: StoragePath) -> Any:
             return [json.loads(line) for line in self._lines[log_number_from:]]
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            self._lines += [json.dumps(log) for log in logs]
+            self._lines += map(json.dumps, logs)
             journal.write_bytes("".join(f"{line}\n" for line in self._lines).encode())
 
     return RemoteBackend()

@@ -86,7 +86,7 @@ class SweepRun:
 
     def run(self) -> dict[str, str]:
         strategy = make_strategy(self.plan, self.ledger)
-        left = strategy.total if self.options.fresh else len(strategy.missing) + strategy.new
+        left = strategy.total if self.options.fresh else len(strategy.missing) + strategy.undrawn
         untold, record = self._untold(strategy), self._record(strategy)
         synced_digest = not untold and self.ledger.synced_digest(record.name) == record.digest
         if synced_digest and not (left or self.options.prune or self.lock.was_interrupted):

@@ -1,4 +1,4 @@
-"""Runs a search: a study in each point of the axes, then the winner of each on test."""
+"""Ray Tune's side of a search: trials come from the studies, and results go back to them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from diffgap.sweep.tune import run_searcher
 def run_studies(
     context: SweepContext, studies: Sequence[Study], changed: Callable[[], None]
 ) -> None:
-    """Runs what is left of some studies, as many trials at once as fit.
+    """Runs what studies still need, as many trials at once as fit.
 
     Args:
-        stage: what they are run with.
-        studies: whose trials are missing.
-        changed: called whenever there is one more.
+        context: the running sweep.
+        studies: one for each point of the axes.
+        changed: called whenever a trial was added.
     """
     searcher = StudySearcher(context, studies, changed)
-    seeds = len(context.plan.spec.seed_list)
-    most = seeds * sum(len(study.open) + study.left for study in studies)
-    run_searcher(searcher, most)
+    suggestions = sum(len(study.open) + study.remaining for study in studies)
+    run_searcher(searcher, len(context.plan.spec.seed_list) * suggestions)
 
 
-class _Listener(Observer):
-    """Passes every validation on to the studies too."""
+class StudyObserver(Observer):
+    """An observer that passes validations on to the studies."""
 
     def __init__(self, context: SweepContext, studies: Sequence[Study]) -> None:
         super().__init__(context)
@@ -43,21 +42,21 @@ class _Listener(Observer):
 
 
 class StudySearcher(PackSearcher):
-    """Tune's side of the studies: asks them for trials, tells them how these ended.
+    """The trials that studies suggest.
 
-    A pack is one trial, so that each is drawn knowing how the others ended, unless `resources.pack`
-    asks for more at once.
+    A pack is a single trial, so that each is suggested knowing the results of the others, unless
+    `resources.pack` asks for more at once.
     """
 
     def __init__(
         self, context: SweepContext, studies: Sequence[Study], changed: Callable[[], None]
     ) -> None:
-        super().__init__(context, _Listener(context, studies))
+        super().__init__(context, StudyObserver(context, studies))
         self._studies, self._changed = studies, changed
 
     @property
     def remaining(self) -> int:
-        return sum(study.left for study in self._studies)
+        return sum(study.remaining for study in self._studies)
 
     @property
     def largest_pack(self) -> int:
@@ -66,27 +65,32 @@ class StudySearcher(PackSearcher):
 
     @property
     def is_exhausted(self) -> bool:
-        unfinished = any(study.open or study.left for study in self._studies)
-        return not (unfinished and self.in_flight)
+        # With nothing in flight, no result will come that could lead to another trial.
+        return not self.in_flight or all(study.is_finished for study in self._studies)
 
     def next_pack(self) -> PackJob | None:
         jobs: list[TrialJob] = []
-        while len(jobs) < self.largest_pack and (job := self._next_trial()):
+        while len(jobs) < self.largest_pack:
+            job = self._next_trial()
+            if job is None:
+                break
             jobs.append(job)
         return pack_job(self.context, jobs) if jobs else None
 
     def _next_trial(self) -> TrialJob | None:
         for study in self._studies:
-            if planned := study.next():
-                is_claimed = self.observer.register(planned)
-                self._changed()
-                return TrialJob(
-                    planned.signature,
-                    planned.trial,
-                    study.identity,
-                    study.rungs(planned),
-                    is_claimed_elsewhere=not is_claimed,
-                )
+            planned = study.next()
+            if planned is None:
+                continue
+            is_claimed = self.observer.register(planned)
+            self._changed()
+            return TrialJob(
+                planned.signature,
+                planned.trial,
+                study.identity,
+                study.rungs(planned),
+                is_claimed_elsewhere=not is_claimed,
+            )
         return None
 
     def on_trial_end(self, signature: str) -> None:

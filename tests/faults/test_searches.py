@@ -112,7 +112,7 @@ def bred(plan, ledger):
     while True:
         for planned in population.missing():
             record = ledger.trial(planned.signature)
-            host = TrialContext(record, torch.device("cpu"), until=population.until)
+            host = TrialContext(record, torch.device("cpu"), until=population.pause_at)
             with suppress(StoppedError):
                 run_trial(planned.trial, planned.signature, plan.store, ledger, host)
         if population.is_last:

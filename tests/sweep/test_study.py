@@ -6,9 +6,10 @@ import pytest
 
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import SweepSpec
+from diffgap.sweep.halving import survives
 from diffgap.sweep.plan import make_plan
 from diffgap.sweep.strategies import points_of
-from diffgap.sweep.study import Study, survives
+from diffgap.sweep.study import Study
 
 SPACE = {
     "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -71,7 +72,7 @@ def test_a_study_that_goes_on_has_its_open_trials_first_and_draws_none_again(tmp
 
     again = Study(plan_of(6), ledger)
     assert len(again.open) == 2
-    assert again.left == 3
+    assert again.remaining == 3
     back = [again.next() for _ in range(2)]
     assert {p.signature for p in back} == {p.signature for p in half_done}
     fresh = [again.next() for _ in range(3)]
@@ -84,10 +85,10 @@ def test_a_longer_search_goes_on_and_another_space_begins_anew(tmp_path):
     ledger = Ledger(tmp_path)
     study = Study(plan_of(1), ledger)
     finish(ledger, study, study.next(), 50.0)
-    assert Study(plan_of(1), ledger).left == 0
-    assert Study(plan_of(3), ledger).left == 2
+    assert Study(plan_of(1), ledger).remaining == 0
+    assert Study(plan_of(3), ledger).remaining == 2
     narrower = {**SPACE, "denoiser.blocks": {"low": 1, "high": 2}}
-    assert Study(plan_of(1, narrower), ledger).left == 1
+    assert Study(plan_of(1, narrower), ledger).remaining == 1
 
 
 def test_a_space_that_is_searched_through_ends_the_search(tmp_path):
@@ -175,11 +176,11 @@ def test_other_seeds_are_tried_once_the_first_speaks_for_them(tmp_path):
     assert all(p.trial.train.lr == first.trial.train.lr for p in others)
     assert study.next() is None
     finish(ledger, study, others[0], 50.0)
-    assert not study.over
+    assert not study.is_finished
     again = Study(plan, ledger)
     assert again.next().signature == others[1].signature
     finish(ledger, again, others[1], 40.0)
-    assert again.over
+    assert again.is_finished
     assert again.value(again.best()) == pytest.approx(50.0)
 
 
@@ -219,4 +220,4 @@ def test_forgetting_begins_anew(tmp_path):
     finish(ledger, study, first, 50.0)
     study.forget()
     assert not ledger.trial(first.signature).finished
-    assert Study(plan_of(2), ledger).left == 2
+    assert Study(plan_of(2), ledger).remaining == 2
