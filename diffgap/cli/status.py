@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffgap.ledger.status import SweepStatus, TrialStatus
 
 
-@click.command(short_help="Show what is running, done, waiting and failed.")
+@click.command(short_help="Show what is running, finished, waiting and failed.")
 @click.argument("sweep", required=False)
 @OUTPUT
 def status(sweep: str | None, output: StoragePath) -> None:
@@ -140,7 +140,9 @@ def _process(sweep: SweepStatus) -> str:
         return f"running for {minutes:.0f} min (process {heartbeat['pid']} on {heartbeat['host']})"
     if sweep.alive:
         return "starting"
-    is_finished = set(sweep.counts) <= {"done", "stopped"} and not heartbeat
+    from diffgap.ledger.states import TrialState
+
+    is_finished = set(sweep.counts) <= {TrialState.FINISHED, TrialState.STOPPED} and not heartbeat
     return "finished" if is_finished else "the same command continues"
 
 

@@ -14,10 +14,7 @@ from diffgap.io.redact import redact
 from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.logs import log_parts, read_from
-
-DONE, RUNNING, WAITING, INTERRUPTED = "done", "running", "waiting", "interrupted"
-STOPPED, FAILED, NOT_STARTED = "stopped", "failed", "not started"
-STATES = (DONE, RUNNING, WAITING, INTERRUPTED, NOT_STARTED, STOPPED, FAILED)
+from diffgap.ledger.states import TrialState, state_at_rest
 
 FOLLOW_S = 0.5
 """Interval at which a log that is followed is read."""
@@ -29,7 +26,7 @@ class TrialStatus:
 
     signature: str
     label: str
-    state: str
+    state: TrialState
     step: int | None
     steps: int | None
     best: float | None
@@ -55,7 +52,7 @@ class SweepStatus:
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""
         counts = Counter(trial.state for trial in self.trials)
-        return {state: counts[state] for state in STATES if counts[state]}
+        return {state: counts[state] for state in TrialState if counts[state]}
 
     @property
     def best(self) -> TrialStatus | None:
@@ -80,17 +77,11 @@ def _trial_status(
     record = ledger.trial(entry["signature"])
     progress = record.progress or {}
     stop, last_seen = record.stop, progress.get("time")
-    if record.finished:
-        state = DONE
-    elif record.failure:
-        state = FAILED
-    elif stop:
-        state = STOPPED
-    elif alive:
+    state = state_at_rest(record)
+    if alive and not state.is_final:
         # A report from before the process started is of an earlier run of the sweep.
-        state = RUNNING if last_seen and start and last_seen >= start else WAITING
-    else:
-        state = INTERRUPTED if progress else NOT_STARTED
+        is_running = last_seen and start and last_seen >= start
+        state = TrialState.RUNNING if is_running else TrialState.WAITING
     best = record.metrics().get("best/val_R5") if record.finished else progress.get("best")
     return TrialStatus(
         signature=entry["signature"],
@@ -128,7 +119,7 @@ def cancel(ledger: Ledger, target: str) -> str:
     for sweep in sweeps_of(ledger, signature):
         status = sweep_status(ledger, sweep.name)
         (trial,) = [trial for trial in status.trials if trial.signature == signature]
-        if status.alive and trial.state in (RUNNING, WAITING):
+        if status.alive and trial.state in (TrialState.RUNNING, TrialState.WAITING):
             record.request_stop("cancelled")
             return (
                 f"Trial {signature} ({trial.label}) stops at its next validation; sweep "

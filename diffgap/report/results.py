@@ -70,9 +70,7 @@ class Cell:
     def missing_reason(self) -> str | None:
         """What became of the trials that do not count; None where all do."""
         states = Counter(
-            trial.problem or STATES.get(trial.status, trial.status.lower())
-            for trial in self.trials
-            if not trial.is_complete
+            trial.problem or trial.state for trial in self.trials if not trial.is_complete
         )
         return ", ".join(f"{count} {state}" for state, count in states.items()) or None
 
@@ -125,14 +123,6 @@ def setting_of(sweep: LoggedSweep) -> Setting:
     said = [trial.config["store"]["name"] for trial in sweep.trials if trial.config]
     corpus = said[0] if said else sweep.store.rstrip("/").rpartition("/")[2]
     return Setting(sweep.spec["task"], corpus, sweep.spec["split"])
-
-
-STATES = {
-    "MISSING": "not in MLflow (not started, or deleted)",
-    "RUNNING": "still running",
-    "KILLED": "stopped or interrupted",
-}
-"""MLflow's states in our words."""
 
 
 def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> list[Cell]:

@@ -13,8 +13,8 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from diffgap.cluster.placement import remove_leaked_groups
 from diffgap.io.redact import redact
+from diffgap.ledger.states import TrialState
 from diffgap.sweep.context import SweepContext
-from diffgap.sweep.display import RUNNING
 from diffgap.sweep.messages import JOB, PackJob, TrialEvent, TrialReport
 from diffgap.sweep.plan import PlannedTrial
 from diffgap.training.failures import with_remedy
@@ -78,7 +78,7 @@ class Observer(tune.Callback):
         if time.monotonic() - self._checked_at > CLUSTER_CHECK_S:
             self._checked_at = time.monotonic()
             remove_leaked_groups()
-            context.capacity.report_waiting(counts.get(RUNNING, 0))
+            context.capacity.report_waiting(counts.get(TrialState.RUNNING, 0))
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: TuneTrial, result: dict[str, Any], **_: Any

@@ -109,7 +109,7 @@ def _interruptible(display: SweepDisplay) -> Iterator[None]:
         nonlocal count
         count += 1
         if count == 1:
-            display.say("Stopping; the same command resumes the sweep. Press again to stop now.")
+            display.warn("Stopping; the same command resumes the sweep. Press again to stop now.")
             # Tune stops in order on this one too; SIGINT is ours (TUNE_DISABLE_SIGINT_HANDLER).
             signal.raise_signal(signal.SIGUSR1)
         elif count == 2:

@@ -28,6 +28,9 @@ REPORT = "diffgap.report"
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
+INTERRUPTED, LOST_PROCESS = "interrupted", "its process ended without a word"
+"""Reasons of runs that were killed, though nobody stopped their trials."""
+
 DATABASE = "mlflow.db"
 """MLflow's own, in an output directory."""
 

@@ -18,13 +18,19 @@ from diffgap.errors import UserError, nearest
 from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
 from diffgap.ledger.artifacts import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
+from diffgap.ledger.states import TrialState
 from diffgap.tracking.client import (
     BRIDGE,
     DATABASE,
+    FAILED,
     FINISHED,
+    INTERRUPTED,
+    KILLED,
     KIND,
+    LOST_PROCESS,
     PARENT,
     REASON,
+    RUNNING,
     SIGNATURE,
     SWEEP_FILE,
     SWEEP_KIND,
@@ -37,6 +43,14 @@ from diffgap.tracking.client import (
 
 MISSING = "MISSING"
 """The status of a trial of which MLflow has no run: it was not started yet, or its run deleted."""
+
+STATES = {
+    FINISHED: TrialState.FINISHED,
+    FAILED: TrialState.FAILED,
+    RUNNING: TrialState.RUNNING,
+    MISSING: TrialState.MISSING,
+}
+"""Of a run that was not killed, by its status."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,14 @@ class TrialRun:
     tags: dict[str, str] = field(default_factory=dict)
     files: Path | None = None
     problem: str | None = None
+
+    @property
+    def state(self) -> TrialState:
+        """What has become of the trial, as MLflow knows it."""
+        if self.status == KILLED:  # as a trial that was stopped, and one that can be resumed
+            is_resumable = self.reason in (None, INTERRUPTED, LOST_PROCESS)
+            return TrialState.INTERRUPTED if is_resumable else TrialState.STOPPED
+        return STATES[self.status]
 
     @property
     def is_complete(self) -> bool:

@@ -16,9 +16,11 @@ from diffgap.tracking.client import (
     BRIDGE,
     FAILED,
     FINISHED,
+    INTERRUPTED,
     KILLED,
     KIND,
     LEDGER,
+    LOST_PROCESS,
     PARENT,
     PRUNED,
     REASON,
@@ -119,7 +121,7 @@ class RunWriter:
         """Ends a trial's run as FAILED, and says why."""
         self._end_early(signature, FAILED, reason)
 
-    def kill(self, signature: str, reason: str = "interrupted") -> None:
+    def kill(self, signature: str, reason: str = INTERRUPTED) -> None:
         """Ends the run of a trial that was cut short as KILLED; one that never started has none."""
         if signature in self._runs:
             self._end_early(signature, KILLED, reason)
@@ -155,7 +157,7 @@ class RunWriter:
             self.client, [self.experiment], {PARENT: self.parent}, "attributes.status = 'RUNNING'"
         )
         for run in found:
-            self.client.set_tag(run.info.run_id, REASON, "its process ended without a word")
+            self.client.set_tag(run.info.run_id, REASON, LOST_PROCESS)
             self.client.set_terminated(run.info.run_id, KILLED)
 
     def _experiment(self, output: StoragePath) -> str:

@@ -90,7 +90,7 @@ def test_twenty_trials_on_room_for_three(three, small_store):
     assert "20 of 20 trials to run, 3 trials at once, each 1 worker x 1 CPU; 17 wait" in done.stdout
     at_once, most = 0, 0
     for line in done.stdout.splitlines():
-        at_once += line.endswith(": started") - (": done in" in line)
+        at_once += line.endswith(": started") - (": finished in" in line)
         most = max(most, at_once)
     assert most == 3
     assert at_once == 0
@@ -141,7 +141,7 @@ def test_an_autoscaler_is_asked_for_what_trials_wait_for(growing, small_store):
     said = wait_for(sweep, "seed 0: started")
     assert "a trial needs 1 x (1 CPU); the cluster has 0 CPU" in said
     said = wait_for(sweep, "seed 0: started")
-    assert ": done in" not in said  # both at once, on a node each
+    assert ": finished in" not in said  # both at once, on a node each
     sweep.send_signal(signal.SIGINT)
     said, _ = sweep.communicate(timeout=90)
     assert sweep.returncode == 130, said

@@ -13,7 +13,7 @@ from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.locks import SweepLock
 from diffgap.ledger.status import cancel, log_lines, sweep_status
 
-STATES = ("done", "failed", "stopped", "running", "waiting", "old")
+STATES = ("finished", "failed", "stopped", "running", "waiting", "old")
 
 
 def signature(state):
@@ -28,7 +28,7 @@ def ledger(tmp_path):
     made.record_sweep(SweepRecord("s", {}, "store", trials))
     for state in STATES:
         made.trial(signature(state)).begin({})
-    done = made.trial(signature("done"))
+    done = made.trial(signature("finished"))
     done.bridge.mkdir()
     (done.bridge / "metrics.json").write_text('{"best/val_R5": 61.5}')
     made.trial(signature("failed")).fail("the loss is nan")
@@ -51,7 +51,7 @@ def test_every_state_while_the_sweep_is_alive(ledger):
         running.heartbeat({}, force=True)
         note(ledger, "running", time.time())
         assert states(ledger) == {
-            "done": "done", "failed": "failed", "stopped": "stopped", "running": "running",
+            "finished": "finished", "failed": "failed", "stopped": "stopped", "running": "running",
             "waiting": "waiting", "old": "waiting",
         }  # fmt: skip
         state = sweep_status(ledger, "s")
@@ -118,7 +118,7 @@ def test_a_running_sweep_and_a_running_trial_can_be_cancelled(ledger):
         assert "stops at its next validation" in cancel(ledger, "running")
         assert ledger.trial(signature("running")).stop["reason"] == "cancelled"
         with pytest.raises(UserError, match="is not running"):
-            cancel(ledger, "done")
+            cancel(ledger, "finished")
         assert not running.cancelled
         cancel(ledger, "s")
         assert running.cancelled

@@ -75,10 +75,8 @@ def test_failed_running_and_interrupted_trials_do_not_count_and_say_so(trained):
     sweep = read()
     assert [t.reason for t in sweep.trials[4:7]] == ["the loss is nan", None, "interrupted"]
     missing_reason = [row.missing_reason for row in sweep_table(sweep, "ablation").rows]
-    assert missing_reason[2] == "1 failed, 1 still running"
-    assert (
-        missing_reason[3] == "1 stopped or interrupted, 1 not in MLflow (not started, or deleted)"
-    )
+    assert missing_reason[2] == "1 failed, 1 running"
+    assert missing_reason[3] == "1 interrupted, 1 not in MLflow (not started, or deleted)"
     assert "nan" not in sweep_table(sweep, "ablation").rows[2].values[0].text
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from diffgap.io.redact import redact
 from diffgap.report.model import Report
-from diffgap.report.results import STATES
 from diffgap.report.tables.generation import BETTER
 from diffgap.report.tables.recall import FACTS
 from diffgap.report.tables.table import Table
-from diffgap.tracking.client import DATABASE, FINISHED
+from diffgap.tracking.client import DATABASE
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 COMMIT = "diffgap.git_commit"
@@ -39,11 +38,9 @@ class TrialSummary:
     def state(self) -> str:
         """Finished, or what became of it instead."""
         if self.trial.is_complete:
-            return "finished"
-        status = self.trial.status
-        state = "finished" if status == FINISHED else STATES.get(status, status.lower())
+            return self.trial.state
         reasons = [text for text in (self.trial.problem, self.trial.reason) if text]
-        return redact(": ".join([state, *reasons]))
+        return redact(": ".join([self.trial.state, *reasons]))
 
     @property
     def commit(self) -> str:

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from diffgap.errors import require
+from diffgap.ledger.states import TrialState
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
@@ -120,11 +121,9 @@ def _row(trial: TrialRun, metric: str, fields: tuple[str, ...], best: bool) -> R
 
 
 def _state(trial: TrialRun) -> str:
-    if trial.is_complete:
-        return "finished"
-    if trial.status == "KILLED" and trial.reason:
-        return f"stopped: {trial.reason}"
-    return "failed" if trial.status == "FAILED" else "not finished"
+    if trial.state == TrialState.STOPPED:
+        return f"{trial.state}: {trial.reason}"
+    return trial.problem or trial.state
 
 
 def _notes(best: TrialRun | None, fields: tuple[str, ...]) -> tuple[str, ...]:
