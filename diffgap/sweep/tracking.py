@@ -1,14 +1,16 @@
-"""What a sweep tells MLflow, without ever waiting for it: a server that is away, or a locked
-database, delays the telling and not the trials."""
+"""Tracking of a sweep in MLflow, which trials never wait for.
+
+A server that is away, or a locked database, delays what is logged and not what is trained.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 
@@ -19,42 +21,57 @@ from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.provenance import git_commit
 from diffgap.spec import flatten
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.tracking.client import FAILED, KILLED, is_transient, tracking_uri
-from diffgap.tracking.delivery import DeliveryQueue
+from diffgap.tracking.client import FAILED, INTERRUPTED, KILLED, is_transient, tracking_uri
+from diffgap.tracking.delivery import DeliveryQueue, retry
 from diffgap.tracking.writer import RunWriter
 from diffgap.training.failures import reason_of
 
 PATIENCE_S = 60.0
-"""How long MLflow is waited for before a sweep begins, and after it has ended."""
-
-PAUSE_S = 1.0
-
-T = TypeVar("T")
+"""How long MLflow is waited for before a sweep starts, and after it has ended."""
 
 
 class SweepTracker:
-    """The messages of one sweep to MLflow; use it as a context.
+    """Logs one sweep to MLflow, in a thread of its own; use it as a context.
 
     Attributes:
         status: what the sweep's own run ends as.
-        left: messages that never arrived, once the block has ended.
+
+    Raises:
+        UserError: on construction, where MLflow does not answer within `PATIENCE_S`.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, console: Console) -> None:
         self.ledger, self.console = ledger, console
-        self.status = FAILED
-        self.left = 0
-        self._where = f"MLflow at {redact(tracking_uri(ledger.output))}"
+        self.status = FAILED  # until the sweep says otherwise
+        self._unsent = 0
+        self._server = f"MLflow at {redact(tracking_uri(ledger.output))}"
+        self.writer = self._open_writer(plan)
+        self._queue = DeliveryQueue(is_transient, self._report_trouble)
+
+    def _open_writer(self, plan: Plan) -> RunWriter:
         tags = {"diffgap.git_commit": git_commit(), "diffgap.store": plan.store}
-        self.writer = _patiently(
-            lambda: RunWriter(ledger.output, plan.spec.name, ledger.identity(), tags),
-            self._where,
-            console,
-        )
-        self._queue = DeliveryQueue(is_transient, self._trouble)
+        identity, deadline = self.ledger.identity(), time.monotonic() + PATIENCE_S
+
+        def report_wait(error: Exception | None) -> None:
+            if error:
+                text = f"Waiting for {self._server}: {reason_of(error)}"
+                self.console.print(text, style="yellow", soft_wrap=True)
+
+        try:
+            return retry(
+                lambda: RunWriter(self.ledger.output, plan.spec.name, identity, tags),
+                is_transient,
+                report_wait,
+                gives_up=lambda: time.monotonic() > deadline,
+            )
+        except Exception as error:
+            raise UserError(
+                f"{self._server} cannot be used: {reason_of(error)}; start it, or change "
+                "MLFLOW_TRACKING_URI"
+            ) from None
 
     def describe(self, record: SweepRecord) -> None:
-        """The sweep asks for this, by now."""
+        """Logs what the sweep asks for."""
 
         def describe() -> None:
             self.writer.describe(record.public_facts())
@@ -63,40 +80,39 @@ class SweepTracker:
         self._queue.put(describe)
 
     def start(self, planned: PlannedTrial) -> None:
-        """A trial begins, or goes on; fields that it has no use for are no parameters."""
-        idle = tuple(planned.trial.inactive_fields())
-        values = flatten(planned.trial)
-        used = {n: v for n, v in values.items() if not n.startswith(idle) and v != []}
-        self._queue.put(
-            partial(self.writer.start, planned.signature, planned.label, used)  # type: ignore[arg-type]
-        )
+        """Opens a trial's run; its parameters are the fields that make a difference to it."""
+        inactive = tuple(planned.trial.inactive_fields())
+        params = {
+            name: value
+            for name, value in flatten(planned.trial).items()
+            if value != [] and not name.startswith(inactive)
+        }
+        self._queue.put(partial(self.writer.start, planned.signature, planned.label, params))
 
     def log(self, signature: str, points: Iterable[Mapping[str, Any]]) -> None:
-        """A trial has reported points."""
+        """Logs points that a trial has reported."""
         self._queue.put(partial(self.writer.log, signature, list(points), time.time()))
 
     def finish(self, planned: PlannedTrial) -> None:
-        """A trial is finished: all of it is told, whatever was told before."""
+        """Logs all of a finished trial, whatever has been logged before, and ends its run."""
         self.start(planned)
-        record, signature, sweep = (
-            self.ledger.trial(planned.signature),
-            planned.signature,
-            self.writer.sweep,
-        )
-        now = time.time()
+        record, signature = self.ledger.trial(planned.signature), planned.signature
+        now = time.time()  # of every attempt: MLflow keeps equal metrics of one time once
 
         def finish() -> None:
             self.writer.log(signature, record.history(), now)
             with local_copy(record.bridge) as bridge:
                 self.writer.finish(signature, record.metrics(), bridge, now)
-            record.record_run(sweep, self.writer.start(signature, planned.label, {}))
+            # Last: a trial with a recorded run is not logged again by the next command.
+            run_id = self.writer.start(signature, planned.label, {})
+            record.record_run(self.writer.sweep, run_id)
 
         self._queue.put(finish)
 
     def fail(self, signature: str, reason: str) -> None:
         self._queue.put(partial(self.writer.fail, signature, reason))
 
-    def kill(self, signature: str, reason: str = "interrupted") -> None:
+    def kill(self, signature: str, reason: str = INTERRUPTED) -> None:
         self._queue.put(partial(self.writer.kill, signature, reason))
 
     def supersede(self, signature: str) -> None:
@@ -104,7 +120,7 @@ class SweepTracker:
         self._queue.put(partial(self.writer.supersede, signature))
 
     def prune(self, signature: str) -> None:
-        """A trial is no longer asked for."""
+        """Marks the run of a trial that an edited spec no longer asks for."""
         self._queue.put(partial(self.writer.prune, signature))
 
     def __enter__(self) -> SweepTracker:
@@ -119,41 +135,21 @@ class SweepTracker:
         if kind:
             self.status = KILLED if issubclass(kind, KeyboardInterrupt) else FAILED
         self._queue.put(partial(self.writer.close, self.status))
-        with suppress(KeyboardInterrupt):
-            self.left = self._queue.close(PATIENCE_S)
-        self.left += len(self._queue.errors)
+        with suppress(KeyboardInterrupt):  # of somebody who does not want to wait for MLflow
+            self._unsent = self._queue.close(PATIENCE_S)
 
     @property
     def problem(self) -> str | None:
-        """What MLflow does not know, once the block has ended; None where it knows all."""
+        """What MLflow lacks, once the block has ended; None where it has everything."""
         if self._queue.errors:
-            return f"{self._where} refused: {reason_of(self._queue.errors[0])}"
-        if self.left:
-            return f"{self._where} could not be told of all; the same command tells the rest"
+            return f"{self._server} refused: {reason_of(self._queue.errors[0])}"
+        if self._unsent:
+            return f"{self._server} could not be brought up to date; the same command does the rest"
         return None
 
-    def _trouble(self, error: Exception | None) -> None:
+    def _report_trouble(self, error: Exception | None) -> None:
         if error:
-            said = f"{self._where} does not answer ({reason_of(error)}); trials go on meanwhile"
+            text = f"{self._server} does not answer ({reason_of(error)}); trials go on meanwhile"
         else:
-            said = f"{self._where} answers again"
-        self.console.print(said, style="yellow", soft_wrap=True)
-
-
-def _patiently(attempt: Callable[[], T], where: str, console: Console) -> T:
-    """Tries until it succeeds, for `PATIENCE_S` at most."""
-    until = time.monotonic() + PATIENCE_S
-    said = False
-    while True:
-        try:
-            return attempt()
-        except Exception as error:
-            if not is_transient(error) or time.monotonic() > until:
-                raise UserError(
-                    f"{where} cannot be used: {reason_of(error)}; start it, or change "
-                    "MLFLOW_TRACKING_URI"
-                ) from None
-            if not said:
-                console.print(f"Waiting for {where}: {reason_of(error)}", style="yellow")
-                said = True
-            time.sleep(PAUSE_S)
+            text = f"{self._server} answers again"
+        self.console.print(text, style="yellow", soft_wrap=True)

@@ -1,6 +1,6 @@
-"""Things to be told to somebody who may be away: in order, each until it has succeeded.
+"""Delivery of messages to a server that may be away: in order, each until it has succeeded.
 
-What is told here is told again by the next command if this process dies, so an outbox keeps
+A message that is lost with this process is sent again by the next command, so a queue keeps
 nothing on disk.
 """
 
@@ -10,20 +10,58 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 """Between attempts: doubled from the one to the other."""
 
-Action = Callable[[], None]
+Message = Callable[[], object]
+T = TypeVar("T")
+
+
+def retry(
+    attempt: Callable[[], T],
+    is_transient: Callable[[Exception], bool],
+    on_trouble: Callable[[Exception | None], None],
+    gives_up: Callable[[], bool],
+) -> T:
+    """Makes an attempt again and again until it succeeds; returns its result.
+
+    Args:
+        attempt: the action.
+        is_transient: whether an error is worth another attempt.
+        on_trouble: called with the first error, and with None once the trouble is over.
+        gives_up: whether to make no further attempt, asked after each pause.
+
+    Raises:
+        Exception: an error that is not transient, and any once it gives up.
+    """
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            result = attempt()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            if pause == FIRST_PAUSE_S:
+                on_trouble(error)
+            time.sleep(pause)
+            if gives_up():
+                raise
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        else:
+            if pause > FIRST_PAUSE_S:
+                on_trouble(None)
+            return result
 
 
 class DeliveryQueue:
-    """A queue of actions, done one after another in a thread of its own.
+    """Messages that a thread of its own sends, one after another.
 
     Args:
-        may_get_better: whether an action that raised this is worth another try; one that is not is
-            dropped, and its error kept in `errors`.
-        on_trouble: hears of the error when a wait begins, and of None when it is over.
+        is_transient: whether an error is worth another attempt; a message with any other error is
+            dropped, and the error kept in `errors`.
+        on_trouble: called with the error when a wait begins, and with None when it is over.
     """
 
     def __init__(
@@ -33,60 +71,43 @@ class DeliveryQueue:
     ) -> None:
         self.errors: list[Exception] = []
         self._is_transient, self._on_trouble = is_transient, on_trouble
-        self._actions: deque[Action] = deque()
-        self._news = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
+        self._messages: deque[Message] = deque()
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._send_all, name="delivery", daemon=True)
         self._thread.start()
 
-    def put(self, action: Action) -> None:
-        """Appends an action; returns at once."""
-        with self._news:
-            self._actions.append(action)
-            self._news.notify()
+    def put(self, message: Message) -> None:
+        """Appends a message; returns at once."""
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify()
 
     def close(self, patience: float) -> int:
-        """Waits until all is done, `patience` seconds at most; returns how many are left undone."""
-        with self._news:
-            self._closing = True
-            self._news.notify()
+        """Waits for `patience` seconds at most until all is sent; returns how many are not."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
         self._thread.join(patience)
-        with self._news:
-            left = len(self._actions)
-            self._actions.clear()
-            self._news.notify()
-        return left
+        with self._changed:
+            unsent = len(self._messages)
+            self._messages.clear()  # by which the thread, if it is in a pause, gives up
+        return unsent
 
-    def _work(self) -> None:
-        while action := self._next():
-            self._do(action)
-            with self._news:
-                if self._actions:
-                    self._actions.popleft()
-
-    def _next(self) -> Action | None:
-        """The first action, which stays in the queue until it is done; None at the end."""
-        with self._news:
-            while not self._actions and not self._closing:
-                self._news.wait()
-            return self._actions[0] if self._actions else None
-
-    def _do(self, action: Action) -> None:
-        pause = FIRST_PAUSE_S
-        while True:
+    def _send_all(self) -> None:
+        while message := self._first():
             try:
-                action()
+                retry(message, self._is_transient, self._on_trouble, lambda: not self._messages)
             except Exception as error:
-                if not self._is_transient(error):
+                if self._messages:  # else it has given up, and `close` has counted the message
                     self.errors.append(error)
-                    return
-                if pause == FIRST_PAUSE_S:
-                    self._on_trouble(error)
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-                if not self._actions:  # given up
-                    return
-            else:
-                if pause > FIRST_PAUSE_S:
-                    self._on_trouble(None)
-                return
+            with self._changed:
+                if self._messages:
+                    self._messages.popleft()
+
+    def _first(self) -> Message | None:
+        """The first message, which stays in the queue until it is sent; None at the end."""
+        with self._changed:
+            while not self._messages and not self._is_closing:
+                self._changed.wait()
+            return self._messages[0] if self._messages else None
