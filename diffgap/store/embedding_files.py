@@ -1,42 +1,169 @@
-"""Files of embeddings that people have: .npy, .npz, .parquet, .pt, and stores.
+"""Files of embeddings that people have: .npy, .npz, .parquet, .pt and .csv, as named columns.
 
-    read = read_embeddings(Path("texts.npy"), "text")
-    read.write(Path("bridged.npy"), moved)
+    file = read_columns(Path("clap.npz"), "SOURCE")
+    file.columns["audio"]                                    # (N, D), in the file's own type
 
-A file that is written is the one that was read, with its vectors replaced; rows keep their order.
+    texts = read_embeddings(Path("texts.npy"), "text")
+    texts.write(Path("bridged.npy"), bridged)
+
+What is written is the file that was read, with its vectors replaced; rows keep their order.
 """
 
 from __future__ import annotations
 
+import csv
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from diffgap.errors import UserError, nearest
 from diffgap.store.schema import NORM_TOLERANCE, SHOWN, TEXT, vector_column
 from diffgap.store.store import EmbeddingStore
 
+SINGLE = ""
+"""Name of the only array of a file without names."""
+
+
+@dataclass(frozen=True)
+class ColumnFile:
+    """The columns of one file, and how to write it again."""
+
+    columns: Mapping[str, Any]
+    """Arrays, or lists with an entry a row."""
+    write: Callable[[str, Path, np.ndarray], None] | None
+    """Writes the same file with the column of this name replaced; None for .csv."""
+
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The vectors of one file, and how to write the same file with others."""
+    """The vectors of one file or store, and how to write others in their place."""
 
     values: np.ndarray
     """(N, D), as they are in the file."""
     write: Callable[[Path, np.ndarray], None]
 
 
+# Formats ------------------------------------------------------------------------------------------
+
+
+def read_columns(path: Path, argument: str, suffixes: Collection[str] = ()) -> ColumnFile:
+    """Reads a file of any of the formats.
+
+    Args:
+        path: the file.
+        argument: what the command line calls it, for errors.
+        suffixes: the formats allowed; default all.
+
+    Raises:
+        UserError: where it cannot be read, or is of another format.
+    """
+    suffixes = suffixes or READERS
+    if path.suffix not in suffixes:
+        raise UserError(
+            f"{argument}: {path} is not one of {', '.join(suffixes)}; convert it to one"
+        )
+    try:
+        return READERS[path.suffix](path)
+    except FileNotFoundError:
+        raise UserError(f"{argument}: no file {path}") from None
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or ["it is damaged"])[0]
+        raise UserError(f"{argument}: {path} cannot be read: {reason}") from None
+
+
+def _read_npy(path: Path) -> ColumnFile:
+    array = np.load(path, allow_pickle=False)  # pickles run code when they are loaded
+    return ColumnFile({SINGLE: array}, lambda _, out, new: np.save(out, new))
+
+
+def _read_npz(path: Path) -> ColumnFile:
+    with np.load(path, allow_pickle=False) as file:
+        columns = dict(file.items())
+    return ColumnFile(columns, lambda name, out, new: np.savez(out, **{**columns, name: new}))
+
+
+def _read_torch(path: Path) -> ColumnFile:
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)
+
+    def as_array(value: Any) -> Any:
+        if not torch.is_tensor(value):
+            return value
+        if value.dtype in (torch.float16, torch.bfloat16):
+            value = value.float()  # numpy has no bfloat16
+        return value.detach().numpy()
+
+    def write(name: str, out: Path, new: np.ndarray) -> None:
+        tensor = torch.from_numpy(new)
+        torch.save(tensor if name == SINGLE else {**content, name: tensor}, out)
+
+    if torch.is_tensor(content):
+        return ColumnFile({SINGLE: as_array(content)}, write)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not a tensor or dict of columns")
+    return ColumnFile({name: as_array(value) for name, value in content.items()}, write)
+
+
+def _read_parquet(path: Path) -> ColumnFile:
+    table = pq.read_table(path)
+
+    def write(name: str, out: Path, new: np.ndarray) -> None:
+        position = table.column_names.index(name)
+        pq.write_table(table.set_column(position, name, vector_column(new)), out)
+
+    return ColumnFile({name: _parquet_column(table[name]) for name in table.column_names}, write)
+
+
+def _parquet_column(column: pa.ChunkedArray) -> Any:
+    """(N, D) where the rows are lists of one length, else a list with an entry a row."""
+    value_type = getattr(column.type, "value_type", pa.null())  # of lists of any kind
+    if not column.null_count and pa.types.is_floating(value_type):
+        lengths = pc.unique(pc.list_value_length(column))
+        if len(lengths) == 1:  # without a Python object a number, which takes 30 bytes each
+            flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            return flat.reshape(len(column), -1)
+    return column.to_pylist()
+
+
+def _read_csv(path: Path) -> ColumnFile:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    return ColumnFile({name: [row[name] for row in rows] for name in reader.fieldnames or ()}, None)
+
+
+READERS: dict[str, Callable[[Path], ColumnFile]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".parquet": _read_parquet,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".csv": _read_csv,
+}
+VECTOR_SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".csv")
+"""Formats that can hold vectors."""
+
+UNREADABLE = (
+    OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
+    pa.ArrowException,
+)  # fmt: skip
+
+
+# Embeddings ---------------------------------------------------------------------------------------
+
+
 def read_embeddings(path: Path, source: str, array: str | None = None) -> Embeddings:
-    """Reads a .npy, .npz, .parquet, .pt or .pth file.
+    """Reads the embeddings of a .npy, .npz, .parquet, .pt or .pth file.
 
     Args:
         path: the file.
@@ -46,19 +173,10 @@ def read_embeddings(path: Path, source: str, array: str | None = None) -> Embedd
     Raises:
         UserError: where the file cannot be read, or has no such array.
     """
-    if path.suffix not in READERS:
-        raise UserError(
-            f"IN: {path} is none of {', '.join(READERS)} and no store; convert it to one"
-        )
-    try:
-        return READERS[path.suffix](path, source, array)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"IN: no file {path}") from None
-    except UNREADABLE as error:
-        reason = (str(error).splitlines() or ["it is damaged"])[0]
-        raise UserError(f"IN: {path} cannot be read: {reason}") from None
+    file = read_columns(path, "IN", VECTOR_SUFFIXES)
+    assert file.write is not None
+    name = _choose_array(path, file.columns, source, array)
+    return Embeddings(matrix(file.columns[name], "IN", name), partial(file.write, name))
 
 
 def read_store(
@@ -67,16 +185,15 @@ def read_store(
     """One modality of a split, to be written as Parquet: id, caption of a text, bridged.
 
     Raises:
-        UserError: where the store does not have what the bridge joins.
+        UserError: where the store lacks one of the modalities.
     """
     pairs = store.pairs("-".join(modalities), split)
     from_x = source == modalities[0]
     ids = [pairs.ids[i] for i in pairs.owner] if from_x else list(pairs.ids)
     columns = {"id": pa.array(ids, pa.string())}
     if source == TEXT:
-        columns["caption"] = pa.array(
-            [text for _, text in store.caption_texts(pairs.ids)], pa.string()
-        )
+        captions = [text for _, text in store.caption_texts(pairs.ids)]
+        columns["caption"] = pa.array(captions, pa.string())
 
     def write(out: Path, new: np.ndarray) -> None:
         pq.write_table(pa.table({**columns, "bridged": vector_column(new)}), out)
@@ -84,90 +201,50 @@ def read_store(
     return Embeddings(pairs.x if from_x else pairs.a, write)
 
 
-def _npy(path: Path, source: str, array: str | None) -> Embeddings:
-    _only_one(array, path)
-    return Embeddings(np.load(path, allow_pickle=False), lambda out, new: np.save(out, new))
+def _choose_array(path: Path, columns: Mapping[str, Any], source: str, array: str | None) -> str:
+    """The array that was requested, else the source modality's, else the only one."""
+    if SINGLE in columns:
+        if array is not None:
+            raise UserError(f"--array: {path} holds one array; leave it out")
+        return SINGLE
+    names = [name for name, values in columns.items() if _is_matrix(values)]
+    if array is not None:
+        if array not in names:
+            raise UserError(f"--array: {path} has no {array!r}; {nearest(array, names)}")
+        return array
+    if source in names:
+        return source
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise UserError(f"--array: {path} has none called {source}; use one of {', '.join(names)}")
+    raise UserError(f"--array: {path} has no vectors; give a file of embeddings")
 
 
-def _npz(path: Path, source: str, array: str | None) -> Embeddings:
-    with np.load(path, allow_pickle=False) as file:
-        held = dict(file.items())
-    name = _chosen(path, [n for n, v in held.items() if v.ndim == 2], source, array)
-    return Embeddings(held[name], lambda out, new: np.savez(out, **{**held, name: new}))
+def _is_matrix(values: Any) -> bool:
+    if isinstance(values, list):
+        return any(isinstance(row, list) for row in values)
+    return isinstance(values, np.ndarray) and values.ndim == 2
 
 
-def _torch(path: Path, source: str, array: str | None) -> Embeddings:
-    held = torch.load(path, map_location="cpu", weights_only=True)
-    if torch.is_tensor(held):
-        _only_one(array, path)
-        return Embeddings(_numpy(held), lambda out, new: torch.save(torch.from_numpy(new), out))
-    named = {**held} if isinstance(held, dict) else {}
-    name = _chosen(path, [n for n, v in named.items() if torch.is_tensor(v)], source, array)
+def matrix(values: Any, argument: str, name: str) -> np.ndarray:
+    """A column of vectors as an array; lists of one length become (N, D).
 
-    def write(out: Path, new: np.ndarray) -> None:
-        torch.save({**named, name: torch.from_numpy(new)}, out)
-
-    return Embeddings(_numpy(named[name]), write)
-
-
-def _parquet(path: Path, source: str, array: str | None) -> Embeddings:
-    table = pq.read_table(path)
-    lists = [f.name for f in table.schema if any(is_one(f.type) for is_one in LISTS)]
-    name = _chosen(path, lists, source, array)
-    place = table.column_names.index(name)
-
-    def write(out: Path, new: np.ndarray) -> None:
-        pq.write_table(table.set_column(place, name, vector_column(new)), out)
-
-    return Embeddings(_list_rows(table, name), write)
-
-
-LISTS = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
-READERS = {".npy": _npy, ".npz": _npz, ".parquet": _parquet, ".pt": _torch, ".pth": _torch}
-UNREADABLE = (
-    OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
-    pa.ArrowException,
-)  # fmt: skip
-
-
-def _list_rows(table: pa.Table, name: str) -> np.ndarray:
-    """A column of lists of one length as (N, D)."""
-    column = table[name].combine_chunks()
-    if column.null_count:
-        rows = _numbers(column.is_null().to_numpy(zero_copy_only=False))
-        raise UserError(f"IN: {name} has no vector (null) in rows {rows}; leave them out")
-    lengths = set(pc.list_value_length(column).unique().to_pylist())
+    Raises:
+        UserError: where rows have no vector, or vectors of different lengths.
+    """
+    if not isinstance(values, list):
+        return np.asarray(values)
+    missing = np.array([row is None for row in values], bool)
+    if missing.any():
+        rows = format_rows(missing)
+        raise UserError(f"{argument}: {name} has no vector (null) in rows {rows}; leave them out")
+    lengths = {len(row) for row in values if isinstance(row, list)}
     if len(lengths) > 1:
         raise UserError(
-            f"IN: {name} has rows of {min(lengths)} to {max(lengths)} numbers, not one D"
+            f"{argument}: {name} has rows of {min(lengths)} to {max(lengths)} numbers, not one D"
         )
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    kept = tensor.dtype in (torch.float32, torch.float64) or not tensor.is_floating_point()
-    found: np.ndarray = (tensor if kept else tensor.float()).detach().numpy()
-    return found
-
-
-def _only_one(array: str | None, path: Path) -> None:
-    if array is not None:
-        raise UserError(f"--array: {path} holds one array; leave it out")
-
-
-def _chosen(path: Path, names: list[str], source: str, array: str | None) -> str:
-    """The array that was asked for, else the source modality's, else the only one."""
-    if array is not None and array not in names:
-        raise UserError(f"--array: {path} has no {array!r}; {nearest(array, names)}")
-    if array is not None:
-        return array
-    if source in names or len(names) == 1:
-        return source if source in names else names[0]
-    told = (
-        f"has none called {source}: name one of {', '.join(names)}" if names else "has no vectors"
-    )
-    raise UserError(f"--array: {path} {told}")
+    return np.asarray(values)
 
 
 def unit_rows(values: np.ndarray, dimension: int) -> tuple[np.ndarray, bool]:
@@ -182,12 +259,11 @@ def unit_rows(values: np.ndarray, dimension: int) -> tuple[np.ndarray, bool]:
         raise UserError(
             f"IN: shape {values.shape}; this bridge takes (N, {dimension}), N at least 1"
         )
-    lengths = np.linalg.norm(values.astype(np.float64), axis=1)
-    problems = [
-        f"IN: rows {_numbers(wrong)} are {what}; leave them out"
-        for what, wrong in (("not finite", ~np.isfinite(lengths)), ("zero", lengths == 0))
-        if wrong.any()
-    ]
+    lengths = np.linalg.norm(values.astype(np.float64), axis=1)  # float16 would overflow
+    problems = []
+    for adjective, wrong in (("not finite", ~np.isfinite(lengths)), ("zero", lengths == 0)):
+        if wrong.any():
+            problems.append(f"IN: rows {format_rows(wrong)} are {adjective}; leave them out")
     if problems:
         raise UserError(*problems)
     if (np.abs(lengths - 1) <= NORM_TOLERANCE).all():
@@ -195,7 +271,7 @@ def unit_rows(values: np.ndarray, dimension: int) -> tuple[np.ndarray, bool]:
     return (values / lengths[:, None]).astype(np.float32), True
 
 
-def _numbers(wrong: np.ndarray) -> str:
+def format_rows(wrong: np.ndarray) -> str:
     """Row numbers, counted from 0, where (N,) is true."""
     rows = np.flatnonzero(wrong)
     more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""

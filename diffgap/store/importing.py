@@ -1,4 +1,4 @@
-"""Embeddings that people already have, as a store: npz, CSV with npy, Parquet, torch files.
+"""Import of embeddings that people already have: npz, CSV with npy, Parquet, torch files.
 
 Every source is a set of named columns. Known names, and what people call them, are in `ALIASES`.
 
@@ -11,26 +11,25 @@ Every source is a set of named columns. Known names, and what people call them, 
     caption   as text has it: (N,), (N, C) or (M,)
     clip_id   (M,), the clip of each text where that is not one or C a clip
 
-Whatever else is named by the person, such as image, is a modality: (N, D). Two modalities are
-needed, of which text may be one.
+Any other column that the caller names, such as image, is a modality: (N, D). A store needs two
+modalities, of which text may be one.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
-import pickle
 import re
 from collections.abc import Mapping
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from diffgap.errors import UserError, nearest
 from diffgap.pretrained.choice import UNKNOWN_HASH
+from diffgap.store.embedding_files import SINGLE, matrix, read_columns
 from diffgap.store.schema import FIRST, MODALITY, TEXT, modality_order, vector_column
 from diffgap.store.splits import split_of
 from diffgap.store.store import EmbeddingStore, EncoderInfo, write_store
@@ -45,9 +44,9 @@ ALIASES = {
     "caption": ("caption", "captions", "sentence", "sentences"),
     "clip_id": ("clip_id", "clip_ids", "caption_clip", "owner"),
 }
-OURS = {theirs: ours for ours, names in ALIASES.items() for theirs in names}
+CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
 TYPO = 0.8
-"""How alike (`difflib`) a name may be to one of `ALIASES` and be meant as a modality."""
+"""Similarity (`difflib`) to a name in `ALIASES` from which on a new modality looks misspelt."""
 SUFFIXES = (".npz", ".csv", ".parquet", ".pt", ".pth")
 
 
@@ -65,7 +64,7 @@ def import_store(
     Args:
         source: a .npz, .csv, .parquet, .pt or .pth file.
         out: the store's directory; must not exist.
-        arrays: columns that are .npy files of their own; a name that is none of `ALIASES` is a
+        arrays: columns that are .npy files of their own, by name; one not in `ALIASES` is a
             modality.
         columns: what the source calls a column, by our name for it; likewise.
         encoder: name for the manifest.
@@ -74,168 +73,139 @@ def import_store(
     Raises:
         UserError: naming what is missing, misshapen, zero or not finite.
     """
-    found = _read(source)
+    file = read_columns(source, "SOURCE", SUFFIXES)
+    if SINGLE in file.columns:
+        raise UserError(f"SOURCE: {source} holds one tensor; give a dict of columns")
+    source_columns = dict(file.columns)
+    names = dict(columns or {})
     for name, path in (arrays or {}).items():
-        found[name] = _read_npy(path)
-    columns = {**(columns or {})}
-    columns |= {n: n for n in arrays or {} if n not in OURS and n not in columns.values()}
-    known = _known(found, columns)
-    items, captions = _tables(known)
+        source_columns[name] = read_columns(path, "--array", (".npy",)).columns[SINGLE]
+        if name not in CANONICAL and name not in names.values():
+            names[name] = name  # a modality of its own
+    items, captions = _tables(_select_columns(source_columns, names))
     info = EncoderInfo(name=encoder, checkpoint_hash=UNKNOWN_HASH)
     return write_store(out, items, captions, info, corpus or source.stem)
 
 
-# Reading ----------------------------------------------------------------------------------------
+# Names ------------------------------------------------------------------------------------------
 
 
-def _read(source: Path) -> dict[str, Any]:
-    """Columns by the source's own names."""
-    readers = {".npz": _npz, ".csv": _csv, ".parquet": _parquet, ".pt": _torch, ".pth": _torch}
-    if source.suffix not in readers:
-        raise UserError(f"SOURCE: {source} is none of {', '.join(SUFFIXES)}; convert it to one")
-    try:
-        return readers[source.suffix](source)
-    except FileNotFoundError:
-        raise UserError(f"SOURCE: no file {source}") from None
-    except (OSError, ValueError, pickle.UnpicklingError, pa.ArrowException) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"SOURCE: {source} cannot be read: {str(error).splitlines()[0]}") from None
-
-
-def _npz(source: Path) -> dict[str, Any]:
-    with np.load(source, allow_pickle=False) as file:
-        return dict(file.items())
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        found: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--array: {path} cannot be read: {str(error).splitlines()[0]}") from None
-    return found
-
-
-def _csv(source: Path) -> dict[str, Any]:
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-
-
-def _parquet(source: Path) -> dict[str, Any]:
-    table = pq.read_table(source)
-    return {name: table[name].to_pylist() for name in table.column_names}
-
-
-def _torch(source: Path) -> dict[str, Any]:
-    import torch
-
-    found = torch.load(source, map_location="cpu", weights_only=True)
-    if not isinstance(found, dict):
-        raise UserError(f"SOURCE: {source} holds a {type(found).__name__}, not a dict of columns")
-    return {n: v.float().numpy() if torch.is_tensor(v) else v for n, v in found.items()}
-
-
-# Columns ----------------------------------------------------------------------------------------
-
-
-def _known(found: Mapping[str, Any], columns: dict[str, str]) -> dict[str, Any]:
-    """Columns by our names: those of `ALIASES`, and further modalities that `columns` names."""
-    problems = [problem for ours in columns if (problem := _name_problem(ours))]
-    problems += [
-        f"--column: the source has no {theirs!r}; {nearest(theirs, found)}"
-        for theirs in columns.values()
-        if theirs not in found
-    ]
-    called = _called(found, columns) | columns
-    known = {ours: found[theirs] for ours, theirs in called.items() if theirs in found}
-    if len(has := [*_clip_modalities(known), *({TEXT} & set(known))]) < 2:
+def _select_columns(source: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Columns by our names: those of `ALIASES`, and the modalities that `names` adds."""
+    problems = [problem for name in names if (problem := _name_problem(name))]
+    for alias in names.values():
+        if alias not in source:
+            problems.append(f"--column: the source has no {alias!r}; {nearest(alias, source)}")
+    aliases = _match_aliases(source, names) | names
+    columns = {name: source[alias] for name, alias in aliases.items() if alias in source}
+    modalities = _clip_modalities(columns)
+    if TEXT in columns:
+        modalities.append(TEXT)
+    if len(modalities) < 2:
         problems.append(
-            f"a store needs embeddings of two modalities, and {' '.join(has) or 'none'} is known; "
-            f"the source has {', '.join(found)} (--column NAME=THEIRS names one)"
+            "a store needs embeddings of two modalities, and the source has "
+            f"{' '.join(modalities) or 'none'} among its columns {', '.join(source)}; name others "
+            "with --column NAME=THEIRS"
         )
     if problems:
         raise UserError(*problems)
-    return known
+    return columns
 
 
-def _called(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
-    """What the source calls our columns, by `ALIASES`.
+def _match_aliases(source: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """What the source calls our columns, by `ALIASES`."""
+    unmatched = set(source)
+    for name, alias in names.items():
+        if name in (*FIRST, TEXT) or name not in ALIASES:
+            unmatched.discard(alias)  # a modality is that alone, though it be called audio or clip
+    matches = {}
+    for name, aliases in ALIASES.items():
+        present = [alias for alias in aliases if alias in unmatched]
+        if present:
+            matches[name] = present[0]
+    return matches
 
-    What `columns` names as a modality is that alone, though it be called audio or clip.
-    """
-    modal = {ours for ours in columns if ours in (*FIRST, TEXT) or ours not in ALIASES}
-    free = found.keys() - {columns[ours] for ours in modal}
-    return {
-        ours: next(theirs for theirs in names if theirs in free)
-        for ours, names in ALIASES.items()
-        if not free.isdisjoint(names)
-    }
 
-
-def _name_problem(ours: str) -> str | None:
-    """Why a name that a person gave is neither one of ours nor of a modality of their own."""
-    if ours in ALIASES:
+def _name_problem(name: str) -> str | None:
+    """Why a name is neither one of ours nor fit for a new modality."""
+    if name in ALIASES:
         return None
-    if ours in OURS:
-        return f"{ours!r} is what sources call {OURS[ours]}; write {OURS[ours]}"
-    if not MODALITY.fullmatch(ours):
-        return f"{ours!r} is no name of a modality; use a-z, 0-9 and _, a letter first"
-    stem = re.split(r"_|\d", ours)[0]  # audio_2 is no typo
-    close = difflib.get_close_matches(ours, ALIASES, n=1, cutoff=TYPO)
-    if close and stem not in ALIASES:
-        return f"unknown column {ours!r}; did you mean {close[0]}? Else call it less alike"
+    if name in CANONICAL:
+        return f"{name!r} is what sources call {CANONICAL[name]}; write {CANONICAL[name]}"
+    if not MODALITY.fullmatch(name):
+        return f"{name!r} cannot name a modality; use a-z, 0-9 and _, a letter first"
+    stem = re.split(r"_|\d", name)[0]
+    if stem in ALIASES:  # audio_2 is a second encoder, not a typo
+        return None
+    close = difflib.get_close_matches(name, ALIASES, n=1, cutoff=TYPO)
+    if close:
+        return f"unknown column {name!r}; did you mean {close[0]}? If not, use a less similar name"
     return None
 
 
-def _clip_modalities(known: Mapping[str, Any]) -> list[str]:
+def _clip_modalities(columns: Mapping[str, Any]) -> list[str]:
     """The names of the columns with a vector a clip, in a store's order."""
-    own = {name for name in known if name in FIRST or name not in ALIASES}
-    return sorted(own, key=modality_order)
+    names = {name for name in columns if name in FIRST or name not in ALIASES}
+    return sorted(names, key=modality_order)
 
 
-def _vectors(known: Mapping[str, Any], name: str) -> np.ndarray:
+# Tables -----------------------------------------------------------------------------------------
+
+
+def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
+    """A store's items and captions."""
+    modalities = {name: _vectors(columns, name) for name in _clip_modalities(columns)}
+    first = next(iter(modalities.values()))
+    ids = [str(name) for name in columns.get("id", range(len(first)))]
+    texts: dict[str, list[str | None]] = {
+        "id": [*ids],
+        "split": list(map(str, columns["split"] if "split" in columns else map(split_of, ids))),
+        "label": [None] * len(ids),
+    }
+    if "label" in columns:
+        texts["label"] = [None if label is None else str(label) for label in columns["label"]]
+    mismatches = []
+    for name, values in (*texts.items(), *modalities.items()):
+        if len(values) != len(ids):
+            mismatches.append(f"{name} has {len(values)}")
+    if mismatches:
+        raise UserError(
+            f"columns of different lengths: id has {len(ids)} rows, {', '.join(mismatches)}"
+        )
+    arrays = {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    for name, values in modalities.items():
+        arrays[name] = vector_column(values)
+    return pa.table(arrays), _captions(columns, ids) if TEXT in columns else None
+
+
+def _vectors(columns: Mapping[str, Any], name: str) -> np.ndarray:
     """(..., D) float32 unit vectors; zero rows stay zero, and are refused by the store."""
     hint = "" if name in ALIASES else f"; {name} is a modality, as it is not {', '.join(ALIASES)}"
     try:
-        values = np.asarray(known[name], dtype=np.float32)
+        values = matrix(columns[name], "SOURCE", name).astype(np.float32)
+    except UserError:
+        raise
     except (TypeError, ValueError):
-        raise UserError(f"{name}: rows missing, of different lengths or no numbers{hint}") from None
+        raise UserError(f"{name}: rows of different shapes, or not numbers{hint}") from None
     if values.ndim < 2 or (values.ndim > 2 and name != TEXT):
         raise UserError(f"{name}: shape {values.shape}; embeddings are (N, D){hint}")
     lengths = np.linalg.norm(values, axis=-1, keepdims=True)
     return values / np.where(lengths > 0, lengths, 1)
 
 
-def _tables(known: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
-    streams = {name: _vectors(known, name) for name in _clip_modalities(known)}
-    ids = [str(name) for name in known.get("id", range(len(next(iter(streams.values())))))]
-    columns: dict[str, list[str | None]] = {
-        "id": [*ids],
-        "split": [str(s) for s in known.get("split", map(split_of, ids))],
-        "label": [None if v is None else str(v) for v in known.get("label", [None] * len(ids))],
-    }
-    lengths = {n: len(v) for n, v in columns.items()} | {n: len(v) for n, v in streams.items()}
-    if wrong := [f"{name} has {n}" for name, n in lengths.items() if n != len(ids)]:
-        raise UserError(f"columns of different lengths: id has {len(ids)} rows, {', '.join(wrong)}")
-    items = {name: pa.array(values, pa.string()) for name, values in columns.items()}
-    items |= {name: vector_column(values) for name, values in streams.items()}
-    return pa.table(items), _captions(known, ids) if TEXT in known else None
-
-
-def _captions(known: Mapping[str, Any], ids: list[str]) -> pa.Table:
-    text = _vectors(known, TEXT)
-    told = known.get("caption")
-    if text.ndim == 3:
-        owners = [name for name in ids for _ in range(text.shape[1])]
-        told = None if told is None else [caption for own in told for caption in own]
+def _captions(columns: Mapping[str, Any], ids: list[str]) -> pa.Table:
+    text = _vectors(columns, TEXT)
+    captions = columns.get("caption")
+    if text.ndim == 3:  # (N, C, D): a block of C captions a clip
+        owners = list(chain.from_iterable(repeat(name, text.shape[1]) for name in ids))
+        captions = None if captions is None else list(chain.from_iterable(captions))
     else:
-        owners = [str(name) for name in known.get("clip_id", ids)]
+        owners = [str(name) for name in columns.get("clip_id", ids)]
     text = text.reshape(-1, text.shape[-1])
-    told = [""] * len(text) if told is None else [str(caption) for caption in told]
-    if not len(text) == len(owners) == len(told):
+    captions = [""] * len(text) if captions is None else list(map(str, captions))
+    if not len(text) == len(owners) == len(captions):
         raise UserError(
-            f"text has {len(text)} rows, for {len(owners)} clips and {len(told)} captions; give "
-            "clip_id, the clip of each text, where there is not one a clip"
+            f"text has {len(text)} rows, for {len(owners)} clips and {len(captions)} captions; "
+            "give clip_id, the clip of each text, where clips do not have one text each"
         )
-    return pa.table({"id": owners, "caption": told, "text": vector_column(text)})
+    return pa.table({"id": owners, "caption": captions, "text": vector_column(text)})

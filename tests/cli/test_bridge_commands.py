@@ -148,8 +148,8 @@ BAD_INPUTS = {
     "torn.pt": "IN: torn.pt cannot be read",
     "torn.parquet": "IN: torn.parquet cannot be read",
     "missing.npy": "IN: no file missing.npy",
-    "rows.csv": "IN: rows.csv is none of .npy, .npz, .parquet, .pt, .pth and no store",
-    "two.npz": "--array: two.npz has none called text: name one of left, right",
+    "rows.csv": "IN: rows.csv is not one of .npy, .npz, .parquet, .pt, .pth; convert",
+    "two.npz": "--array: two.npz has none called text; use one of left, right",
     "null.parquet": "IN: text has no vector (null) in rows 1",
     "ragged.parquet": "IN: text has rows of 2 to 128 numbers",
 }

@@ -136,9 +136,9 @@ def refused(tmp_path, columns=None, **arrays):
 
 def test_what_does_not_make_pairs_is_refused(tmp_path):
     told = refused(tmp_path, sound=AUDIO, words=TEXT)
-    assert "embeddings of two modalities, and none is known; the source has sound, words" in told
+    assert "two modalities, and the source has none among its columns sound, words; name" in told
     told = refused(tmp_path, id=IDS, audio=AUDIO)
-    assert "embeddings of two modalities, and audio is known; the source has id, audio" in told
+    assert "two modalities, and the source has audio among its columns id, audio; name" in told
     told = refused(tmp_path, {"audoi": "a", "text": "wrds"}, a=AUDIO, words=TEXT)
     assert "unknown column 'audoi'; did you mean audio" in told
     assert "the source has no 'wrds'; did you mean words" in told
@@ -155,11 +155,11 @@ def test_what_cannot_be_a_modality_is_refused(tmp_path):
     told = refused(tmp_path, {"duration": "long"}, audio=AUDIO, text=TEXT, long=np.ones(N))
     assert "duration: shape (12,); embeddings are (N, D); duration is a modality, as it is" in told
     told = refused(tmp_path, {"image": "path"}, audio=AUDIO, text=TEXT, path=CAPTIONS)
-    assert "image: rows missing, of different lengths or no numbers; image is a modality" in told
+    assert "image: rows of different shapes, or not numbers; image is a modality" in told
     told = refused(tmp_path, {"image": "frames"}, audio=AUDIO, text=TEXT, frames=vectors(0, N, 3))
     assert "image: shape (12, 3, 8); embeddings are (N, D)" in told
     told = refused(tmp_path, {"CLIP-L": "mine"}, audio=AUDIO, text=TEXT, mine=AUDIO)
-    assert "'CLIP-L' is no name of a modality; use a-z, 0-9 and _" in told
+    assert "'CLIP-L' cannot name a modality; use a-z, 0-9 and _" in told
     told = refused(tmp_path, {"audio_embeds": "mine"}, text=TEXT, mine=AUDIO)
     assert "'audio_embeds' is what sources call audio; write audio" in told
     told = refused(tmp_path, {"image": "mine"}, audio=AUDIO, text=TEXT, mine=AUDIO[:, :5])
@@ -181,7 +181,7 @@ def test_files_that_could_run_code_or_are_no_data_are_refused(tmp_path):
     for name in ("objects.npz", "a.parquet", "a.pt"):
         with pytest.raises(UserError, match=rf"SOURCE: .*{name} cannot be read"):
             import_store(tmp_path / name, tmp_path / "store")
-    with pytest.raises(UserError, match=r"a.txt is none of .npz, .csv"):
+    with pytest.raises(UserError, match=r"a.txt is not one of .npz, .csv"):
         import_store(tmp_path / "a.txt", tmp_path / "store")
     with pytest.raises(UserError, match=r"no file .*gone.npz"):
         import_store(tmp_path / "gone.npz", tmp_path / "store")
