@@ -90,7 +90,7 @@ def import_store(
 # Names ------------------------------------------------------------------------------------------
 
 
-def _select_columns(source: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _select_columns(source: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Columns by our names: those of `ALIASES`, and the modalities that `names` adds."""
     problems = [problem for name in names if (problem := _name_problem(name))]
     for alias in names.values():
@@ -164,13 +164,12 @@ def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
     }
     if "label" in columns:
         texts["label"] = [None if label is None else str(label) for label in columns["label"]]
-    mismatches = []
-    for name, values in (*texts.items(), *modalities.items()):
-        if len(values) != len(ids):
-            mismatches.append(f"{name} has {len(values)}")
-    if mismatches:
+    lengths = {name: len(values) for name, values in texts.items()}
+    lengths |= {name: len(values) for name, values in modalities.items()}
+    if set(lengths.values()) != {len(ids)}:
+        others = [f"{name} has {n}" for name, n in lengths.items() if n != len(ids)]
         raise UserError(
-            f"columns of different lengths: id has {len(ids)} rows, {', '.join(mismatches)}"
+            f"columns of different lengths: id has {len(ids)} rows, {', '.join(others)}"
         )
     arrays = {name: pa.array(values, pa.string()) for name, values in texts.items()}
     for name, values in modalities.items():
