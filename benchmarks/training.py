@@ -34,13 +34,14 @@ from rich.table import Table
 from diffgap.bridge.denoiser import FOURIER_FEATURES
 from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.stacked import StackedBridges
+from diffgap.compat.deepspeed import close_engine
 from diffgap.ledger.ledger import TrialRecord
 from diffgap.spec import Trial
 from diffgap.store.store import Pairs
 from diffgap.training.checkpoint import Progress, State
 from diffgap.training.context import TrialContext, local_device
 from diffgap.training.data import PairTable
-from diffgap.training.engine import Average, clip, close, engine_of, process_group
+from diffgap.training.engine import Average, clip_gradients, joint_engine, process_group
 from diffgap.training.loop import Training, TrainingRecipe, run_step
 from diffgap.training.trial import bridge_config
 
@@ -177,7 +178,7 @@ def _trainings(size: Size, count: int, device: torch.device) -> Iterator[list[Tr
     yield trainings
     for training in trainings:
         if training.state.engine is not None and vars(training.state.engine):
-            close(training.state.engine)
+            close_engine(training.state.engine)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -217,7 +218,7 @@ def _plain(trainings: list[Training]) -> Step:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             losses = bridge(training.batch(number))
         losses.total.backward()
-        clip(bridge.parameters(), settings)
+        clip_gradients(bridge.parameters(), settings)
         optimizer.step()
         optimizer.zero_grad()
         training.state.average.update(bridge, number, settings.zero_stage)
@@ -228,7 +229,7 @@ def _plain(trainings: list[Training]) -> Step:
 def _in_turn(trainings: list[Training]) -> Step:
     for t in trainings:
         bridge = t.state.bridge
-        t.state.engine = engine_of(bridge, [bridge], [t.recipe.settings], 1, t.context.device)
+        t.state.engine = joint_engine(bridge, [bridge], [t.recipe.settings], 1, t.context.device)
 
     def step(number: int) -> None:
         for training in trainings:
@@ -240,7 +241,9 @@ def _in_turn(trainings: list[Training]) -> Step:
 def _batched(trainings: list[Training]) -> Step:
     bridges = [t.state.bridge for t in trainings]
     settings = [t.recipe.settings for t in trainings]
-    engine = engine_of(StackedBridges(bridges), bridges, settings, 1, trainings[0].context.device)
+    engine = joint_engine(
+        StackedBridges(bridges), bridges, settings, 1, trainings[0].context.device
+    )
     trainings[0].state.engine = engine
     return lambda number: run_step(engine, trainings, number)
 

@@ -69,8 +69,8 @@ class SweepTrialContext(TrialContext):
         fields = tuple(asdict(point) for point in points)
         self.worker.report(TrialReport(self.job.signature, event, step, fields).to_dict())
 
-    def begin(self, progress: Any, steps: int) -> None:
-        super().begin(progress, steps)
+    def start(self, progress: Any, steps: int) -> None:
+        super().start(progress, steps)
         if progress.step:  # what an earlier attempt reported last may have been lost with it
             self.report(progress)
 

@@ -9,9 +9,10 @@ from statistics import median
 
 import torch
 
+from diffgap.compat.deepspeed import close_engine
 from diffgap.store.cache import open_again
-from diffgap.training.batched import PackMember, fresh_trainings, gather
-from diffgap.training.engine import close, make_engine, process_group
+from diffgap.training.batched import PackMember, fresh_trainings, make_batch_engine
+from diffgap.training.engine import make_engine, process_group
 from diffgap.training.loop import Training, run_step
 from diffgap.training.shape import Shape, shape_of
 
@@ -63,7 +64,7 @@ def batch_is_faster(members: Sequence[PackMember], store_uri: str, device: torch
         single = fresh_trainings(members[:1], store)
         batch = fresh_trainings(members[:MEASURED], store)
         single_engine = make_engine(single[0].state.bridge, members[0].trial.train, workers, device)
-        batch_engine = gather(batch)
+        batch_engine = make_batch_engine(batch)
         steps = [
             _timed_step(single_engine, single, device),
             _timed_step(batch_engine, batch, device),
@@ -71,8 +72,8 @@ def batch_is_faster(members: Sequence[PackMember], store_uri: str, device: torch
         # Several workers must do the same number of rounds, or their collectives would not match.
         patience = PATIENCE_S if workers == 1 else math.inf
         single_time, batch_time = _median_times(steps, patience)
-        close(single_engine)
-        close(batch_engine)
+        close_engine(single_engine)
+        close_engine(batch_engine)
         faster = [batch_time / len(batch) < GAIN * single_time]
         if workers > 1:
             torch.distributed.broadcast_object_list(faster, src=0)

@@ -1,9 +1,9 @@
-"""Several trials of one shape, trained at once on one device: a batched network, one engine.
+"""Trials of one shape, trained together as one batched network in one engine.
 
-Each is the same experiment as alone. It has its own batches and noise, which follow from its seed
-and the step, its own parameter group with its own learning rates, weight decay and clipping, its
-own averages, validation, checkpoints and reports; checkpoints are those that it would write alone.
-One that is stopped or fails leaves, and the others go on in a smaller engine.
+Each is the same experiment as alone. Its batches and noise follow from its seed and the step; it
+has its own parameter group with its own learning rates, weight decay and clipping, its own average,
+validation and reports, and writes the checkpoints that it would write alone. A trial that is
+stopped or fails leaves, and the others continue in a smaller engine.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 
 from diffgap.bridge.stacked import StackedBridges
+from diffgap.compat.deepspeed import close_engine
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial, training_signature
 from diffgap.store.cache import open_again
@@ -26,7 +28,7 @@ from diffgap.training.checkpoint import Progress, State, read_progress
 from diffgap.training.context import TrialContext
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import DivergedError
-from diffgap.training.engine import Average, close, engine_of, process_group, retune
+from diffgap.training.engine import Average, apply_settings, joint_engine, process_group
 from diffgap.training.loop import StoppedError, Training, run_epoch
 from diffgap.training.resume import resume
 from diffgap.training.shape import shape_of
@@ -44,102 +46,110 @@ class PackMember:
     context: TrialContext
 
 
-Ended = Callable[[PackMember, Exception | None], None]
-"""Told of each member once: that it is finished, or by which error of its own it ended."""
+OnEnd = Callable[[PackMember, Exception | None], None]
+"""Called once a member: with None when it has finished, or with its own error."""
 
 
 def can_batch(members: Sequence[PackMember]) -> bool:
-    """Whether these trials can train as one batch: one shape, one place, one step to go on from.
+    """Whether these trials can train as one batch: one shape, one worker, one step to resume from.
 
-    Every worker must ask, and gets the same answer.
+    Every worker must call it, and gets the same answer.
     """
     shapes = {shape_of(member.trial) for member in members}
-    places = {(m.context.device, m.context.rank, m.context.workers) for m in members}
-    if None in shapes or len(shapes) != 1 or len(places) != 1:
+    workers = {(m.context.device, m.context.rank, m.context.workers) for m in members}
+    if None in shapes or len(shapes) != 1 or len(workers) != 1:
         return False
-    found = [member.context.checkpoints.latest() for member in members]
-    return len({read_progress(path).step if path else 0 for path in found}) == 1
+    steps = set()
+    for member in members:
+        path = member.context.checkpoints.latest()
+        steps.add(read_progress(path).step if path else 0)
+    return len(steps) == 1
 
 
 def run_batched(
-    members: Sequence[PackMember], store_uri: str, ledger: Ledger, ended: Ended
+    members: Sequence[PackMember], store_uri: str, ledger: Ledger, on_end: OnEnd
 ) -> None:
     """Runs trials for which `can_batch` holds, as `run_trial` runs each.
 
-    Members whose training the ledger has, or another member does, are evaluated after the others.
+    A member whose training is in the ledger, or is another member's too, is only evaluated, after
+    the others.
 
     Args:
-        members: the trials, with the host of each.
+        members: the trials, with the context of each.
         store_uri: their embedding store.
         ledger: where results go.
-        ended: told, on every worker, when a member is finished, when it was stopped (StoppedError)
-            or diverged (DivergedError), and when its evaluation failed.
+        on_end: called, on every worker, when a member has finished, was stopped (StoppedError) or
+            diverged (DivergedError), or when its evaluation failed.
 
     Raises:
         Exception: what concerns all members, such as a full memory, a full disk or a lost worker.
-            Those that `ended` has not been told of can go on from their checkpoints.
+            Those that `on_end` was not called for can resume from their checkpoints.
     """
     store = open_again(store_uri)
-    first, later = _distinct(members, store, ledger)
+    untrained, trained = _split_by_training(members, store, ledger)
     with process_group(members[0].context.device):
-        if first:
-            batch = _Batch(first, store, ended)
+        if untrained:
+            batch = _Batch(untrained, store, on_end)
             batch.train()
             batch.conclude(ledger)
-        if later and members[0].context.workers > 1:
-            torch.distributed.barrier()  # the first worker may be writing what these will read
-        for member in later:
+        if trained and members[0].context.workers > 1:
+            torch.distributed.barrier()  # the first worker may still be writing what these read
+        for member in trained:
             run = partial(run_trial, member.trial, member.signature, store_uri, ledger)
-            ended(member, _error_of(partial(run, member.context)))
+            on_end(member, _error_of(partial(run, member.context)))
 
 
-def _distinct(
+def _split_by_training(
     members: Sequence[PackMember], store: EmbeddingStore, ledger: Ledger
 ) -> tuple[list[PackMember], list[PackMember]]:
-    """Members that must be trained, and those whose training is there or will be."""
-    known: set[str] = set()
-    first: list[PackMember] = []
-    later: list[PackMember] = []
+    """Members that must be trained, and those whose training exists or is another member's."""
+    trainings: set[str] = set()
+    untrained: list[PackMember] = []
+    trained: list[PackMember] = []
     for member in members:
         training = training_signature(member.trial, store.fingerprint)
-        there = training in known or ledger.trained(training) is not None
-        (later if there else first).append(member)
-        known.add(training)
-    return first, later
+        if training in trainings or ledger.trained(training) is not None:
+            trained.append(member)
+        else:
+            untrained.append(member)
+        trainings.add(training)
+    return untrained, trained
 
 
 @dataclass
 class _Trainee:
-    """A member that trains."""
+    """A member in training."""
 
     member: PackMember
     training: Training
 
 
 class _Batch:
-    """The members that are still in, and the engine that trains them."""
+    """The members still in training, and their engine."""
 
-    def __init__(self, members: Sequence[PackMember], store: EmbeddingStore, ended: Ended) -> None:
-        self.store, self.ended, self.context = store, ended, members[0].context
-        self.trainees = [
-            _Trainee(member, training)
-            for member, training in zip(members, fresh_trainings(members, store), strict=True)
-        ]
-        self.engine = gather([trainee.training for trainee in self.trainees])
+    def __init__(self, members: Sequence[PackMember], store: EmbeddingStore, on_end: OnEnd) -> None:
+        self.store, self.on_end, self.context = store, on_end, members[0].context
+        trainings = fresh_trainings(members, store)
+        self.trainees = list(map(_Trainee, members, trainings))
+        self.engine = make_batch_engine(trainings)
+
+    @property
+    def trainings(self) -> list[Training]:
+        return [trainee.training for trainee in self.trainees]
 
     def train(self) -> None:
-        """Takes all that neither stop nor fail to their last step, from their checkpoints."""
+        """Trains members from their checkpoints to the last step, unless they stop or fail."""
         try:
-            self._begin()
-            while self.trainees and self.trainees[0].training.epoch:
-                self._each(lambda trainee: trainee.training.go_on(), StoppedError)
+            self._start()
+            while self.trainees and self.trainees[0].training.next_steps:
+                self._for_each(lambda trainee: trainee.training.raise_if_stopped(), StoppedError)
                 if self.trainees:
-                    self._epoch()
+                    self._run_epoch()
         finally:
-            close(self.engine)
+            close_engine(self.engine)
 
     def conclude(self, ledger: Ledger) -> None:
-        """Evaluates those that came to their last step; their checkpoints go to the ledger."""
+        """Evaluates the members that reached the last step; their bridges go to the ledger."""
 
         def finish(trainee: _Trainee) -> None:
             member, (bridge, progress) = trainee.member, trainee.training.result()
@@ -147,49 +157,51 @@ class _Batch:
                 conclude(member.trial, member.signature, self.store, ledger, bridge, progress)
 
         for trainee in self.trainees:
-            self.ended(trainee.member, _error_of(partial(finish, trainee)))
+            self.on_end(trainee.member, _error_of(partial(finish, trainee)))
 
-    def _begin(self) -> None:
-        for trainee in self.trainees:
-            training = trainee.training
-            if path := training.context.checkpoints.latest():
+    def _start(self) -> None:
+        for training in self.trainings:
+            path = training.context.checkpoints.latest()
+            if path is not None:
                 resume(training.state, path, training.context)
-        tune(self.engine, [trainee.training for trainee in self.trainees])
+        set_step(self.engine, self.trainings)
         log.info("Training in a batch of %d trials", len(self.trainees))
-        for trainee in self.trainees:
-            trainee.training.begin()
+        for training in self.trainings:
+            training.start()
 
-    def _epoch(self) -> None:
-        trainings = [trainee.training for trainee in self.trainees]
+    def _run_epoch(self) -> None:
+        trainings = self.trainings
         if len(trainings) < len(self.engine.optimizer.param_groups):
-            self.engine = gather(trainings, self.engine)
-            log.info("The batch goes on with %d trials", len(trainings))
+            self.engine = make_batch_engine(trainings, self.engine)
+            log.info("The batch continues with %d trials", len(trainings))
         epochs = iter(run_epoch(self.engine, trainings))
-        # Several workers only part where all of them know of it, and the first alone validates.
+        # Only the first worker validates. If its error removed a member there, the other workers'
+        # next step would wait for ever; losses are reduced, so that all see a divergence.
         own = DivergedError if self.context.workers > 1 else Exception
-        self._each(lambda trainee: trainee.training.learn(next(epochs)), own)
+        self._for_each(lambda trainee: trainee.training.end_epoch(next(epochs)), own)
+        for training in self.trainings:
+            training.checkpoint()
+
+    def _for_each(self, action: Callable[[_Trainee], None], own: type[Exception]) -> None:
+        """Applies an action to each member; a member leaves if it raises an error of its own."""
+        remaining = []
         for trainee in self.trainees:
-            trainee.training.keep()
-
-    def _each(self, action: Callable[[_Trainee], None], own: type[Exception]) -> None:
-        """Does something for each member; those that it fails for with an error of theirs leave."""
-        staying = []
-        for trainee in self.trainees:
-            if error := _error_of(partial(action, trainee), own):
-                signature = trainee.member.signature
-                log.info("It leaves its batch: %s", error, extra={"trial": signature})
-                self.ended(trainee.member, error)
-            else:
-                staying.append(trainee)
-        self.trainees = staying
+            error = _error_of(partial(action, trainee), own)
+            if error is None:
+                remaining.append(trainee)
+                continue
+            signature = trainee.member.signature
+            log.info("Leaves its batch: %s", error, extra={"trial": signature})
+            self.on_end(trainee.member, error)
+        self.trainees = remaining
 
 
+# Full disks and memories, and lost connections: whichever member meets one, all of them will.
 COMMON = (OSError, MemoryError, torch.OutOfMemoryError)
-"""Errors that are no trial's own, whoever meets them."""
 
 
 def _error_of(action: Callable[[], None], own: type[Exception] = Exception) -> Exception | None:
-    """The error that a trial's action ends in, if it is one of the trial's own; others pass."""
+    """The error of an action, if it is one of the trial's own; raises any other."""
     try:
         action()
     except COMMON:
@@ -200,7 +212,7 @@ def _error_of(action: Callable[[], None], own: type[Exception] = Exception) -> E
 
 
 def fresh_trainings(members: Sequence[PackMember], store: EmbeddingStore) -> list[Training]:
-    """The members before their first step; they share one copy of the embeddings."""
+    """The members' trainings before their first step; they share one copy of the embeddings."""
     first = members[0].trial
     pairs, val = store.pairs(first.task, "train"), store.pairs(first.task, "val")
     table = PairTable(pairs, first.train.batch_size, first.seed, members[0].context.device)
@@ -216,27 +228,32 @@ def fresh_trainings(members: Sequence[PackMember], store: EmbeddingStore) -> lis
     return trainings
 
 
-def gather(trainings: Sequence[Training], before: Any = None) -> Any:
-    """One engine for these trainings, at the step where they are.
+def make_batch_engine(trainings: Sequence[Training], previous: Any = None) -> Any:
+    """One engine for these trainings, at their current step.
 
-    `before` is the engine that they come from, with others; it ends, and AdamW's moments go on.
+    `previous` is the engine that they trained in with others: it is closed, and AdamW's moments
+    move over.
     """
     states = [training.state for training in trainings]
     bridges, context = [state.bridge for state in states], trainings[0].context
     settings = [training.recipe.settings for training in trainings]
-    engine = engine_of(StackedBridges(bridges), bridges, settings, context.workers, context.device)
-    if before is not None:
-        moments = before.optimizer.state
-        kept = [p for bridge in bridges for p in bridge.parameters() if p in moments]
-        engine.optimizer.state.update({parameter: moments[parameter] for parameter in kept})
-        close(before)
+    engine = joint_engine(
+        StackedBridges(bridges), bridges, settings, context.workers, context.device
+    )
+    if previous is not None:
+        # The parameters are the same objects: stacking moved their memory, not their identity.
+        moments = previous.optimizer.state
+        for parameter in chain.from_iterable(bridge.parameters() for bridge in bridges):
+            if parameter in moments:  # one without a gradient so far has none
+                engine.optimizer.state[parameter] = moments[parameter]
+        close_engine(previous)
     for state in states:
         state.engine = engine
-    tune(engine, trainings)
+    set_step(engine, trainings)
     return engine
 
 
-def tune(engine: Any, trainings: Sequence[Training]) -> None:
-    """Sets the learning rates of the step that the trainings have come to."""
+def set_step(engine: Any, trainings: Sequence[Training]) -> None:
+    """Sets the learning rates of the trainings' current step."""
     settings = [training.recipe.settings for training in trainings]
-    retune(engine, settings, trainings[0].state.progress.step)
+    apply_settings(engine, settings, trainings[0].state.progress.step)

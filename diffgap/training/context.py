@@ -1,4 +1,4 @@
-"""Where a trial runs: its device, its place among its workers, its checkpoints and reports."""
+"""Surroundings of a trial: its device and worker, its checkpoints, and who hears of its epochs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from diffgap.training.remote_checkpoints import checkpoints_of
 
 
 class TrialContext:
-    """One worker of a trial; this one reports to nobody.
+    """The context of one worker of a trial; subclasses report epochs to somebody.
 
     Args:
         record: the trial's directory in the ledger.
-        device: where it computes.
+        device: where the worker computes.
         rank, workers: its number, and how many there are.
-        until: the step at which the training pauses, with a checkpoint; None to go to its end.
+        until: the step at which the training pauses, with a checkpoint; None for its last.
     """
 
     def __init__(
@@ -37,21 +37,22 @@ class TrialContext:
         self.until = until
         self.checkpoints = checkpoints_of(record.checkpoints, rank, workers)
 
-    def begin(self, progress: Progress, steps: int) -> None:
-        """Notes that the training goes on from here."""
+    def start(self, progress: Progress, steps: int) -> None:
+        """Notes that the training starts, or resumes, from this progress."""
         self._note(progress, steps)
 
-    def epoch(self, progress: Progress, steps: int, save: Callable[[Path], None]) -> None:
-        """Keeps a checkpoint of an epoch's end, and reports it."""
+    def end_epoch(self, progress: Progress, steps: int, save: Callable[[Path], None]) -> None:
+        """Writes the checkpoint of an epoch by `save`, then reports the epoch."""
+        # In this order: after a crash, what was reported can be resumed from.
         self.checkpoints.write(progress.step, save)
         self._note(progress, steps)
         self.report(progress)
 
     def report(self, progress: Progress) -> None:
-        """Tells whoever wants to know of an epoch's end."""
+        """Reports an epoch; here, to nobody."""
 
     def should_stop(self, step: int) -> bool:
-        """Whether the training should end after this step; the same on every worker."""
+        """Whether the training should stop after this step; the same on every worker."""
         return self.until is not None and step >= self.until
 
     def _note(self, progress: Progress, steps: int) -> None:
@@ -69,5 +70,5 @@ class TrialContext:
 
 
 def local_device() -> torch.device:
-    """A GPU where this process has one, else the CPU."""
+    """The GPU if this process has one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

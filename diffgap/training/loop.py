@@ -1,6 +1,6 @@
-"""The training loop: steps without host synchronisation, epochs that report and checkpoint.
+"""Training loop: steps without host synchronisation, epochs that validate and checkpoint.
 
-A `Training` is one trial on its way; `train` takes one to its end, `batched` several at once.
+A `Training` is one trial under way; `train` runs one to its end, `batched` several at once.
 """
 
 from __future__ import annotations
@@ -19,61 +19,60 @@ from torch import Tensor
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig
 from diffgap.bridge.objective import Batch
+from diffgap.compat.deepspeed import close_engine
 from diffgap.spec import Train
 from diffgap.training.checkpoint import Best, HistoryPoint, Progress, State
 from diffgap.training.context import TrialContext
 from diffgap.training.data import PairTable
 from diffgap.training.divergence import check_losses
-from diffgap.training.engine import clip, close, retune
-from diffgap.training.resume import begin
+from diffgap.training.engine import apply_settings, clip_gradients
+from diffgap.training.resume import initial_state
 
 MAX_POINTS = 1000
-"""Training points kept of a trial; longer trials average neighbouring steps."""
+"""Points of the training curve that a trial keeps; longer trials average neighbouring steps."""
 
 log = logging.getLogger(__name__)
 
 
 class StoppedError(RuntimeError):
-    """Somebody asked for the training to end before its last step."""
+    """The training was stopped before its last step, on request."""
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How a bridge is trained and validated.
-
-    `changes` gives the bridge's config and the settings anew from each of its steps on, for
-    trials whose hyperparameters change on the way.
-    """
+    """How a bridge is trained and validated."""
 
     settings: Train
     validate: Callable[[Bridge], dict[str, float]]
-    """Metrics of the averaged bridge on val, taken by the first worker at the end of an epoch."""
+    """Metrics of the averaged bridge on val, computed by the first worker after every epoch."""
     changes: dict[int, tuple[BridgeConfig, Train]]
+    """The bridge's config and the settings from a step on, for trials whose hyperparameters change
+    during training (population-based training)."""
 
 
 @dataclass
 class Training:
-    """One trial that trains, alone or with others in its engine."""
+    """One trial in training, alone or with others in its engine."""
 
     table: PairTable
     recipe: TrainingRecipe
     context: TrialContext
     state: State
 
-    def begin(self) -> None:
-        """Says from where it goes on."""
+    def start(self) -> None:
+        """Logs and notes the step from which it starts or resumes."""
         settings, progress = self.recipe.settings, self.state.progress
         self._log("Training from step %d to %d", progress.step, settings.steps)
-        self.context.begin(progress, settings.steps)
+        self.context.start(progress, settings.steps)
 
     @property
-    def epoch(self) -> range:
-        """The steps up to the next validation; none when it is over."""
+    def next_steps(self) -> range:
+        """The steps up to the next validation; empty after the last."""
         settings, step = self.recipe.settings, self.state.progress.step
         return range(step, min(step + settings.epoch_steps, settings.steps))
 
-    def go_on(self) -> None:
-        """Raises StoppedError where the host says so after an epoch."""
+    def raise_if_stopped(self) -> None:
+        """Raises StoppedError where the context asks for a stop after the last epoch."""
         step = self.state.progress.step
         if step and self.context.should_stop(step):
             raise StoppedError(f"stopped after step {step}")
@@ -83,8 +82,8 @@ class Training:
         table = self.table
         return self.state.bridge.batch(*table.batch(step), step, table.generator_at(step))
 
-    def learn(self, epoch: Epoch) -> None:
-        """Adds an epoch to the history, and the averaged bridge's validation.
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Adds an epoch and its validation to the history.
 
         Raises:
             DivergedError: where the loss is no number, or has exploded.
@@ -101,40 +100,41 @@ class Training:
         if self.context.rank == 0:
             self._validate()
 
-    def keep(self) -> None:
-        """Checkpoints the epoch and reports it; every worker must take part."""
+    def checkpoint(self) -> None:
+        """Writes a checkpoint of the epoch and reports it; every worker must take part."""
         save = partial(self.state.save, rank=self.context.rank)
-        self.context.epoch(self.state.progress, self.recipe.settings.steps, save)
+        self.context.end_epoch(self.state.progress, self.recipe.settings.steps, save)
 
     def result(self) -> tuple[Bridge, Progress]:
-        """The bridge with the averaged weights that were best on val, and the trial's history.
+        """The bridge with the averaged weights that were best on val, and its progress.
 
-        On workers but the first, the latest averaged weights.
+        Only the first worker validates: on the others it has the latest averaged weights.
         """
         if self.state.best:
             self.state.average.twin.load_state_dict(self.state.best)
         return self.state.average.twin, self.state.progress
 
     def _validate(self) -> None:
-        """Adds the validation to the history, and keeps the weights if it is the best."""
-        state = self.state
-        found = self.recipe.validate(state.average.twin)
-        step, value = state.progress.step, choice(found)
-        metrics = {f"val/{name}": figure for name, figure in found.items()}
-        state.progress.history.append(HistoryPoint(step, metrics))
-        if state.progress.best is None or value >= state.progress.best.value:
-            state.progress.best = Best(step, value)
+        """Adds a validation to the history; if it is the best so far, keeps the weights."""
+        state, progress = self.state, self.state.progress
+        metrics = self.recipe.validate(state.average.twin)
+        score = selection_score(metrics)
+        labelled = {f"val/{name}": value for name, value in metrics.items()}
+        progress.history.append(HistoryPoint(progress.step, labelled))
+        # Ties are common on a small split; the later weights are averaged over more steps.
+        if progress.best is None or score >= progress.best.value:
+            progress.best = Best(progress.step, score)
             weights = state.average.twin.state_dict()
             state.best = {name: tensor.clone() for name, tensor in weights.items()}
-        self._log("Step %d: R@5 on val %.2f", step, value)
+        self._log("Step %d: R@5 on val %.2f", progress.step, score)
 
     def _log(self, text: str, *values: float) -> None:
-        """Logs what concerns this trial alone."""
+        """Logs a line in this trial's log alone."""
         log.info(text, *values, extra={"trial": self.context.record.path.name})
 
 
-def choice(metrics: dict[str, float]) -> float:
-    """What checkpoints of one trial are chosen by: mean R@5 of both directions, in percent."""
+def selection_score(metrics: dict[str, float]) -> float:
+    """The score that selects a trial's best checkpoint: mean R@5 of both directions, in percent."""
     return mean(value for name, value in metrics.items() if name.endswith("/R5"))
 
 
@@ -147,93 +147,93 @@ def train(
         bridge: the model; its weights change.
         table: the training split.
         recipe: the settings, and how it is validated.
-        host: device, rank, checkpoints, reports.
+        context: device, rank, checkpoints, reports.
 
     Returns:
         See `Training.result`.
 
     Raises:
         DivergedError: where the loss is no number, or has exploded.
-        StoppedError: where the host says so after an epoch.
+        StoppedError: where the context asks for a stop after an epoch.
     """
-    training = Training(table, recipe, context, begin(bridge, recipe.settings, context))
-    engine = training.state.engine
+    state = initial_state(bridge, recipe.settings, context)
+    training = Training(table, recipe, context, state)
     try:
-        training.begin()
-        while training.epoch:
-            training.go_on()
-            _change(training)
-            (epoch,) = run_epoch(engine, [training])
-            training.learn(epoch)
-            training.keep()
+        training.start()
+        while training.next_steps:
+            training.raise_if_stopped()
+            _apply_changes(training)
+            (epoch,) = run_epoch(state.engine, [training])
+            training.end_epoch(epoch)
+            training.checkpoint()
     finally:
-        close(engine)
+        close_engine(state.engine)
     return training.result()
 
 
-def _change(training: Training) -> None:
-    """Puts the settings in force that the trial has from the coming step on."""
+def _apply_changes(training: Training) -> None:
+    """Applies the latest change of settings that the coming step has reached."""
     state, changes = training.state, training.recipe.changes
-    begun = [step for step in changes if step <= state.progress.step]
-    if begun:
-        config, settings = changes[max(begun)]
+    reached = [step for step in changes if step <= state.progress.step]
+    if reached:
+        config, settings = changes[max(reached)]
         state.bridge.config = state.average.twin.config = config
-        retune(state.engine, [settings], state.progress.step)
+        apply_settings(state.engine, [settings], state.progress.step)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What some steps of one trial came to."""
+    """The steps between two validations of one trial."""
 
     steps: range
     losses: Tensor
     """(S, 3) total, squared error and auxiliary, on the CPU."""
-    rates: list[float]
-    """The learning rate of every step."""
+    learning_rates: list[float]
+    """One a step."""
     seconds: float
-    """That they took; of trials in one engine, each one's share."""
+    """Wall-clock time; of trials in one engine, each one's share."""
 
     def points(self, auxiliary: str | None, settings: Train) -> list[HistoryPoint]:
-        """Points of every step, or means of neighbours where there are many."""
+        """A point per step, or means of neighbouring steps where there are many."""
         stride = 1 + settings.steps // MAX_POINTS
-        names = ["train/loss", "train/mse"] + [f"train/{auxiliary}"] * (auxiliary is not None)
         points = []
         for start in range(0, len(self.steps), stride):
-            means = self.losses[start : start + stride].mean(0).tolist()
-            metrics = dict(zip(names, means, strict=False))
-            rate = {"train/lr": self.rates[start]}
-            points.append(HistoryPoint(self.steps[start] + 1, {**metrics, **rate}))
+            loss, mse, auxiliary_loss = self.losses[start : start + stride].mean(0).tolist()
+            metrics = {"train/loss": loss, "train/mse": mse}
+            if auxiliary is not None:
+                metrics[f"train/{auxiliary}"] = auxiliary_loss
+            metrics["train/lr"] = self.learning_rates[start]
+            points.append(HistoryPoint(self.steps[start] + 1, metrics))
         return points
 
 
 def run_epoch(engine: Any, trainings: Sequence[Training]) -> list[Epoch]:
-    """Runs the steps up to the next validation, the same for all trials of an engine.
-
-    Losses stay on the device until the last of them.
-    """
-    began = time.perf_counter()
-    context, steps = trainings[0].context, trainings[0].epoch
+    """Runs the steps up to the next validation, which are the same for all trials of an engine."""
+    start = time.perf_counter()
+    context, steps = trainings[0].context, trainings[0].next_steps
+    # On the device until the last step: reading a loss would make the host wait for every step.
     losses = torch.zeros(len(steps), 3, len(trainings), device=context.device)
-    rates = []
+    learning_rates = []
     for row, step in zip(losses, steps, strict=True):
-        rates.append([group["lr"] for group in engine.optimizer.param_groups])
+        learning_rates.append([group["lr"] for group in engine.optimizer.param_groups])
         row.copy_(run_step(engine, trainings, step))
     if context.workers > 1:
         torch.distributed.all_reduce(losses)
         losses /= context.workers
-    found = losses.cpu()
-    seconds = (time.perf_counter() - began) / len(trainings)
-    return [
-        Epoch(steps, found[:, :, i], [row[i] for row in rates], seconds)
-        for i in range(len(trainings))
-    ]
+    losses = losses.cpu()  # waits for the device, so that the time below is of all steps
+    seconds = (time.perf_counter() - start) / len(trainings)
+    epochs = []
+    for i, trial_losses in enumerate(losses.unbind(2)):
+        rates = [step_rates[i] for step_rates in learning_rates]
+        epochs.append(Epoch(steps, trial_losses, rates, seconds))
+    return epochs
 
 
 def run_step(engine: Any, trainings: Sequence[Training], step: int) -> Tensor:
-    """One optimiser step of K trials, in micro-batches: this worker's means of the (3, K) losses.
+    """One optimiser step of K trials, in micro-batches; returns this worker's mean (3, K) losses.
 
-    Micro-batches share out the batch as further workers would, negatives and all; DeepSpeed means
-    their gradients, and moves the weights after the last of them.
+    Micro-batches divide the batch as further workers would, and all of them have the whole batch as
+    negatives. DeepSpeed averages their gradients, and updates the weights after the last of them.
     """
     settings, context = trainings[0].recipe.settings, trainings[0].context
     batches = [training.batch(step) for training in trainings]
@@ -241,13 +241,14 @@ def run_step(engine: Any, trainings: Sequence[Training], step: int) -> Tensor:
     losses = torch.zeros(3, len(trainings), device=context.device)
     for i in range(settings.accumulation):
         share = context.rank * settings.accumulation + i
-        parts = engine(*(batch.shard(share, shares) for batch in batches))
-        engine.backward(parts.total.sum())
+        micro_losses = engine(*(batch.shard(share, shares) for batch in batches))
+        # No trial's loss depends on another's weights, so each gets the gradient of its own.
+        engine.backward(micro_losses.total.sum())
         if i == settings.accumulation - 1:
             for training in trainings:
-                clip(training.state.bridge.parameters(), training.recipe.settings)
+                clip_gradients(training.state.bridge.parameters(), training.recipe.settings)
         engine.step()
-        losses += torch.stack(parts).detach().view(3, -1)
+        losses += torch.stack(micro_losses).detach().view(3, -1)
     for training in trainings:
         training.state.average.update(training.state.bridge, step, settings.zero_stage)
     return losses / settings.accumulation

@@ -183,8 +183,8 @@ def test_what_becomes_of_one_does_not_touch_the_others(small_store, tmp_path, si
         assert_same(ledger.trial(name(number)), singles.trial(name(number)))
     said = [(getattr(r, "trial", None), r.getMessage()) for r in caplog.records]
     assert said.count((None, "Training in a batch of 8 trials")) == 1
-    assert [what for _, what in said if "goes on with" in what] == [
-        "The batch goes on with 7 trials", "The batch goes on with 6 trials",
+    assert [what for _, what in said if "continues with" in what] == [
+        "The batch continues with 7 trials", "The batch continues with 6 trials",
     ]  # fmt: skip
     for number, steps in ((0, STEPS), (5, 2 * EPOCH), (2, 0)):  # each trial's log is its own
         mine = [what for who, what in said if who == name(number)]

@@ -199,7 +199,7 @@ def test_a_trial_that_pauses_goes_on_to_the_same_weights(tmp_path, small_store):
 def test_the_weights_that_were_best_on_val_are_evaluated(tmp_path, small_store, monkeypatch):
     """Whatever the last epoch is worth, and across a restart."""
     values = iter([40.0, 60.0, 50.0])
-    monkeypatch.setattr(loop, "choice", lambda metrics: next(values))
+    monkeypatch.setattr(loop, "selection_score", lambda metrics: next(values))
     seen = {}
 
     def keep(progress):

@@ -194,7 +194,7 @@ def test_a_trial_goes_on_with_another_number_of_workers(continued, stage, worker
         assert torch.allclose(value, alone[key], atol=2e-4), key
     rates = continued.values(name, "train/lr")
     assert np.allclose(rates, continued.values("alone", "train/lr"))
-    said = "optimiser state is converted" if stage else "all is kept"
+    said = "optimiser state is converted" if stage else "its whole state is resumed"
     assert continued.log(name).count(said) == 1
     assert "WARNING" not in continued.log(name)
     kept = continued.checkpoints(name)
@@ -220,7 +220,10 @@ def test_where_conversion_fails_the_weights_go_on_and_the_log_says_so(continued,
     rates = continued.values(name, "train/lr")
     assert np.allclose(rates, continued.values("alone", "train/lr"))
     log = continued.log(name)
-    reason = "weights go on, but the optimiser state is restarted, for it could not be converted"
+    reason = (
+        "its weights are resumed, but the optimiser state restarts, because it could not be "
+        "converted"
+    )
     assert log.count(reason) == 1
     (line,) = [line for line in log.splitlines() if reason in line]
     assert line.startswith("worker 0 WARNING")
