@@ -1,8 +1,8 @@
-"""Registry of the methods that bridge a modality gap: DiffGAP, its ablation's cells, its siblings.
+"""Registry of methods: DiffGAP, the cells of its ablation, and its siblings.
 
 A method is a `Bridge` in a module of its own and an entry here. The spec's choices, a trial's
-blocks, the tables' titles and the checks of a sweep all follow from the entry. Nothing here needs
-torch: a bridge's class is imported when a bridge is made.
+blocks, the tables' titles and the checks of a sweep follow from the entry. Nothing here needs
+torch: the class is imported when a bridge is made.
 """
 
 from __future__ import annotations

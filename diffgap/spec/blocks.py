@@ -23,6 +23,7 @@ from diffgap.bridge.config import (
 from diffgap.bridge.registry import METHODS
 from diffgap.bridge.schedules import SCHEDULES
 
+# For pydantic the choices are those of the registries; type checkers cannot follow that.
 if TYPE_CHECKING:
     ScheduleName: TypeAlias = str
     MethodName: TypeAlias = str

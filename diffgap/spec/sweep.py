@@ -1,4 +1,4 @@
-"""A sweep's file: the trial it starts from, and what it varies."""
+"""A sweep's file: the trial that it starts from, and what it varies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffgap.spec.trial import with_values as with_values
 
 
 def _off(value: Any) -> Any:
-    """YAML reads a plain ``off`` as false."""
+    """YAML 1.1 reads a plain ``off`` as false."""
     return "off" if value is False else value
 
 
@@ -48,6 +48,7 @@ class Resources(Model):
     trial axis. auto measures a few steps both ways and takes the faster."""
 
 
+# As in `blocks`: the registry decides, which type checkers cannot follow.
 if TYPE_CHECKING:
     TableKind: TypeAlias = str
 else:
@@ -105,9 +106,9 @@ class Dimension(Model):
 
 
 class Search(Model):
-    """Looks for the trial that is best on val; with axes, in each of their points by itself.
+    """A search for the trial that is best on val; with axes, one in each of their points.
 
-    A suggestion that its first seed speaks for is tried with the other seeds too, and counts by
+    A suggestion runs with its first seed; if it survives, with the other seeds too, and counts by
     their mean. The best of each point is then evaluated on test.
     """
 
@@ -119,11 +120,11 @@ class Search(Model):
     """What is maximised: the mean of both directions on val."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
-    """What may be chosen, by trial field."""
+    """Ranges or choices, by trial field."""
 
 
 class Scheduler(Model):
-    """Ends trials that fall behind, so that the rest get their time."""
+    """Early stopping of trials that fall behind."""
 
     kind: Literal["asha", "pbt"] = "asha"
     """Asynchronous successive halving, or population-based training."""
@@ -139,12 +140,14 @@ class Scheduler(Model):
 
     def rungs(self, steps: int, epoch: int) -> tuple[int, ...]:
         """The validations of a trial at which successive halving may end it."""
-        found: list[int] = []
-        at = self.min_steps
-        while at < steps:
-            found.append(math.ceil(at / epoch) * epoch)
-            at *= self.reduction
-        return tuple(dict.fromkeys(step for step in found if step < steps))
+        rungs: list[int] = []
+        step = self.min_steps
+        while step < steps:
+            rungs.append(
+                math.ceil(step / epoch) * epoch
+            )  # trials validate at the end of epochs only
+            step *= self.reduction
+        return tuple(dict.fromkeys(rung for rung in rungs if rung < steps))
 
 
 class SweepSpec(Model):
@@ -182,7 +185,7 @@ class SweepSpec(Model):
 
     @property
     def score_is_idle(self) -> bool:
-        """Whether bridges are trained that the one score of the sweep would never use."""
+        """Whether bridges are trained that the sweep's only score would never use."""
         idle = self.trial.score.kind == "cosine" and "score.kind" not in self.axes
         return idle and any(trial.trains for _, trial in self.points())
 
@@ -196,10 +199,12 @@ class SweepSpec(Model):
             point = dict(zip(self.axes, values, strict=True))
             first = self.trial_at(point, seed=0)
             for seed in self.seed_list:
+                # A seed changes nothing that validation looks at, and validating is the slow part.
                 yield point, first.model_copy(update={"seed": seed})
 
     def trial_at(self, values: dict[str, Any], seed: int) -> Trial:
         """The trial with these values of its fields; those of a search are scored on val."""
+        # A model validates nested dumps in one go; copies of nested models would skip validation.
         tree = with_values({**self.trial.model_dump(), "task": self.task}, values)
         split = "val" if self.search else self.split
         return Trial.model_validate({**tree, "split": split, "seed": seed})
@@ -217,11 +222,11 @@ class SweepSpec(Model):
 
 def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:
     """Dotted path of every plain field below a model, with the model and name that hold it."""
-    found: dict[str, tuple[type[BaseModel], str]] = {}
+    leaves: dict[str, tuple[type[BaseModel], str]] = {}
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found |= leaf_fields(inner, f"{prefix}{name}.")
+            leaves |= leaf_fields(inner, f"{prefix}{name}.")
         else:
-            found[prefix + name] = (model, name)
-    return found
+            leaves[prefix + name] = (model, name)
+    return leaves

@@ -1,4 +1,4 @@
-"""A trial: one experiment, fully resolved; what decides it, and nothing else."""
+"""A trial: one experiment, fully resolved, with the settings that decide its result and no others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SCORE_FIELDS: dict[ScoreKind, set[str]] = {
 """What each kind of score reads."""
 
 
-class Blocks(Model):
+class TrialBlocks(Model):
     """The `trial:` block, but for the methods' own settings."""
 
     method: MethodName = "diffgap"
@@ -59,19 +59,20 @@ class Blocks(Model):
 
 if TYPE_CHECKING:
 
-    class TrialSpec(Blocks):
+    class TrialSpec(TrialBlocks):
         """The `trial:` block: a field for each block, and one for each method's own settings."""
 
 else:
+    # A method's settings are a block of its name, so that a method is added in the registry alone.
     TrialSpec = create_model(
         "TrialSpec",
-        __base__=Blocks,
+        __base__=TrialBlocks,
         __module__=__name__,
         **{name: (block, block()) for name, block in OPTION_BLOCKS.items()},
     )
 
 GENERATOR_FIELD = "generator"
-"""The field that makes a trial one of generation; without it the rest of its block is idle."""
+"""The field that makes a trial one of generation; without it the rest of its block is inactive."""
 
 TUNABLE = (
     "train.lr",
@@ -97,7 +98,7 @@ class Trial(TrialSpec):
 
     `method`, `cdm.enabled` and `bst.enabled` always agree: a cell of the ablation that is a method
     of its own has that method's name, and methods other than DiffGAP have neither CDM nor BST.
-    What its method and score have no use for stands at its default: it makes no other experiment.
+    Fields that its method and score do not read are set to their defaults: they make no difference.
     """
 
     task: Task
@@ -105,7 +106,7 @@ class Trial(TrialSpec):
     """The split that the trained bridge is evaluated on."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     changes: tuple[Change, ...] = ()
-    """What population-based training has changed on the way, in the order of the steps."""
+    """Changes made by population-based training on the way, in the order of their steps."""
 
     @field_validator("changes", mode="before")
     @classmethod
@@ -121,6 +122,7 @@ class Trial(TrialSpec):
 
     @model_validator(mode="after")
     def _normalise(self) -> Self:
+        # Frozen for everybody else: `__dict__` is the one way in, and validation is not repeated.
         self._name_the_method()
         self.__dict__.update(score=_with(self.score, "kind", self.effective_score))
         for path in self.inactive_fields():
@@ -146,7 +148,7 @@ class Trial(TrialSpec):
         self.__dict__.update(method=method, cdm=cdm, bst=bst)
 
     def inactive_fields(self) -> list[str]:
-        """Blocks and fields that its method and score have no use for."""
+        """Blocks and fields that its method and score do not read."""
         paths = [block for block in OPTION_BLOCKS if block != self.method]
         if not self.generates:
             fields = set(Generation.model_fields) - {GENERATOR_FIELD}
@@ -170,7 +172,7 @@ class Trial(TrialSpec):
             yield block
             return
         for name in fields:
-            # `enabled` is settled by the method itself: see `_name_the_method`.
+            # The method itself decides `enabled`: see `_name_the_method`.
             if name != "enabled" and f"{block}.{name}" not in reads:
                 yield f"{block}.{name}"
 
@@ -179,8 +181,12 @@ class Trial(TrialSpec):
         """Its place in the CDM x BST ablation: frozen, bst, cdm or cdm+bst; None for siblings."""
         if self.method != "diffgap" and METHODS[self.method].cell is None:
             return None
-        parts = [n for n, on in (("cdm", self.cdm.enabled), ("bst", self.bst.enabled)) if on]
-        return "+".join(parts) or "frozen"
+        return {
+            (False, False): "frozen",
+            (False, True): "bst",
+            (True, False): "cdm",
+            (True, True): "cdm+bst",
+        }[self.cdm.enabled, self.bst.enabled]
 
     @property
     def trains(self) -> bool:
@@ -189,7 +195,7 @@ class Trial(TrialSpec):
 
     @property
     def generates(self) -> bool:
-        """Whether it makes sound, and is measured by that."""
+        """Whether it generates sound, and is evaluated by that sound."""
         return self.generation.generator != "none"
 
     @property
@@ -200,7 +206,7 @@ class Trial(TrialSpec):
         if only == "cosine":
             return "cosine"
         if self.generates and kind in ("cosine", "rerank"):
-            return only or "bridge"
+            return only or "bridge"  # these two rank pairs, and carry nothing over
         return kind if only is None or kind == "cosine" else only
 
 
