@@ -1,4 +1,4 @@
-"""A trial: one experiment, fully resolved, with the settings that decide its result and no others."""
+"""A trial: one experiment, fully resolved, and no setting that does not decide its result."""
 
 from __future__ import annotations
 
