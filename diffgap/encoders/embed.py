@@ -30,7 +30,8 @@ from diffgap.encoders.chunks import (
 from diffgap.encoders.partial import PartialStore, listing_hash
 from diffgap.encoders.stream import EncoderPool, stream_chunks
 from diffgap.errors import UserError
-from diffgap.store.store import EmbeddingStore, EncoderInfo, write_store
+from diffgap.store.manifest import EncoderInfo
+from diffgap.store.store import EmbeddingStore, write_store
 
 CHUNK = 32
 """Clips that are decoded, encoded and written together."""

@@ -13,9 +13,9 @@ from diffgap.bridge.base import Bridge, unit
 from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.model import DiffGAP
 from diffgap.generation.latent import noise
-from diffgap.store.schema import TEXT
+from diffgap.store.schema import TEXT, split_task
 from diffgap.store.splits import hash_fraction
-from diffgap.store.store import EmbeddingStore, split_task
+from diffgap.store.store import EmbeddingStore
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from diffgap.generation.base import Generator, Sampling, generate_in_batches
 from diffgap.generation.conditions import GenerationRequest, choose, conditions, seeds_of
 from diffgap.ledger.artifacts import GENERATED, PLAYED, REPLICATES
 from diffgap.spec import Trial
-from diffgap.store.store import EmbeddingStore, split_task
+from diffgap.store.schema import split_task
+from diffgap.store.store import EmbeddingStore
 
 log = logging.getLogger(__name__)
 

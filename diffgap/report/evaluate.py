@@ -19,8 +19,9 @@ from diffgap.evaluation.metrics import METRICS, MetricInfo
 from diffgap.evaluation.retrieval import QueryRanks
 from diffgap.evaluation.statistics import Interval, mean_interval
 from diffgap.report.references import Reference, retrieval_references
+from diffgap.store.schema import split_task
 from diffgap.store.splits import hash_fraction
-from diffgap.store.store import EmbeddingStore, Pairs, split_task
+from diffgap.store.store import EmbeddingStore, Pairs
 
 FROZEN = "frozen embeddings"
 

@@ -13,8 +13,9 @@ from rich.table import Table
 from diffgap.errors import UserError
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.gap_sample import principal
+from diffgap.store.schema import split_task
 from diffgap.store.splits import SPLITS
-from diffgap.store.store import EmbeddingStore, Pairs, split_task
+from diffgap.store.store import EmbeddingStore, Pairs
 
 POINTS = 400
 """Pairs in a picture at most."""

@@ -30,9 +30,10 @@ import pyarrow as pa
 from diffgap.errors import UserError, nearest
 from diffgap.pretrained.choice import UNKNOWN_HASH
 from diffgap.store.embedding_files import SINGLE, matrix, read_columns
+from diffgap.store.manifest import EncoderInfo
 from diffgap.store.schema import FIRST, MODALITY, TEXT, modality_order, vector_column
 from diffgap.store.splits import split_of
-from diffgap.store.store import EmbeddingStore, EncoderInfo, write_store
+from diffgap.store.store import EmbeddingStore, write_store
 
 ALIASES = {
     "id": ("id", "ids", "clip", "file_name", "filename", "youtube_id"),

@@ -21,8 +21,8 @@ from diffgap.evaluation.examples import examples
 from diffgap.evaluation.gap_sample import gap_sample
 from diffgap.ledger.artifacts import EXAMPLES, GAP_SAMPLE, RANKS
 from diffgap.spec import Trial
-from diffgap.store.schema import TEXT
-from diffgap.store.store import EmbeddingStore, Pairs, split_task
+from diffgap.store.schema import TEXT, split_task
+from diffgap.store.store import EmbeddingStore, Pairs
 
 
 class TrialResult(Protocol):

@@ -19,7 +19,8 @@ from diffgap.ledger.ledger import Ledger, TrialRecord
 from diffgap.ledger.provenance import code_diff, git_commit, hardware, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.store.cache import open_again
-from diffgap.store.store import EmbeddingStore, Pairs, split_task
+from diffgap.store.schema import split_task
+from diffgap.store.store import EmbeddingStore, Pairs
 from diffgap.training.checkpoint import Best, HistoryPoint, Progress
 from diffgap.training.context import TrialContext
 from diffgap.training.data import PairTable

@@ -98,7 +98,7 @@ def test_unknown_names_are_told_what_there_is(tmp_path):
         "unknown store 'soundscape'; did you mean soundscapes? (or give the path of an embedding "
         "store)"
     )
-    with pytest.raises(UserError, match="no embedding store"):
+    with pytest.raises(UserError, match="not an embedding store"):
         open_store(str(tmp_path))
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgap.errors import UserError
-from diffgap.store.schema import vector_column, vectors
-from diffgap.store.store import EmbeddingStore, EncoderInfo, served_tasks, split_task, write_store
+from diffgap.store.manifest import EncoderInfo
+from diffgap.store.schema import served_tasks, split_task, vector_column, vectors
+from diffgap.store.store import EmbeddingStore, write_store
 
 ENCODER = EncoderInfo(name="none", checkpoint_hash="0" * 64)
 IDS = ["a", "b", "c", "d"]
@@ -86,7 +87,7 @@ def test_text_video_pairs_own_their_clips(data):
     store = EmbeddingStore(None, table, captions(texts, owners))
     wanted = [i for i, owner in enumerate(owners) if splits[ids.index(owner)] == "test"]
     if not wanted:
-        with pytest.raises(UserError, match="no clip in its split 'test'"):
+        with pytest.raises(UserError, match="its split 'test' is empty"):
             store.pairs("text-video", "test")
         return
     pairs = store.pairs("text-video", "test")
@@ -227,7 +228,9 @@ def test_wrong_content_is_refused_with_its_rows(tmp_path, items_, captions_, exp
 def test_content_that_changed_since_is_noticed(tmp_path):
     write(tmp_path / "store")
     pq.write_table(items(audio=unit(4, seed=3)), tmp_path / "store" / "items-00000.parquet")
-    with pytest.raises(UserError, match=r"not what manifest\.json says; make the store anew"):
+    with pytest.raises(
+        UserError, match=r"content differs from manifest\.json; make the store anew"
+    ):
         EmbeddingStore.open(tmp_path / "store")
 
 
@@ -240,7 +243,7 @@ def test_a_damaged_shard_is_refused(tmp_path):
 
 
 def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no embedding store \(it has no manifest.json\)"):
+    with pytest.raises(UserError, match=r"not an embedding store \(it has no manifest.json\)"):
         EmbeddingStore.open(tmp_path)
     write(tmp_path / "store")
     path = tmp_path / "store" / "manifest.json"
@@ -267,7 +270,7 @@ def test_what_a_store_cannot_serve_is_refused_with_what_it_serves(tmp_path, task
 
 
 def test_an_empty_split_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no clip in its split 'dev'"):
+    with pytest.raises(UserError, match="its split 'dev' is empty"):
         write(tmp_path / "store").pairs("text-audio", "dev")
 
 

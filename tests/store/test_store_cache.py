@@ -42,5 +42,5 @@ def test_a_shard_of_the_same_size_is_noticed_by_its_time(store):
 def test_a_store_that_goes_away_is_told(store):
     open_again(str(store))
     shutil.rmtree(store)
-    with pytest.raises(UserError, match="no embedding store"):
+    with pytest.raises(UserError, match="not an embedding store"):
         open_again(str(store))

@@ -16,7 +16,7 @@ from diffgap.report.figures.style import Drawing, bare, mark, new_figure
 from diffgap.report.results import read_cells, setting_of
 from diffgap.report.tables.registry import compares_methods
 from diffgap.spec import Trial
-from diffgap.store.store import split_task
+from diffgap.store.schema import split_task
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 WHEN = ("before", "after")

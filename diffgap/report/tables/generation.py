@@ -24,7 +24,7 @@ from diffgap.report.references import Reference, references_for
 from diffgap.report.results import Cell, Setting, read_cells, setting_of
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial
-from diffgap.store.store import split_task
+from diffgap.store.schema import split_task
 from diffgap.tracking.reader import LoggedSweep
 
 SIGNIFICANT = 0.05
