@@ -143,9 +143,8 @@ class Scheduler(Model):
         rungs: list[int] = []
         step = self.min_steps
         while step < steps:
-            rungs.append(
-                math.ceil(step / epoch) * epoch
-            )  # trials validate at the end of epochs only
+            # Trials validate at the end of an epoch, so a rung is the next such end.
+            rungs.append(math.ceil(step / epoch) * epoch)
             step *= self.reduction
         return tuple(dict.fromkeys(rung for rung in rungs if rung < steps))
 
