@@ -24,7 +24,13 @@ from torch.nn import functional as F
 
 from diffgap.corpora.soundscapes import SoundscapeCorpus
 from diffgap.encoders.soundscape import SoundscapeEncoder
-from diffgap.generation.soundscape import WEIGHTS, autocast, log_mel, make_network, make_scheduler
+from diffgap.generation.soundscape_generator import (
+    WEIGHTS,
+    autocast,
+    make_network,
+    make_scheduler,
+    standard_log_mel,
+)
 from diffgap.io.atomic import write_json
 
 SETTINGS: dict[str, Any] = {
@@ -50,7 +56,7 @@ def render(clips: int) -> tuple[Tensor, Tensor]:
     mels, embeddings = [], []
     for start in range(0, clips, RENDERED):
         sounds = [corpus.audio(clip)[0] for clip in listed[start : start + RENDERED]]
-        mels.append(log_mel(torch.from_numpy(np.stack(sounds))))
+        mels.append(standard_log_mel(torch.from_numpy(np.stack(sounds))))
         embeddings.append(torch.from_numpy(encoder.encode_audio(sounds)))
     return torch.cat(mels), torch.cat(embeddings)
 

@@ -26,7 +26,7 @@ from diffgap.corpora.soundscapes import SEED, SoundscapeCorpus
 from diffgap.corpora.soundscapes.audio import RATE
 from diffgap.corpora.soundscapes.scenes import KINDS, draw_scene, generator
 from diffgap.corpora.soundscapes.video import FRAMES
-from diffgap.evaluation.extractors.soundscape import (
+from diffgap.evaluation.extractors.soundscape_judges import (
     WEIGHTS,
     Alignment,
     Networks,

@@ -100,7 +100,7 @@ class CAVPEncoder:
         """(B, T, 512) tokens, not normalised, of waveforms of one length."""
         # A centred transform has a frame more than hops: one sample less makes it a whole number.
         samples = torch.from_numpy(np.stack(waveforms))[:, :-1].to(self._device)
-        return self._model.audio_tokens(log_mel(samples, self._mel))
+        return self._model.audio_tokens(unit_decibels(samples, self._mel))
 
     @torch.inference_mode()
     def _video(self, videos: Sequence[np.ndarray]) -> Tensor:
@@ -114,7 +114,7 @@ class CAVPEncoder:
         return self._model.video_tokens(pixels)
 
 
-def log_mel(samples: Tensor, filterbank: Tensor) -> Tensor:
+def unit_decibels(samples: Tensor, filterbank: Tensor) -> Tensor:
     """(B, samples) at 16 kHz to (B, 128, frames) in [0, 1]: magnitudes, in decibels."""
     window = torch.hann_window(N_FFT, device=samples.device)
     spectra = torch.stft(

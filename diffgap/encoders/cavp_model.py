@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 2048
+from diffgap.pretrained.cnn14 import WIDTH, Cnn14Trunk
+
 DIMENSION = 512
 MELS = 128
 
@@ -31,7 +32,7 @@ class CAVP(nn.Module):
         super().__init__()
         self.video_encoder = SlowOnly()
         self.video_project_head = nn.Linear(WIDTH, DIMENSION)
-        self.spec_encoder = Cnn14()
+        self.spec_encoder = SpectrogramTower()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def video_tokens(self, video: Tensor) -> Tensor:
@@ -97,39 +98,17 @@ class SlowOnly(nn.Module):
         return h.mean((-2, -1))
 
 
-class ConvBlock(nn.Module):
-    """Two convolutions and a pooling."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor, pool: tuple[int, int]) -> Tensor:
-        h = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-        return F.avg_pool2d(h, pool)
-
-
-class Cnn14(nn.Module):
+class SpectrogramTower(Cnn14Trunk):
     """(B, 1, T, 128) to (B, T // 16, 512)."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(POOLS)
         self.bn = nn.BatchNorm2d(MELS)
-        inputs = 1
-        for number in range(1, len(POOLS) + 1):
-            outputs = 32 * 2**number
-            setattr(self, f"conv_block{number}", ConvBlock(inputs, outputs))
-            inputs = outputs
         self.fc1 = nn.Linear(WIDTH, WIDTH)
         self.final_project = nn.Linear(WIDTH, DIMENSION)
 
     def forward(self, mel: Tensor) -> Tensor:
-        h = self.bn(mel.transpose(1, 3)).transpose(1, 3)
-        for number, pool in enumerate(POOLS, 1):
-            h = getattr(self, f"conv_block{number}")(h, pool)
-        h = h.mean(3)
+        h = self.blocks(self.bn(mel.transpose(1, 3)).transpose(1, 3))
         h = F.max_pool1d(h, 3, 1, 1) + F.avg_pool1d(h, 3, 1, 1)
         h = F.relu(self.fc1(h.transpose(1, 2)))
         return self.final_project(F.relu(self.fc1(h)))  # the same layer twice, as it was trained

@@ -6,7 +6,7 @@ from diffgap.generation.base import Generator
 from diffgap.pretrained.choice import Choice
 
 GENERATORS = {
-    "soundscape": "diffgap.generation.soundscape:SoundscapeGenerator",
+    "soundscape": "diffgap.generation.soundscape_generator:SoundscapeGenerator",
     "audioldm": "diffgap.generation.audioldm:AudioLDM",
     "diff_foley": "diffgap.generation.diff_foley:DiffFoley",
 }

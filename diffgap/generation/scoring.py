@@ -26,7 +26,7 @@ from diffgap.errors import UserError
 from diffgap.evaluation.audio_metrics import Scores, measure, similarity
 from diffgap.evaluation.extractors import ExtractorChoice
 from diffgap.evaluation.extractors.base import Extractor, Features
-from diffgap.evaluation.extractors.soundscape import SoundscapeAlignment
+from diffgap.evaluation.extractors.soundscape_judges import SoundscapeAlignment
 from diffgap.generation import GeneratorChoice
 from diffgap.generation.base import Generator, Sampling, generate_in_batches
 from diffgap.generation.conditions import GenerationRequest, choose, conditions, seeds_of

@@ -13,8 +13,8 @@ from diffgap.corpora.soundscapes.scenes import draw_scene, generator
 from diffgap.errors import UserError
 from diffgap.evaluation.audio_metrics import measure
 from diffgap.evaluation.extractors import ExtractorChoice
-from diffgap.evaluation.extractors.panns import ARRAYS, N_FFT, Cnn14, log_mel
-from diffgap.evaluation.extractors.soundscape import WEIGHTS, SoundscapeAlignment
+from diffgap.evaluation.extractors.panns import ARRAYS, N_FFT, AudioTagger, mel_decibels
+from diffgap.evaluation.extractors.soundscape_judges import WEIGHTS, SoundscapeAlignment
 from diffgap.evaluation.extractors.vggish import VGGish, mel_matrix, patches_of
 from diffgap.pretrained.weights import HARMLESS
 
@@ -49,7 +49,7 @@ def panns_file(tmp_path_factory):
     """Random weights in the layout of Cnn14_16k_mAP=0.438.pth."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("panns") / "Cnn14_16k_mAP=0.438.pth"
-    torch.save(panns_checkpoint(Cnn14()), path)
+    torch.save(panns_checkpoint(AudioTagger()), path)
     yield path
     path.unlink()
 
@@ -250,7 +250,7 @@ def test_panns_hears_what_torchlibrosa_hears():
         sr=RATE, n_fft=512, n_mels=64, fmin=50, fmax=8000, ref=1.0, amin=1e-10, top_db=None
     )
     expected = mel(spectrogram(sound))[:, 0]
-    found = log_mel(sound, slaney_filterbank(RATE, 512, 64, 50, 8000))
+    found = mel_decibels(sound, slaney_filterbank(RATE, 512, 64, 50, 8000))
     assert (found - expected).abs().max() < 1e-3  # of decibels
 
 
@@ -268,11 +268,13 @@ def test_panns_takes_the_filters_that_torchlibrosa_makes(panns_file):
 
 def test_panns_probabilities_are_the_softmax_of_its_logits(panns_file):
     extractor = ExtractorChoice("panns", str(panns_file)).load()
-    model = Cnn14().eval()
+    model = AudioTagger().eval()
     state = read(panns_file)["model"]
     model.load_state_dict({n: v for n, v in state.items() if "extractor" not in n})
     sound = noise(32_000)
-    spectra = log_mel(torch.from_numpy(sound)[None], slaney_filterbank(RATE, 512, 64, 50, 8000))
+    spectra = mel_decibels(
+        torch.from_numpy(sound)[None], slaney_filterbank(RATE, 512, 64, 50, 8000)
+    )
     with torch.inference_mode():
         embedding, logits = model(spectra[:, None])
     found = extractor.features([sound])

@@ -9,7 +9,7 @@ from diffgap.evaluation.extractors.base import Extractor
 from diffgap.pretrained.choice import Choice
 
 EXTRACTORS = {
-    "soundscape": "diffgap.evaluation.extractors.soundscape:SoundscapeExtractor",
+    "soundscape": "diffgap.evaluation.extractors.soundscape_judges:SoundscapeExtractor",
     "vggish": "diffgap.evaluation.extractors.vggish:VGGishExtractor",
     "panns": "diffgap.evaluation.extractors.panns:PANNsExtractor",
 }

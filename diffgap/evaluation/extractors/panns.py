@@ -18,18 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffgap.audio.mel import slaney_filterbank
-from diffgap.encoders.cavp_model import ConvBlock
 from diffgap.errors import UserError
 from diffgap.evaluation.extractors.base import Features, weights_file
 from diffgap.evaluation.extractors.waveforms import each_clip
+from diffgap.pretrained.cnn14 import WIDTH, Cnn14Trunk
 from diffgap.pretrained.weights import HARMLESS, weights_hash
 
 RATE = 16_000
 N_FFT, HOP = 512, 160
 MELS, LOW, HIGH = 64, 50.0, 8000.0
 POWER_FLOOR = 1e-10
-WIDTH, CLASSES = 2048, 527
-BLOCKS = 6
+CLASSES = 527
+POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (2, 2), (1, 1))
+"""Of (time, mel), block by block."""
 SHORTEST = 32 * HOP
 """Samples: the poolings halve time five times."""
 ERROR = 500
@@ -42,26 +43,17 @@ ARRAYS: list[Any] = [_REBUILT, (_REBUILT, "numpy.core.multiarray._reconstruct"),
 """What a sampler's state beside the weights is made of; NumPy 1 and 2 have names of their own."""
 
 
-class Cnn14(nn.Module):
+class AudioTagger(Cnn14Trunk):
     """(B, 1, T, 64) log-mel spectra to embeddings (B, 2048) and logits (B, 527)."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(POOLS)
         self.bn0 = nn.BatchNorm2d(MELS)
-        inputs = 1
-        for number in range(1, BLOCKS + 1):
-            outputs = 32 * 2**number
-            setattr(self, f"conv_block{number}", ConvBlock(inputs, outputs))
-            inputs = outputs
         self.fc1 = nn.Linear(WIDTH, WIDTH)
         self.fc_audioset = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.bn0(spectra.transpose(1, 3)).transpose(1, 3)
-        for number in range(1, BLOCKS + 1):
-            pool = (2, 2) if number < BLOCKS else (1, 1)
-            h = getattr(self, f"conv_block{number}")(h, pool)
-        h = h.mean(3)
+        h = self.blocks(self.bn0(spectra.transpose(1, 3)).transpose(1, 3))
         embedding = F.relu(self.fc1(h.amax(2) + h.mean(2)))
         return embedding, self.fc_audioset(embedding)
 
@@ -72,7 +64,7 @@ class PANNsExtractor:
     name = "panns"
     rate = RATE
 
-    def __init__(self, model: Cnn14, device: str = "cpu") -> None:
+    def __init__(self, model: AudioTagger, device: str = "cpu") -> None:
         self.weights_hash = weights_hash(model)
         self._model = model.eval().to(device)
         self._mel = slaney_filterbank(RATE, N_FFT, MELS, LOW, HIGH).to(device)
@@ -91,7 +83,7 @@ class PANNsExtractor:
         state = _state(path)
         _check_spectra(state, path)
         fixed = (MEL_KEY, *FOURIER_KEYS)
-        model = Cnn14()
+        model = AudioTagger()
         try:
             model.load_state_dict({n: value for n, value in state.items() if n not in fixed})
         except RuntimeError as error:
@@ -106,11 +98,11 @@ class PANNsExtractor:
         return Features(clips=torch.stack(clips).numpy(), probabilities=probabilities)
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self._model(log_mel(waveforms, self._mel)[:, None])
+        found: tuple[Tensor, Tensor] = self._model(mel_decibels(waveforms, self._mel)[:, None])
         return found
 
 
-def log_mel(waveforms: Tensor, filterbank: Tensor) -> Tensor:
+def mel_decibels(waveforms: Tensor, filterbank: Tensor) -> Tensor:
     """(B, samples) at 16 kHz to (B, T, 64): power in decibels, as torchlibrosa gives it."""
     window = torch.hann_window(N_FFT, device=waveforms.device)
     spectra = torch.stft(waveforms, N_FFT, HOP, window=window, return_complex=True)
@@ -132,7 +124,7 @@ def _state(path: Path) -> Mapping[str, Tensor]:
 
 
 def _check_spectra(state: Mapping[str, Tensor], path: Path) -> None:
-    """Raises a UserError where the checkpoint's fixed filters are not those of `log_mel`."""
+    """Raises a UserError where the checkpoint's fixed filters are not those of `mel_decibels`."""
     turns = torch.outer(torch.arange(N_FFT // 2 + 1.0), torch.arange(N_FFT).double()) / N_FFT
     window = torch.hann_window(N_FFT, dtype=torch.float64)
     wave = torch.exp(-2j * torch.pi * turns) * window

@@ -132,7 +132,7 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
 
 
-def log_mel(samples: Tensor) -> Tensor:
+def standard_log_mel(samples: Tensor) -> Tensor:
     """(B, up to 32768) samples at 16 kHz to (B, 64, 128) log-mel magnitudes, standardised."""
     padded = F.pad(samples, (0, FRAMES * HOP - samples.shape[-1]))
     window = torch.hann_window(N_FFT, device=samples.device)
