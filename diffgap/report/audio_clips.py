@@ -1,4 +1,4 @@
-"""A few generated clips of each cell, beside the real ones, to be played from a page."""
+"""Generated clips of each cell beside the real ones, for a page to play."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from diffgap.ledger.artifacts import GENERATED, PLAYED
 from diffgap.report.results import read_cells, setting_of
-from diffgap.report.tables.generation import GenerationCell, ordered, row_names
+from diffgap.report.tables.generation import GenerationCell, cells_by_task, row_names
 from diffgap.tracking.reader import LoggedSweep
 
 
@@ -21,15 +21,15 @@ class AudioClip:
 
     Attributes:
         clip: its id.
-        caption: what asked for it, where that was a text.
-        real: the URL of its own sound, which holds the sound itself.
-        made: the same of what was made, by the row's name.
+        caption: the text it was generated from; None where that was a video.
+        real: its own sound, as a URL that holds the sound itself.
+        generated: the same of each cell's, by the row's name.
     """
 
     clip: str
     caption: str | None
     real: str
-    made: dict[str, str]
+    generated: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -40,41 +40,40 @@ class AudioGallery:
     clips: tuple[AudioClip, ...]
 
 
-def audio_gallery(sweeps: Sequence[LoggedSweep]) -> list[AudioGallery]:
+def audio_galleries(sweeps: Sequence[LoggedSweep]) -> list[AudioGallery]:
     """The clips of all sweeps of generation, as the first finished seed of each cell made them."""
-    found = []
+    galleries = []
     for sweep in sweeps:
-        by_task: dict[str, list[GenerationCell]] = {}
-        for cell in read_cells(sweep):
-            if cell.finished and cell.trial.generates:
-                by_task.setdefault(cell.trial.task, []).append(GenerationCell(cell))
-        for task, cells in by_task.items():
+        cells = [c for c in read_cells(sweep) if c.finished and c.trial.generates]
+        for task, generation_cells in cells_by_task(cells).items():
             setting = replace(setting_of(sweep), task=task)
             title = f"Generated on {setting}, {task} (sweep {sweep.name})"
-            found.append(AudioGallery(title, tuple(_clips(ordered(cells)))))
-    return found
+            galleries.append(AudioGallery(title, tuple(_clips(generation_cells))))
+    return galleries
 
 
 def _clips(cells: Sequence[GenerationCell]) -> list[AudioClip]:
-    files = [made.cell.finished[0].files for made in cells]
-    first = files[0]
-    assert first, "a finished trial has files"
+    directories = [_files(cell) for cell in cells]
+    names = row_names(cells)
+    first = directories[0]
+    # All cells generate the same clips in the same order, and keep the sounds of the first few.
     rows = pq.read_table(first / GENERATED).to_pylist()
-    kept = len(list((first / PLAYED).glob("*-real.flac")))
-    return [
-        AudioClip(
-            row["clip"],
-            row.get("caption"),
-            _sound(first / PLAYED / f"{number}-real.flac"),
-            {
-                name: _sound(place / PLAYED / f"{number}-made.flac")
-                for name, place in zip(row_names(cells), files, strict=True)
-                if place
-            },
-        )
-        for number, row in enumerate(rows[:kept])
-    ]
+    playable = len(list((first / PLAYED).glob("*-real.flac")))
+    clips = []
+    for number, row in enumerate(rows[:playable]):
+        generated = {}
+        for name, directory in zip(names, directories, strict=True):
+            generated[name] = _sound_url(directory / PLAYED / f"{number}-made.flac")
+        real = _sound_url(first / PLAYED / f"{number}-real.flac")
+        clips.append(AudioClip(row["clip"], row.get("caption"), real, generated))
+    return clips
 
 
-def _sound(path: Path) -> str:
+def _files(cell: GenerationCell) -> Path:
+    files = cell.cell.finished[0].files
+    assert files, "a finished trial has files"
+    return files
+
+
+def _sound_url(path: Path) -> str:
     return f"data:audio/flac;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,4 +1,4 @@
-"""Ten queries a corpus, and what each cell retrieved for them."""
+"""Retrieval examples: ten queries a corpus, and what each cell retrieved for them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 from diffgap.corpora.media import within
 from diffgap.errors import ClipError
 from diffgap.ledger.artifacts import EXAMPLES
-from diffgap.report.results import Cell, merged, setting_of
-from diffgap.report.tables.recall import cell_names
+from diffgap.report.results import Cell, cell_names, merged, setting_of
 from diffgap.tracking.reader import LoggedSweep
 
 SMALL_BYTES = 300_000
-"""Files up to this size become part of the page; larger ones are linked."""
+"""Files up to this size become part of the page; larger ones are linked, to keep it small."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class Example:
     """One query, and the first answers of each cell.
 
     Attributes:
-        setting: on what, for people.
+        setting: what was searched, for people.
         direction: such as ``text->audio``.
-        clip: whose text, video or audio asks.
-        caption: what is asked, where it is a text.
+        clip: whose text, video or audio is the query.
+        caption: the query itself, where it is a text.
         answers: by the cell's name, the best first.
     """
 
@@ -51,36 +50,37 @@ class Example:
 
 def examples_of(sweeps: Sequence[LoggedSweep]) -> list[Example]:
     """The examples of all cells, of the first finished seed each; by corpus, direction, query."""
-    found: list[Example] = []
     by_setting: dict[str, list[LoggedSweep]] = {}
     for sweep in sweeps:
         if not sweep.spec["search"]:
             setting = setting_of(sweep)
             by_setting.setdefault(f"{setting}, {setting.task}", []).append(sweep)
-    for name, some in by_setting.items():
-        cells = [cell for cell in merged(some) if cell.finished]
-        found += _examples(name, cells, cell_names(cells, "ablation"))
-    return found
+    examples: list[Example] = []
+    for title, group in by_setting.items():
+        cells = [cell for cell in merged(group) if cell.finished]
+        examples += _examples(title, cells)
+    return examples
 
 
-def _examples(setting: str, cells: Sequence[Cell], names: Sequence[str]) -> list[Example]:
+def _examples(setting: str, cells: Sequence[Cell]) -> list[Example]:
     queries: dict[tuple[str, str], Example] = {}
-    for cell, name in zip(cells, names, strict=True):
-        files = [t.files / EXAMPLES for t in cell.finished if t.files]
-        if not files or not files[0].is_file():  # from before there were examples
+    for cell, name in zip(cells, cell_names(cells, "ablation"), strict=True):
+        files = cell.finished[0].files
+        if files is None or not (files / EXAMPLES).is_file():  # trials of before there were any
             continue
-        for row in pq.read_table(files[0]).to_pylist():
-            key = (row["direction"], row["query"])
-            direction = row["direction"].replace("_to_", "->")
-            example = queries.setdefault(
-                key, Example(setting, direction, row["query"], row["query_caption"], {})
-            )
+        for row in pq.read_table(files / EXAMPLES).to_pylist():
+            direction, query = row["direction"], row["query"]
+            if (direction, query) not in queries:
+                shown = direction.replace("_to_", "->")
+                example = Example(setting, shown, query, row["query_caption"], {})
+                queries[direction, query] = example
             answer = Answer(row["clip"], row["caption"], row["right"])
-            example.answers[name] = (*example.answers.get(name, ()), answer)
+            answers = queries[direction, query].answers
+            answers[name] = (*answers.get(name, ()), answer)
     return list(queries.values())
 
 
-class Clips:
+class ClipFiles:
     """The files of a corpus's clips, to be played from a page.
 
     Args:
@@ -91,14 +91,14 @@ class Clips:
         self.root = root.resolve() if root else None
 
     def source(self, clip: str) -> tuple[str, str] | None:
-        """Whether a clip is ``audio`` or ``video``, and its URL: its content where that is small.
+        """Whether a clip is ``audio`` or ``video``, and its URL, which holds small files whole.
 
         None where it is no file of the directory.
         """
         if self.root is None:
             return None
         try:
-            path = within(self.root, clip)
+            path = within(self.root, clip)  # a name from MLflow must not read any other file
         except ClipError:
             return None
         kind = mimetypes.guess_type(path.name)[0] or ""

@@ -1,17 +1,20 @@
-"""The cells of sweeps: trials that differ in nothing but the seed, with what they found."""
+"""Cells of sweeps: trials that differ in nothing but the seed, with their results."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from diffgap.bridge.registry import METHODS
+from diffgap.evaluation.metrics import MetricInfo
 from diffgap.ledger.artifacts import RANKS
 from diffgap.report.references import DATASETS
 from diffgap.spec import Trial
@@ -24,8 +27,15 @@ class RankedQueries:
 
     ranks: np.ndarray
     """(S, Q) int64, counted from 1."""
+    ap10: np.ndarray
+    """(S, Q) average precision within the first ten, from 0 to 1."""
     clips: np.ndarray
     """(Q,) int64: queries of one clip belong together."""
+
+    def values(self, metric: MetricInfo) -> np.ndarray:
+        """(S, Q) values of a metric in %, one a query."""
+        columns = {"rank": self.ranks, "ap10": self.ap10}
+        return 100.0 * metric.of_ranks(columns[metric.column])
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Cell:
 
     @cached_property
     def finished(self) -> tuple[TrialRun, ...]:
-        """The trials that count."""
+        """The complete trials, which alone count."""
         return tuple(trial for trial in self.trials if trial.is_complete)
 
     @property
@@ -57,22 +67,19 @@ class Cell:
         return len(self.finished)
 
     @property
-    def planned(self) -> int:
-        """How many were asked for."""
-        return len(self.trials)
-
-    @property
     def counted(self) -> str:
         """How many trials count, for people."""
-        return str(self.seeds) if self.seeds == self.planned else f"{self.seeds} of {self.planned}"
+        planned = len(self.trials)
+        return str(self.seeds) if self.seeds == planned else f"{self.seeds} of {planned}"
 
     @cached_property
     def missing_reason(self) -> str | None:
         """What became of the trials that do not count; None where all do."""
-        states = Counter(
-            trial.problem or trial.state for trial in self.trials if not trial.is_complete
-        )
-        return ", ".join(f"{count} {state}" for state, count in states.items()) or None
+        reasons: Counter[str] = Counter()
+        for trial in self.trials:
+            if not trial.is_complete:
+                reasons[trial.problem or trial.state] += 1
+        return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or None
 
     @cached_property
     def directions(self) -> dict[str, RankedQueries]:
@@ -80,12 +87,12 @@ class Cell:
         return _directions([pq.read_table(t.files / RANKS) for t in self.finished if t.files])
 
     def with_trials_of(self, other: Cell) -> Cell:
-        """The same cell, with what another sweep knows of it."""
-        known = {trial.signature: trial for trial in self.trials}
+        """The same cell of two sweeps: the other's name, and of each trial the complete run."""
+        trials = {trial.signature: trial for trial in self.trials}
         for trial in other.trials:
-            if trial.is_complete or trial.signature not in known:
-                known[trial.signature] = trial
-        return replace(self, name=other.name, trials=tuple(known.values()))
+            if trial.is_complete or trial.signature not in trials:
+                trials[trial.signature] = trial
+        return replace(self, name=other.name, trials=tuple(trials.values()))
 
     def metric(self, name: str) -> list[float]:
         """One metric of every trial that counts and has it."""
@@ -94,7 +101,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """On what cells were compared."""
+    """What cells were compared on."""
 
     task: str
     corpus: str
@@ -120,9 +127,17 @@ class Setting:
 
 def setting_of(sweep: LoggedSweep) -> Setting:
     """Of a sweep; the corpus is named by its store where no trial says what it is."""
-    said = [trial.config["store"]["name"] for trial in sweep.trials if trial.config]
-    corpus = said[0] if said else sweep.store.rstrip("/").rpartition("/")[2]
+    corpora = [trial.config["store"]["name"] for trial in sweep.trials if trial.config]
+    corpus = corpora[0] if corpora else sweep.store.rstrip("/").rpartition("/")[2]
     return Setting(sweep.spec["task"], corpus, sweep.spec["split"])
+
+
+ABLATION_TITLES = {
+    "frozen": "frozen embeddings",
+    "bst": "BST only",
+    "cdm": "CDM only",
+    "cdm+bst": "CDM + BST",
+}
 
 
 def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> list[Cell]:
@@ -130,7 +145,7 @@ def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> 
     groups: dict[str, list[TrialRun]] = {}
     for trial in sweep.trials if trials is None else trials:
         groups.setdefault(trial.label.rpartition("seed ")[0].rstrip(", "), []).append(trial)
-    return [Cell(name, sweep.name, tuple(found)) for name, found in groups.items()]
+    return [Cell(name, sweep.name, tuple(group)) for name, group in groups.items()]
 
 
 def merged(sweeps: Iterable[LoggedSweep]) -> list[Cell]:
@@ -145,13 +160,39 @@ def merged(sweeps: Iterable[LoggedSweep]) -> list[Cell]:
     return list(by_identity.values())
 
 
-def _directions(tables: list) -> dict[str, RankedQueries]:
+def cell_names(cells: Sequence[Cell], kind: str) -> list[str]:
+    """What a table of a kind calls its cells: by their axes, by their methods, or for an ablation
+    by the parts of DiffGAP that are on."""
+    names = []
+    for cell in cells:
+        name = METHODS[cell.trial.method].title
+        if kind == "axes":
+            name = cell.name or name
+        elif kind == "ablation" and cell.trial.ablation_cell:
+            name = ABLATION_TITLES[cell.trial.ablation_cell]
+        names.append(name)
+    return names if kind == "axes" else unique_names(names, cells)
+
+
+def unique_names(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """Names of cells; with their axes in brackets where a name alone does not tell them apart."""
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else f"{name} ({cell.name})"
+        for name, cell in zip(names, cells, strict=True)
+    ]
+
+
+def _directions(tables: Sequence[pa.Table]) -> dict[str, RankedQueries]:
+    """The ranks of a cell's seeds, each of them a table with a row a query, by direction."""
     if not tables:
         return {}
-    found = {}
+    directions = {}
     for direction in tables[0]["direction"].unique().to_pylist():
         parts = [table.filter(pc.equal(table["direction"], direction)) for table in tables]
-        clips = parts[0]["clip"].combine_chunks().dictionary_encode().indices
         ranks = np.stack([part["rank"].to_numpy() for part in parts])
-        found[direction] = RankedQueries(ranks, clips.to_numpy().astype(np.int64))
-    return found
+        ap10 = np.stack([part["ap10"].to_numpy() for part in parts])
+        # Every seed asks the same queries in the same order, so the first one's clips are all's.
+        clips = parts[0]["clip"].combine_chunks().dictionary_encode().indices.to_numpy()
+        directions[direction] = RankedQueries(ranks, ap10, clips.astype(np.int64))
+    return directions

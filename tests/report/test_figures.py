@@ -18,13 +18,13 @@ from diffgap.report.figures.cost import cost_points
 from diffgap.report.figures.curves import learning_curves
 from diffgap.report.figures.gap import best_bridge, points
 from diffgap.report.figures.parallel import Scale, parallel_lines
-from diffgap.report.figures.recall import cells_of, mean_recalls, trials_of
+from diffgap.report.figures.recall import CUTOFFS, cells_of, mean_recalls, trials_of
 from diffgap.report.figures.schedules import FIELD, recall_points
 from diffgap.report.figures.steps import FIELD as STEPS
 from diffgap.report.figures.steps import recall_lines
 from diffgap.report.figures.style import RC, mark
 from diffgap.report.results import Cell, read_cells
-from diffgap.report.tables.compare import CUTOFFS, compare, heading
+from diffgap.report.tables.recall import compare_recall, heading
 from diffgap.report.tables.registry import all_tables
 from diffgap.tracking.reader import TrialRun
 
@@ -100,11 +100,11 @@ def test_bars_are_as_high_as_the_table_says(report, key):
     table = table_of(report, key)
     cells = cells_of(table, trials_of(report.sweeps))
     assert [cell.name for cell in cells] == [row.name for row in table.rows]
-    compared = compare(cells, None)
+    compared = compare_recall(cells, None)
     for place, cell in enumerate(cells):
         for direction in ("text_to_audio", "audio_to_text"):
             for cutoff, interval in zip(CUTOFFS, heights(compared, place, direction), strict=True):
-                column = heading((direction, cutoff))
+                column = heading(direction, f"R@{cutoff}")
                 assert interval.mean == number(table, cell.name, column)
                 assert interval.low <= interval.mean <= interval.high
 

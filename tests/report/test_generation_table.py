@@ -12,7 +12,7 @@ from conftest import plan_of, run_here, tell
 from diffgap.errors import UserError
 from diffgap.evaluation.statistics import replicate_interval, replicate_test
 from diffgap.ledger.ledger import Ledger
-from diffgap.report.audio_clips import audio_gallery
+from diffgap.report.audio_clips import audio_galleries
 from diffgap.report.formats import write_report
 from diffgap.report.model import make_report
 from diffgap.report.references import read_references
@@ -109,13 +109,13 @@ def test_bridges_are_trained_once_for_all_settings(output, sweep):
 
 
 def test_a_page_plays_what_was_made(output, sweep, tmp_path):
-    text, video = audio_gallery([sweep])
+    text, video = audio_galleries([sweep])
     assert "text-audio" in text.title
     assert len(video.clips) == 3
     for clip in text.clips:
         assert clip.caption
-        assert len(clip.made) == 6
-        for sound in (clip.real, *clip.made.values()):
+        assert len(clip.generated) == 6
+        for sound in (clip.real, *clip.generated.values()):
             content = base64.b64decode(sound.partition("base64,")[2])
             info = soundfile.info(BytesIO(content))
             assert (info.samplerate, info.frames) == (16_000, 32_000)

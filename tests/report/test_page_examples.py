@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from diffgap.report.examples import SMALL_BYTES, Answer, Clips, Example, examples_of
+from diffgap.report.examples import SMALL_BYTES, Answer, ClipFiles, Example, examples_of
 from diffgap.report.html.examples import examples_html
 from diffgap.report.html.page import to_html
 from diffgap.report.model import make_report
@@ -39,7 +39,7 @@ def clips(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"0")
     (tmp_path / "notes.txt").write_text("no sound")
     (tmp_path.parent / "secret.wav").write_bytes(b"0")
-    return Clips(tmp_path)
+    return ClipFiles(tmp_path)
 
 
 def test_small_files_become_part_of_the_page_and_large_ones_are_linked(clips, tmp_path):
@@ -49,7 +49,7 @@ def test_small_files_become_part_of_the_page_and_large_ones_are_linked(clips, tm
     assert clips.source("film.mp4")[0] == "video"
     for name in ("notes.txt", "absent.wav", "../secret.wav"):
         assert clips.source(name) is None
-    assert Clips(None).source("small.wav") is None
+    assert ClipFiles(None).source("small.wav") is None
 
 
 def test_what_comes_from_outside_is_escaped(clips):

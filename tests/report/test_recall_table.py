@@ -11,8 +11,7 @@ from diffgap.errors import UserError
 from diffgap.report.formats import as_text
 from diffgap.report.render import all_notes, to_markdown
 from diffgap.report.results import read_cells
-from diffgap.report.tables.compare import compare
-from diffgap.report.tables.recall import sweep_table
+from diffgap.report.tables.recall import compare_recall, sweep_table
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import make_plan
 from diffgap.tracking.reader import LoggedSweep, TrialRun
@@ -84,9 +83,10 @@ def sweep(tmp_path):
 
 def figures(sweep, name, baseline=0):
     """The figures of one cell of the ablation, by column."""
-    compared = compare(read_cells(sweep), baseline)
-    place = [cell.trial.ablation_cell for cell in compared.cells].index(name)
-    return {column: compared.figures[place, column] for column in compared.columns}
+    cells = read_cells(sweep)
+    comparison = compare_recall(cells, baseline)
+    row = [cell.trial.ablation_cell for cell in cells].index(name)
+    return {column: comparison.estimates[row, column] for column in comparison.columns}
 
 
 def row(table, name):
@@ -102,12 +102,12 @@ def test_every_figure_is_the_mean_over_seeds_and_queries(sweep):
     assert [row.name for row in table.rows] == [
         "frozen embeddings", "BST only", "CDM only", "CDM + BST",
     ]  # fmt: skip
-    found = figures(sweep, "cdm+bst")["text_to_audio", 5]
+    found = figures(sweep, "cdm+bst")["text->audio R@5"]
     hits = [ranks_of("cdm+bst", seed)[: CLIPS * CAPTIONS] <= 5 for seed in range(3)]
     assert found.interval.mean == pytest.approx(100 * np.mean(hits))
     assert found.interval.low < found.interval.mean < found.interval.high
     base = ranks_of("frozen", 0)[: CLIPS * CAPTIONS] <= 5
-    assert found.difference == pytest.approx(100 * (np.mean(hits) - np.mean(base)))
+    assert found.test.difference == pytest.approx(100 * (np.mean(hits) - np.mean(base)))
     shown = value(table, "CDM + BST", "text->audio R@5")
     assert shown.number == found.interval.mean
     assert shown.text.startswith(f"{found.interval.mean:.1f} ± ")
@@ -118,9 +118,9 @@ def test_what_is_best_and_what_differs_is_marked(sweep):
     both, frozen, cdm = (figures(sweep, n) for n in ("cdm+bst", "frozen", "cdm"))
     assert all(figure.best and figure.significant for figure in both.values())
     assert not any(figure.best or figure.significant for figure in frozen.values())
-    assert not cdm["audio_to_text", 5].significant
+    assert not cdm["audio->text R@5"].significant
     text = to_markdown(table)
-    found = both["text_to_audio", 1].interval
+    found = both["text->audio R@1"].interval
     half = (found.high - found.low) / 2
     assert f"**{found.mean:.1f} ± {half:.1f}*** |" in text
     assert "CDM + BST against frozen embeddings: text->audio R@5 +" in text
@@ -131,8 +131,8 @@ def test_what_does_not_differ_from_the_best_is_underlined(sweep):
     found = figures(sweep, "cdm")
     assert not any(figure.near for figure in found.values())  # CDM + BST is far ahead
     alike = logged_alike(sweep)
-    near = figures(alike, "bst")["text_to_audio", 5]
-    best = figures(alike, "cdm")["text_to_audio", 5]
+    near = figures(alike, "bst")["text->audio R@5"]
+    best = figures(alike, "cdm")["text->audio R@5"]
     assert {near.best, best.best} == {True, False}
     assert {near.near, best.near} == {True, False}
     assert "<u>" in to_markdown(sweep_table(alike, "ablation"))

@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.figures.recall import BAND, cells_of, errors, runs_of
+from diffgap.report.figures.recall import BAND, CUTOFFS, cells_of, errors, runs_of
 from diffgap.report.figures.style import Drawing, bare, mark, new_figure, seeds_told
 from diffgap.report.results import Cell
-from diffgap.report.tables.compare import CUTOFFS, Comparison, compare
+from diffgap.report.tables.compare import Comparison
+from diffgap.report.tables.recall import compare_recall, heading
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import TrialRun
 
@@ -32,7 +33,7 @@ def recall_bars(table: Table, trials: dict[str, TrialRun]) -> Drawing | None:
         f"Mean over {seeds_told(cell.seeds for cell in cells)} of each; {BAND}. The bars stand in "
         "the order of the legend."
     )
-    compared = compare(cells, None)
+    compared = compare_recall(cells, None)
     title = table.title.replace("in %", "with intervals")
     return Drawing(
         f"recall-{table.key}", title, caption, runs_of(cells), lambda: _figure(cells, compared)
@@ -41,11 +42,11 @@ def recall_bars(table: Table, trials: dict[str, TrialRun]) -> Drawing | None:
 
 def heights(compared: Comparison, place: int, direction: str) -> list[Interval]:
     """R@K of one cell in one direction, K rising."""
-    return [compared.figures[place, (direction, k)].interval for k in CUTOFFS]
+    return [compared.estimates[place, heading(direction, f"R@{k}")].interval for k in CUTOFFS]
 
 
 def _figure(cells: Sequence[Cell], compared: Comparison) -> Any:
-    directions = list(dict.fromkeys(direction for direction, _ in compared.columns))
+    directions = list(cells[0].directions)
     beside = len(cells) <= SIDE_BY_SIDE
     shape = (1, len(directions)) if beside else (len(directions), 1)
     figure = new_figure(2.5 if beside else 2.05 * len(directions) + 0.5)

@@ -19,8 +19,7 @@ from diffgap.report.figures.style import (
     recall_label,
     seeds_told,
 )
-from diffgap.report.results import Cell, read_cells, setting_of
-from diffgap.report.tables.recall import NAMES, cell_names
+from diffgap.report.results import ABLATION_TITLES, Cell, cell_names, read_cells, setting_of
 from diffgap.report.tables.search import mean_objective
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
@@ -97,7 +96,7 @@ def _names(cells: list[Cell], sweep: LoggedSweep) -> list[str]:
         return cell_names(cells, kind)
     axes = [axis for axis in sweep.spec["axes"] if not axis.startswith("score.")]
     return [
-        said(cell, axes) or NAMES.get(cell.trial.ablation_cell or "", cell.trial.method)
+        said(cell, axes) or ABLATION_TITLES.get(cell.trial.ablation_cell or "", cell.trial.method)
         for cell in cells
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffgap.evaluation.statistics import Interval
 from diffgap.report.figures.against import Series, series_against
-from diffgap.report.figures.recall import BAND, errors, mean_recalls, runs_of
+from diffgap.report.figures.recall import BAND, CUTOFFS, errors, mean_recalls, runs_of
 from diffgap.report.figures.style import (
     Drawing,
     bare,
@@ -17,7 +17,6 @@ from diffgap.report.figures.style import (
     seeds_told,
 )
 from diffgap.report.results import setting_of
-from diffgap.report.tables.compare import CUTOFFS
 from diffgap.tracking.reader import LoggedSweep
 
 FIELD = "cdm.schedule"

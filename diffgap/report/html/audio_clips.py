@@ -7,18 +7,21 @@ from html import escape
 from diffgap.report.audio_clips import AudioClip, AudioGallery
 
 
-def audio_gallery_html(heard: AudioGallery) -> str:
+def audio_gallery_html(gallery: AudioGallery) -> str:
     """One part a clip, closed but for the first."""
-    return "".join(_clip(clip, first=number == 0) for number, clip in enumerate(heard.clips))
+    parts = [_clip(clip, is_open=clip is gallery.clips[0]) for clip in gallery.clips]
+    return "".join(parts)
 
 
-def _clip(clip: AudioClip, first: bool) -> str:
-    asked = f"“{escape(clip.caption)}”" if clip.caption else escape(clip.clip)
-    rows = "".join(_row(name, sound) for name, sound in {"real": clip.real, **clip.made}.items())
+def _clip(clip: AudioClip, is_open: bool) -> str:
+    query = f"“{escape(clip.caption)}”" if clip.caption else escape(clip.clip)
+    rows = [_row("real", clip.real)]
+    rows += [_row(name, sound) for name, sound in clip.generated.items()]
     return (
-        f'<details class="example"{" open" if first else ""}><summary>{asked} '
+        f'<details class="example"{" open" if is_open else ""}><summary>{query} '
         f"<small>{escape(clip.clip)}</small></summary>"
-        f'<div class="scroll"><table class="words"><tbody>{rows}</tbody></table></div></details>'
+        f'<div class="scroll"><table class="words"><tbody>{"".join(rows)}</tbody></table></div>'
+        "</details>"
     )
 
 

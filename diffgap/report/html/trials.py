@@ -1,4 +1,4 @@
-"""What an HTML report tells of trials: their runs, states and metrics, as its script needs them."""
+"""Trials on the page: their runs, states and metrics, as its script needs them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from diffgap.evaluation.metrics import METRICS
 from diffgap.io.redact import redact
 from diffgap.report.model import Report
-from diffgap.report.tables.generation import BETTER
+from diffgap.report.tables.generation import GENERATION_METRICS
 from diffgap.report.tables.recall import FACTS
 from diffgap.report.tables.table import Table
 from diffgap.tracking.client import DATABASE
@@ -21,15 +22,15 @@ from diffgap.tracking.reader import LoggedSweep, TrialRun
 COMMIT = "diffgap.git_commit"
 
 COLUMNS = {**FACTS, "device seconds": "cost/train_seconds", "parameters": "cost/parameters"}
-"""The metric behind a column that is not one of recall."""
+"""The metric behind a column that is not one of retrieval."""
 
-RECALL = re.compile(r"(?:(\w+)->(\w+) )?(MedR|(?:R|mAP)@?\d+)")
-"""A column of recall, of one direction or the mean of both."""
+LONG_HASH = re.compile(r"(?<=^[0-9a-f]{12})[0-9a-f]+")
+"""What nobody needs of a commit's hash; a mark behind it, such as -dirty, stays."""
 
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """What the page tells of a trial."""
+    """A trial as the page shows it."""
 
     trial: TrialRun
     report: Report
@@ -44,77 +45,92 @@ class TrialSummary:
 
     @property
     def commit(self) -> str:
-        """The commit of the code that ran it, as its run or else its checkpoint says."""
+        """The commit of the code that ran it, from its run or else its checkpoint."""
         return self.trial.tags.get(COMMIT) or str(self.trial.config.get("git_commit") or "")
+
+    @property
+    def short_commit(self) -> str:
+        return LONG_HASH.sub("", self.commit)
 
     @cached_property
     def sweep(self) -> LoggedSweep:
         """The first sweep that has it."""
-        return next(
-            sweep
-            for sweep in self.report.sweeps
-            if any(trial is self.trial for trial in sweep.trials)
-        )
+        for sweep in self.report.sweeps:
+            # By identity: the same trial of another sweep may be another run.
+            if any(trial is self.trial for trial in sweep.trials):
+                return sweep
+        raise LookupError(f"{self.trial.signature} is in no sweep of the report")
 
     @property
     def address(self) -> str | None:
         """Of its run in MLflow's UI, where that is served somewhere."""
         if not self.trial.run_id or not self.report.where.startswith(("http://", "https://")):
             return None
-        place = f"#/experiments/{self.sweep.experiment_id}/runs/{self.trial.run_id}"
-        return f"{self.report.where.rstrip('/')}/{place}"
+        path = f"#/experiments/{self.sweep.experiment_id}/runs/{self.trial.run_id}"
+        return f"{self.report.where.rstrip('/')}/{path}"
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The final metrics, else the last that were logged."""
-        found = self.trial.metrics if self.trial.is_complete else self.trial.logged
-        return {name: value for name, value in found.items() if isfinite(value)}
+        """The final metrics, else the last that were logged; JSON has no NaN, so none of those."""
+        metrics = self.trial.metrics if self.trial.is_complete else self.trial.logged
+        return {name: value for name, value in metrics.items() if isfinite(value)}
 
 
-def command(signature: str, where: str) -> str:
-    """What repeats a trial; with its output directory where the tracking store is in that."""
-    place = where.removeprefix("sqlite:///").removesuffix(f"/{DATABASE}")
-    output = f" --output {shlex.quote(place)}" if where.startswith("sqlite:///") else ""
-    return f"diffgap rerun {signature}{output}"
+def rerun_command(signature: str, where: str) -> str:
+    """The command that repeats a trial, with --output where the tracking store lies in that."""
+    command = f"diffgap rerun {signature}"
+    if where.startswith("sqlite:///"):
+        output = where.removeprefix("sqlite:///").removesuffix(f"/{DATABASE}")
+        command += f" --output {shlex.quote(output)}"
+    return command
 
 
 def page_data(report: Report, trials: Sequence[TrialSummary]) -> dict[str, Any]:
     """What the script needs: the metrics behind every column, and the trials."""
     columns = {table.key: _columns(table, trials) for table in report.tables}
-    shown = {name for names in columns.values() for some in names for name in some}
+    names: set[str] = set()
+    for table_columns in columns.values():
+        names.update(*table_columns)
+    entries = {summary.trial.signature: _entry(summary, names) for summary in trials}
+    return {"columns": columns, "trials": entries}
+
+
+def _entry(summary: TrialSummary, names: set[str]) -> dict[str, Any]:
+    """What a cell's panel shows of a trial, with the metrics of these names alone."""
+    metrics = summary.metrics
     return {
-        "columns": columns,
-        "trials": {
-            told.trial.signature: {
-                "label": told.trial.label,
-                "sweep": told.sweep.name,
-                "run": told.trial.run_id,
-                "address": told.address,
-                "state": told.state,
-                "commit": told.commit,
-                "command": command(told.trial.signature, report.where),
-                "metrics": {n: v for n, v in sorted(told.metrics.items()) if n in shown},
-            }
-            for told in trials
-        },
+        "label": summary.trial.label,
+        "sweep": summary.sweep.name,
+        "run": summary.trial.run_id,
+        "address": summary.address,
+        "state": summary.state,
+        "commit": summary.commit,
+        "command": rerun_command(summary.trial.signature, summary.report.where),
+        "metrics": {name: metrics[name] for name in sorted(names & metrics.keys())},
     }
 
 
 def _columns(table: Table, trials: Sequence[TrialSummary]) -> list[list[str]]:
     """The metrics behind each column; none where it shows something else."""
-    runs = {signature for row in table.rows for signature in row.runs}
-    logged = {n for told in trials if told.trial.signature in runs for n in told.metrics}
+    runs: set[str] = set()
+    for row in table.rows:
+        runs.update(row.runs)
+    logged: set[str] = set()
+    for summary in trials:
+        if summary.trial.signature in runs:
+            logged.update(summary.metrics)
     return [_metrics(heading, logged) for heading in table.headings]
 
 
 def _metrics(heading: str, logged: Iterable[str]) -> list[str]:
     if heading in COLUMNS:
         return [COLUMNS[heading]]
-    if heading in BETTER:
+    if heading in GENERATION_METRICS:
         return sorted(name for name in logged if name.endswith(f"/generation/{heading}"))
-    found = RECALL.fullmatch(heading)
-    if not found:
+    by_title = {metric.title: metric.name for metric in METRICS.values()}
+    direction, _, title = heading.rpartition(" ")
+    if title not in by_title:
         return []
-    direction = f"{found[1]}_to_{found[2]}" if found[1] else r"\w+_to_\w+"
-    pattern = re.compile(rf"(?:test|val)/{direction}/{found[3].replace('@', '')}")
+    path = direction.replace("->", "_to_") or r"\w+_to_\w+"  # without one: the mean of both
+    pattern = re.compile(rf"(?:test|val)/{path}/{by_title[title]}")
     return sorted(name for name in logged if pattern.fullmatch(name))

@@ -1,170 +1,202 @@
-"""Recall of cells side by side: intervals, what is best, and how surely others differ."""
+"""Comparison of a table's rows: intervals, the best of each column, tests against a baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-import numpy as np
-
-from diffgap.evaluation.statistics import Interval, PairedTest, holm, mean_intervals, paired_tests
+from diffgap.evaluation.statistics import Interval, PairedTest, holm
+from diffgap.report.references import Reference
 from diffgap.report.results import Cell
-from diffgap.report.tables.table import NOTHING, Value
+from diffgap.report.tables.table import NOTHING, Row, Value
 
-CUTOFFS = (1, 5, 10)
 SIGNIFICANT = 0.05
 
-Column = tuple[str, int]
-"""A direction such as ``text_to_audio``, and a cutoff."""
+UNFINISHED = "No trial is finished yet."
+
+Sample = TypeVar("Sample")
+
+Key = tuple[int, str]
+"""The number of a row, and the heading of a column."""
 
 
 @dataclass(frozen=True)
-class RecallCell:
-    """R@K of a cell in one direction, in percent."""
+class Statistic(Generic[Sample]):
+    """How samples of one kind are summarised and tested.
+
+    Attributes:
+        interval: the mean of a sample with its 95 % interval.
+        tests: paired tests of many pairs of samples at once.
+        best_by_column: whether tests against the best of a column are Holm-corrected within the
+            column; else over the table, as those against the baseline are.
+    """
+
+    interval: Callable[[Sample], Interval]
+    tests: Callable[[Sequence[tuple[Sample, Sample]]], list[PairedTest]]
+    best_by_column: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One figure.
+
+    Attributes:
+        interval: its mean, and where it may lie.
+        best: whether it is the best of its column.
+        near: whether it is not the best, and not significantly different from it.
+        test: against the baseline, Holm-corrected over the table; None for the baseline itself.
+    """
 
     interval: Interval
     best: bool
     near: bool
-    """Not the best, and not significantly different from it."""
-    difference: float | None
-    """Points above the baseline; None for the baseline itself, or without one."""
-    p: float | None
-    """Of the paired test against the baseline, Holm-corrected over the table."""
+    test: PairedTest | None
 
     @property
     def significant(self) -> bool:
-        return self.p is not None and self.p < SIGNIFICANT
+        return self.test is not None and self.test.p < SIGNIFICANT
+
+    def value(self, decimals: int) -> Value:
+        """The figure as a table shows it."""
+        text = f"{self.interval.mean:.{decimals}f} ± {half_width(self.interval):.{decimals}f}"
+        return Value(text, self.interval.mean, self.best, self.near, self.significant)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures of cells, by place in `cells` and column; cells without results have none."""
+    """The figures of a table; rows without results have none."""
 
-    cells: tuple[Cell, ...]
-    columns: tuple[Column, ...]
-    figures: dict[tuple[int, Column], RecallCell]
-    baseline: int | None
+    columns: tuple[str, ...]
+    estimates: dict[Key, Estimate]
 
-    def values(self, place: int) -> tuple[Value, ...]:
-        """One row of a table."""
-        return tuple(
-            _value(self.figures[place, column]) if (place, column) in self.figures else NOTHING
-            for column in self.columns
-        )
+    def rows(
+        self, cells: Sequence[Cell], names: Sequence[str], decimals: Mapping[str, int]
+    ) -> list[Row]:
+        """A row a cell.
 
-    @property
-    def headings(self) -> tuple[str, ...]:
-        return tuple(heading(column) for column in self.columns)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the marks mean."""
-        if not self.figures:
-            return ("No trial is finished yet.",)
-        told = (
-            "Mean over seeds ± half of the 95 % interval over queries and seeds. Bold: best of its "
-            "column; underlined: not significantly different from it, of the trained seeds.",
-        )
-        if self.baseline is None:
-            return (*told, "No frozen baseline here: nothing to test against.")
-        return told
+        Args:
+            cells: in the order of the rows.
+            names: of the cells.
+            decimals: of the figures of each column.
+        """
+        rows = []
+        for number, (cell, name) in enumerate(zip(cells, names, strict=True)):
+            values = []
+            for column in self.columns:
+                estimate = self.estimates.get((number, column))
+                values.append(estimate.value(decimals[column]) if estimate else NOTHING)
+            runs = cell.signatures
+            rows.append(Row(name, tuple(values), runs, cell.counted, cell.missing_reason))
+        return rows
 
 
-def compare(cells: Sequence[Cell], baseline: int | None) -> Comparison:
-    """Compares cells on the queries that they have in common by construction: one split of a store.
-
-    Intervals are of 95 %, over queries and seeds (`mean_intervals`); tests are paired by query, and
-    Holm-corrected over the table, those against the baseline and those against the best apart.
+def compare(
+    samples: Mapping[Key, Sample],
+    columns: Sequence[str],
+    statistic: Statistic[Sample],
+    baselines: Mapping[int, int],
+    *,
+    lower_is_better: Collection[str] = (),
+    ceilings: Collection[int] = (),
+) -> Comparison:
+    """Compares the rows of a table, column by column.
 
     Args:
-        cells: finished or not.
-        baseline: the place of the cell that others are tested against; None where there is none.
+        samples: what was measured; nothing of rows without results.
+        columns: headings, in order.
+        statistic: of these samples.
+        baselines: for each row that is tested, the number of the row it is tested against.
+        lower_is_better: columns in which the least is the best.
+        ceilings: rows that cannot be the best: they show what is possible.
     """
-    done = [place for place, cell in enumerate(cells) if cell.seeds]
-    if baseline not in done:
-        baseline = None
-    directions = list(cells[done[0]].directions) if done else []
-    columns = tuple((direction, k) for direction in directions for k in CUTOFFS)
-    intervals: dict[tuple[int, Column], Interval] = {}
-    against: dict[tuple[int, Column], PairedTest] = {}
-    to_best: dict[tuple[int, Column], PairedTest] = {}
-    for direction in directions:
-        mine = [column for column in columns if column[0] == direction]
-        hits, clips = _hits(cells, done, mine)
-        keys = list(hits)
-        found = mean_intervals([hits[key] for key in keys], clips)
-        intervals |= dict(zip(keys, found, strict=True))
-        best = {column: _best(done, column, intervals) for column in mine}
-        against |= _tests(hits, clips, {k: (baseline, k[1]) for k in keys if k[0] != baseline})
-        to_best |= _tests(hits, clips, {k: (best[k[1]], k[1]) for k in keys if k[0] != best[k[1]]})
-    figures = _figures(intervals, against, to_best, columns)
-    return Comparison(tuple(cells), columns, figures, baseline)
-
-
-def heading(column: Column) -> str:
-    """``text->audio R@5``."""
-    direction, k = column
-    source, _, target = direction.partition("_to_")
-    return f"{source}->{target} R@{k}"
-
-
-def _hits(
-    cells: Sequence[Cell], done: list[int], columns: list[Column]
-) -> tuple[dict[tuple[int, Column], np.ndarray], np.ndarray]:
-    """100 where a query's rank is within the cutoff, else 0, (S, Q); and the queries' clips."""
-    hits = {}
-    clips = np.zeros(0, np.int64)
-    for place in done:
-        for column in columns:
-            found = cells[place].directions[column[0]]
-            hits[place, column] = np.where(found.ranks <= column[1], 100.0, 0.0)
-            clips = found.clips
-    return hits, clips
-
-
-def _best(done: list[int], column: Column, intervals: dict[tuple[int, Column], Interval]) -> int:
-    return max(done, key=lambda place: intervals[place, column].mean)
-
-
-def _tests(
-    hits: dict[tuple[int, Column], np.ndarray],
-    clips: np.ndarray,
-    pairs: dict[tuple[int, Column], tuple[int | None, Column]],
-) -> dict[tuple[int, Column], PairedTest]:
-    keys = [key for key, other in pairs.items() if other[0] is not None]
-    compared = [(hits[key], hits[pairs[key]]) for key in keys]  # type: ignore[index]
-    return dict(zip(keys, paired_tests(compared, clips), strict=True))
-
-
-def _figures(
-    intervals: dict[tuple[int, Column], Interval],
-    against: dict[tuple[int, Column], PairedTest],
-    to_best: dict[tuple[int, Column], PairedTest],
-    columns: tuple[Column, ...],
-) -> dict[tuple[int, Column], RecallCell]:
-    p_values = dict(zip(against, holm([test.p for test in against.values()]), strict=True))
-    p_best = dict(zip(to_best, holm([test.p for test in to_best.values()]), strict=True))
-    tops = {c: max(i.mean for (_, at), i in intervals.items() if at == c) for c in columns}
-    figures = {}
+    intervals = {key: statistic.interval(sample) for key, sample in samples.items()}
+    best = _best_rows(intervals, lower_is_better, ceilings)
+    baseline_pairs: dict[Key, Key] = {}
+    best_pairs: dict[Key, Key] = {}
+    for row, column in samples:
+        baseline = baselines.get(row, row)
+        if baseline != row and (baseline, column) in samples:
+            baseline_pairs[row, column] = baseline, column
+        if row not in ceilings and best[column] != row:
+            best_pairs[row, column] = best[column], column
+    baseline_tests = _corrected_tests(samples, baseline_pairs, statistic)
+    best_tests = _best_tests(samples, best_pairs, statistic)
+    estimates = {}
     for key, interval in intervals.items():
-        best = interval.mean == tops[key[1]]
-        test = against.get(key)
-        figures[key] = RecallCell(
-            interval,
-            best,
-            not best and p_best[key] >= SIGNIFICANT,
-            test.difference if test else None,
-            p_values.get(key),
-        )
-    return figures
+        row, column = key
+        # Rows that tie with the best are all of them best.
+        is_best = row not in ceilings and interval.mean == intervals[best[column], column].mean
+        near = not is_best and key in best_tests and best_tests[key].p >= SIGNIFICANT
+        estimates[key] = Estimate(interval, is_best, near, baseline_tests.get(key))
+    return Comparison(tuple(columns), estimates)
 
 
-def _value(figure: RecallCell) -> Value:
-    interval = figure.interval
-    return Value(
-        f"{interval.mean:.1f} ± {(interval.high - interval.low) / 2:.1f}",
-        interval.mean,
-        figure.best,
-        figure.near,
-        figure.significant,
-    )
+def _best_rows(
+    intervals: Mapping[Key, Interval], lower_is_better: Collection[str], ceilings: Collection[int]
+) -> dict[str, int]:
+    """The first of the best rows of each column."""
+    best: dict[str, int] = {}
+    for (row, column), interval in intervals.items():
+        if row in ceilings:
+            continue
+        sign = -1 if column in lower_is_better else 1
+        if column not in best or sign * interval.mean > sign * intervals[best[column], column].mean:
+            best[column] = row
+    return best
+
+
+def _corrected_tests(
+    samples: Mapping[Key, Sample], pairs: Mapping[Key, Key], statistic: Statistic[Sample]
+) -> dict[Key, PairedTest]:
+    """Tests of each key against its partner, Holm-corrected over all of them."""
+    tests = statistic.tests([(samples[key], samples[other]) for key, other in pairs.items()])
+    p_values = holm([test.p for test in tests])
+    corrected = {}
+    for key, test, p in zip(pairs, tests, p_values, strict=True):
+        corrected[key] = replace(test, p=p)
+    return corrected
+
+
+def _best_tests(
+    samples: Mapping[Key, Sample], pairs: Mapping[Key, Key], statistic: Statistic[Sample]
+) -> dict[Key, PairedTest]:
+    if not statistic.best_by_column:
+        return _corrected_tests(samples, pairs, statistic)
+    by_column: dict[str, dict[Key, Key]] = {}
+    for key, other in pairs.items():
+        by_column.setdefault(key[1], {})[key] = other
+    tests: dict[Key, PairedTest] = {}
+    for column_pairs in by_column.values():
+        tests |= _corrected_tests(samples, column_pairs, statistic)
+    return tests
+
+
+def half_width(interval: Interval) -> float:
+    return (interval.high - interval.low) / 2
+
+
+def p_text(p: float) -> str:
+    """A p-value behind its p: ``= 0.012``."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def published_rows(
+    references: Sequence[Reference], metrics: Sequence[str], number_format: str
+) -> tuple[list[Row], list[Reference]]:
+    """Published rows that have any of a table's metrics, and where each was read.
+
+    Args:
+        references: of the table's task and corpus.
+        metrics: what references call the metric of each column.
+        number_format: of the figures, such as ``.1f``.
+    """
+    sources = [reference for reference in references if set(reference.metrics) & set(metrics)]
+    rows = []
+    for number, reference in enumerate(sources, 1):
+        values = []
+        for metric in metrics:
+            figure = reference.metrics.get(metric)
+            values.append(NOTHING if figure is None else Value(f"{figure:{number_format}}", figure))
+        rows.append(Row(reference.method, tuple(values), footnote=number))
+    return rows, sources

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean
 
-from diffgap.bridge.registry import METHODS
-from diffgap.errors import UserError, nearest
-from diffgap.report.references import Reference, references_for
-from diffgap.report.results import Cell, Setting, merged, read_cells, setting_of
-from diffgap.report.tables.compare import Comparison, compare, heading
-from diffgap.report.tables.table import NOTHING, Row, Table, Value
-from diffgap.tracking.reader import LoggedSweep
+import numpy as np
 
-NAMES = {
-    "frozen": "frozen embeddings",
-    "bst": "BST only",
-    "cdm": "CDM only",
-    "cdm+bst": "CDM + BST",
-}
+from diffgap.errors import UserError, nearest
+from diffgap.evaluation.metrics import METRICS, table_metrics
+from diffgap.evaluation.statistics import PairedTest, mean_interval, paired_tests
+from diffgap.report.references import Reference, references_for
+from diffgap.report.results import Cell, Setting, cell_names, merged, read_cells, setting_of
+from diffgap.report.tables.compare import (
+    UNFINISHED,
+    Comparison,
+    Statistic,
+    compare,
+    p_text,
+    published_rows,
+)
+from diffgap.report.tables.table import NOTHING, Table, Value
+from diffgap.tracking.reader import LoggedSweep
 
 TITLES = {
     "ablation": "CDM x BST ablation",
@@ -36,28 +40,75 @@ FACTS = {
     "pairs' cosine after": "gap/after/paired_cosine",
     "training s": "cost/train_seconds",
 }
-"""Further columns of the methods' table, means over seeds: distance of the modality means, mean
-cosine of pairs, and what training took."""
+"""Further columns of the methods' table, and the metric whose mean over seeds each shows."""
 
 GAP_NOTE = (
     "Gap: distance of the modality means; pairs' cosine: mean over pairs. After: x carried over "
     "to the other side (Diffusion-Link: the other way), means over seeds."
 )
+MARKS_NOTE = (
+    "Mean over seeds ± half of the 95 % interval over queries and seeds. Bold: best of its "
+    "column; underlined: not significantly different from it, of the trained seeds."
+)
+NO_BASELINE = "No frozen baseline here: nothing to test against."
+BRIEF_MARKS = "± half the 95 % interval. Bold: best; underlined: not significantly worse"
 
 
-def _sweep_tables(
-    sweep: LoggedSweep,
-    references: Sequence[Reference],
-    against: str | None = None,
-    *,
-    kind: str,
-) -> list[Table]:
-    return [sweep_table(sweep, kind, against)]
+@dataclass(frozen=True)
+class QueryValues:
+    """One metric of one cell and direction.
+
+    Attributes:
+        direction: such as ``text_to_audio``.
+        values: (S, Q), in percent, of every seed and query.
+        clips: (Q,) int64: queries of one clip belong together.
+    """
+
+    direction: str
+    values: np.ndarray
+    clips: np.ndarray
 
 
-ablation_tables = partial(_sweep_tables, kind="ablation")
-methods_tables = partial(_sweep_tables, kind="methods")
-axes_tables = partial(_sweep_tables, kind="axes")
+def _permutation_tests(pairs: Sequence[tuple[QueryValues, QueryValues]]) -> list[PairedTest]:
+    by_direction: dict[str, list[int]] = {}
+    for number, (sample, _) in enumerate(pairs):
+        by_direction.setdefault(sample.direction, []).append(number)
+    tests: dict[int, PairedTest] = {}
+    for numbers in by_direction.values():
+        # All at once: drawing 10,000 permutations of 15,000 clips costs far more than using them.
+        arrays = [(pairs[number][0].values, pairs[number][1].values) for number in numbers]
+        clips = pairs[numbers[0]][0].clips
+        tests |= dict(zip(numbers, paired_tests(arrays, clips), strict=True))
+    return [tests[number] for number in range(len(pairs))]
+
+
+OVER_QUERIES = Statistic[QueryValues](
+    interval=lambda sample: mean_interval(sample.values, sample.clips),
+    tests=_permutation_tests,
+)
+
+
+def compare_recall(cells: Sequence[Cell], baseline: int | None) -> Comparison:
+    """Compares cells on the queries that they have in common: those of one split of one store.
+
+    Args:
+        cells: finished or not.
+        baseline: the number of the cell that others are tested against; None where there is none.
+    """
+    samples: dict[tuple[int, str], QueryValues] = {}
+    for row, cell in enumerate(cells):
+        for direction, queries in cell.directions.items():
+            for metric in table_metrics():
+                sample = QueryValues(direction, queries.values(metric), queries.clips)
+                samples[row, heading(direction, metric.title)] = sample
+    columns = list(dict.fromkeys(column for _, column in samples))
+    baselines = {} if baseline is None else dict.fromkeys(range(len(cells)), baseline)
+    return compare(samples, columns, OVER_QUERIES, baselines)
+
+
+def heading(direction: str, title: str) -> str:
+    """``text->audio R@5``."""
+    return f"{direction.replace('_to_', '->')} {title}"
 
 
 def sweep_table(sweep: LoggedSweep, kind: str, against: str | None = None) -> Table:
@@ -71,25 +122,29 @@ def sweep_table(sweep: LoggedSweep, kind: str, against: str | None = None) -> Ta
     Raises:
         UserError: where there is no such row.
     """
-    trials = [trial for trial in sweep.trials if trial.final] if sweep.spec["search"] else None
+    trials = sweep.trials
+    if sweep.spec["search"]:  # only its winners were scored on test
+        trials = tuple(trial for trial in trials if trial.final)
     cells = read_cells(sweep, trials)
-    names = cell_names(cells, kind)
-    compared = compare(cells, _baseline(cells, names, against))
-    facts = FACTS if kind == "methods" else {}
     key = _key(kind, sweep)
     title = f"{TITLES[key]} on {setting_of(sweep)}: R@K in % (sweep {sweep.name})"
-    return Table(
-        f"{key}-{sweep.name}",
-        title,
-        (*compared.headings, *facts),
-        _rows(compared, names, facts),
-        (
-            *compared.notes,
-            *([GAP_NOTE] if facts else []),
-            *_verdicts(compared, names),
-            *sweep.notes,
-        ),
-    )
+    table = _recall_table(f"{key}-{sweep.name}", title, cells, cell_names(cells, kind), against)
+    if kind == "methods":
+        table = _with_facts(table, cells)
+    notes, brief = (*table.notes, *sweep.notes), (*table.brief, *sweep.notes)
+    return replace(table, notes=notes, brief=brief)
+
+
+def _sweep_tables(
+    kind: str, sweep: LoggedSweep, references: Sequence[Reference], against: str | None
+) -> list[Table]:
+    """`sweep_table` as the registry of tables calls it; nothing published is comparable."""
+    return [sweep_table(sweep, kind, against)]
+
+
+ablation_tables = partial(_sweep_tables, "ablation")
+methods_tables = partial(_sweep_tables, "methods")
+axes_tables = partial(_sweep_tables, "axes")
 
 
 def retrieval_table(
@@ -102,26 +157,34 @@ def retrieval_table(
     Args:
         sweeps: of that setting, all of them.
         setting: task, corpus and split.
-        references: published rows, of whatever.
+        references: published rows, of any task and corpus.
     """
     cells = merged(sweeps)
-    names = cell_names(cells, "ablation")
-    compared = compare(cells, _baseline(cells, names, None))
-    wanted = references_for(references, setting.retrieval, setting.dataset)
-    columns = compared.headings
-    shown = [r for r in wanted if set(r.metrics) & set(columns)]
-    published = tuple(
-        Row(r.method, tuple(_published(r.metrics.get(name)) for name in columns), footnote=number)
-        for number, r in enumerate(shown, 1)
+    title = f"{setting.task} retrieval on {setting}: R@K in %"
+    table = _recall_table(
+        f"retrieval-{setting.slug}", title, cells, cell_names(cells, "ablation"), None
     )
-    return Table(
-        f"retrieval-{setting.slug}",
-        f"{setting.task} retrieval on {setting}: R@K in %",
-        columns,
-        (*_rows(compared, names, {}), *published),
-        (*compared.notes, *_verdicts(compared, names)),
-        tuple(f"{r.source} ({r.seen})" for r in shown),
-    )
+    candidates = references_for(references, setting.retrieval, setting.dataset)
+    published, sources = published_rows(candidates, table.headings, ".1f")
+    lines = tuple(f"{reference.source} ({reference.seen})" for reference in sources)
+    return replace(table, rows=(*table.rows, *published), sources=lines)
+
+
+def _recall_table(
+    key: str, title: str, cells: Sequence[Cell], names: Sequence[str], against: str | None
+) -> Table:
+    baseline = _baseline(cells, names, against)
+    comparison = compare_recall(cells, baseline)
+    rows = comparison.rows(cells, names, dict.fromkeys(comparison.columns, 1))
+    notes, brief = [MARKS_NOTE], f"{BRIEF_MARKS}; no frozen baseline to test against."
+    if not comparison.estimates:
+        notes, brief = [UNFINISHED], UNFINISHED
+    elif baseline is None:
+        notes.append(NO_BASELINE)
+    else:
+        notes += _verdicts(comparison, names, baseline)
+        brief = f"{BRIEF_MARKS}; *: differs from {names[baseline]} (p < 0.05)."
+    return Table(key, title, comparison.columns, tuple(rows), tuple(notes), brief=(brief,))
 
 
 def _key(kind: str, sweep: LoggedSweep) -> str:
@@ -135,75 +198,53 @@ def _key(kind: str, sweep: LoggedSweep) -> str:
 
 
 def _baseline(cells: Sequence[Cell], names: Sequence[str], against: str | None) -> int | None:
-    """The place of the cell that others are tested against, if there is one."""
+    """The number of the cell that others are tested against, if it has results."""
     if against is None:
         methods = [cell.trial.method for cell in cells]
-        return methods.index("none") if "none" in methods else None
-    if against not in names:
+        row = methods.index("none") if "none" in methods else None
+    elif against in names:
+        row = names.index(against)
+    else:
         raise UserError(f"--against: no row {against!r}; {nearest(against, names)}")
-    return names.index(against)
+    return row if row is not None and cells[row].seeds else None
 
 
-def cell_names(cells: Sequence[Cell], kind: str) -> list[str]:
-    """What a table calls its cells; by their axes too where that alone does not tell them apart."""
-    if kind == "axes":
-        return [cell.name or METHODS[cell.trial.method].title for cell in cells]
-    short = [
-        NAMES[cell.trial.ablation_cell]
-        if kind == "ablation" and cell.trial.ablation_cell
-        else METHODS[cell.trial.method].title
-        for cell in cells
-    ]
-    return [
-        name if short.count(name) == 1 else f"{name} ({cell.name})"
-        for name, cell in zip(short, cells, strict=True)
-    ]
-
-
-def _rows(compared: Comparison, names: Sequence[str], facts: dict[str, str]) -> tuple[Row, ...]:
+def _with_facts(table: Table, cells: Sequence[Cell]) -> Table:
+    """A table with the columns of `FACTS` behind its own, and their note behind the first."""
     rows = []
-    for place, (cell, name) in enumerate(zip(compared.cells, names, strict=True)):
-        found = tuple(_fact(cell.metric(metric)) for metric in facts.values())
-        values = (*compared.values(place), *found)
-        rows.append(Row(name, values, cell.signatures, cell.counted, cell.missing_reason))
-    return tuple(rows)
+    for row, cell in zip(table.rows, cells, strict=True):
+        facts = [_mean_value(cell.metric(metric)) for metric in FACTS.values()]
+        rows.append(replace(row, values=(*row.values, *facts)))
+    notes = (table.notes[0], GAP_NOTE, *table.notes[1:])
+    return replace(table, headings=(*table.headings, *FACTS), rows=tuple(rows), notes=notes)
 
 
-def _verdicts(compared: Comparison, names: Sequence[str]) -> Iterable[str]:
-    """Every row's verdict against the baseline."""
-    if compared.baseline is None:
-        return
-    base = names[compared.baseline]
-    yield (
-        f"* differs from {base}: p < 0.05, paired permutation test over queries of the trained "
-        "seeds (it says nothing of other seeds), Holm-corrected over the table."
-    )
-    for place, name in enumerate(names):
-        figures = {c: compared.figures.get((place, c)) for c in compared.columns}
-        parts = [
-            f"{heading(column)} {figure.difference:+.1f} points (p {_p(figure.p)})"
-            for column, figure in figures.items()
-            if figure and column[1] == 5 and figure.difference is not None and figure.p is not None
-        ]
-        if parts:
-            stars = sum(figure.significant for figure in figures.values() if figure)
-            yield (
-                f"{name} against {base}: {', '.join(parts)}; {stars} of {len(figures)} figures "
-                "differ."
-            )
-
-
-def _fact(found: list[float]) -> Value:
-    if not found:
+def _mean_value(numbers: list[float]) -> Value:
+    if not numbers:
         return NOTHING
-    value = mean(found)
+    value = mean(numbers)
     text = f"{value:.0f}" if abs(value) >= 10 else f"{value:.3f}".rstrip("0").rstrip(".")
     return Value(text, value)
 
 
-def _published(value: float | None) -> Value:
-    return NOTHING if value is None else Value(f"{value:.1f}", value)
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+def _verdicts(comparison: Comparison, names: Sequence[str], baseline: int) -> list[str]:
+    """What the star means, and every row's difference from the baseline at R@5."""
+    base = names[baseline]
+    notes = [
+        f"* differs from {base}: p < 0.05, paired permutation test over queries of the trained "
+        "seeds (it says nothing of other seeds), Holm-corrected over the table."
+    ]
+    for row, name in enumerate(names):
+        differences, stars = [], 0
+        for column in comparison.columns:
+            estimate = comparison.estimates.get((row, column))
+            if estimate is None or estimate.test is None:
+                continue
+            stars += estimate.significant
+            if column.endswith(f" {METRICS['R5'].title}"):
+                difference, p = estimate.test.difference, p_text(estimate.test.p)
+                differences.append(f"{column} {difference:+.1f} points (p {p})")
+        if differences:
+            counted = f"{stars} of {len(comparison.columns)} figures differ"
+            notes.append(f"{name} against {base}: {', '.join(differences)}; {counted}.")
+    return notes

@@ -1,14 +1,15 @@
-"""What a search has found: its trials, the best on val first, and which settings mattered."""
+"""Tables of a search: its trials, the best on val first, and which settings mattered."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 from diffgap.errors import require
 from diffgap.ledger.states import TrialState
+from diffgap.evaluation.metrics import METRICS
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
@@ -21,19 +22,16 @@ FEW = 8
 def search_table(sweep: LoggedSweep) -> Table:
     """The trials of a search, finished ones first, the best of them on top."""
     metric = sweep.spec["search"]["metric"]
-    shown = metric_name(metric)
+    title = metric_name(metric)
     fields = searched(sweep)
-    trials = sorted(
-        (trial for trial in sweep.trials if not trial.final),
-        key=lambda trial: (not trial.is_complete, -(value_of(trial, metric) or 0.0)),
-    )
+    trials = [trial for trial in sweep.trials if not trial.final]
+    trials.sort(key=lambda trial: (not trial.is_complete, -(value_of(trial, metric) or 0.0)))
     best = next((trial for trial in trials if trial.is_complete), None)
-    rows = [_row(trial, metric, fields, trial is best) for trial in trials]
     return Table(
         f"search-{sweep.name}",
-        f"Search {sweep.name}: {shown} on val, mean of both directions",
-        (shown, *fields, "state"),
-        tuple(rows),
+        f"Search {sweep.name}: {title} on val, mean of both directions",
+        (title, *fields, "state"),
+        tuple(_row(trial, metric, fields, trial is best) for trial in trials),
         (*_notes(best, fields), *sweep.notes),
     )
 
@@ -52,72 +50,79 @@ def value_of(trial: TrialRun, metric: str) -> float | None:
 
 def mean_objective(metrics: Mapping[str, float], metric: str) -> float | None:
     """A metric on val, mean of both directions; None where there is none."""
-    found = [v for n, v in metrics.items() if n.startswith("val/") and n.endswith(f"/{metric}")]
-    return mean(found) if found else None
+    values = []
+    for name, value in metrics.items():
+        if name.startswith("val/") and name.endswith(f"/{metric}"):
+            values.append(value)
+    return mean(values) if values else None
 
 
 def metric_name(metric: str) -> str:
     """A metric as people write it: ``R@5``, which MLflow refuses."""
-    return metric.replace("R", "R@").replace("mAP", "mAP@")
+    return METRICS[metric].title
 
 
 def importance_table(sweep: LoggedSweep) -> Table:
-    """How much of the differences on val each searched field explains.
+    """The share of the differences on val that each searched field explains.
 
-    PED-ANOVA (Watanabe, Bansal & Hutter, IJCAI 2023, as Optuna has it), over the trials that are
-    finished: how differently the better trials' values of a field are spread. It tells of the
-    ranges that were searched, and of nothing beyond.
+    PED-ANOVA (Watanabe, Bansal & Hutter, IJCAI 2023, as Optuna has it), over the finished trials:
+    how differently the better trials' values of a field are spread. It says nothing beyond the
+    ranges that were searched.
     """
     metric, space = sweep.spec["search"]["metric"], sweep.spec["search"]["space"]
     trials = [trial for trial in sweep.trials if trial.is_complete and not trial.final]
     title = f"Hyper-parameter importance on {sweep.spec['task']} (sweep {sweep.name})"
     key, headings = f"importance-{sweep.name}", ("importance %", "best trial's value")
     if len(trials) < FEW:
-        said = f"{len(trials)} trials are finished; at least {FEW} are needed to say what mattered."
-        return Table(key, title, headings, (), (said,))
-    found = _importances(trials, metric, space)
+        note = f"{len(trials)} trials are finished; at least {FEW} are needed to say what mattered."
+        return Table(key, title, headings, (), (note,))
     best = max(trials, key=lambda trial: value_of(trial, metric) or -math.inf)
-    values = values_of(best)
+    best_values = values_of(best)
     runs = tuple(trial.signature for trial in trials)
-    rows = tuple(
-        Row(name, (Value(f"{100 * share:.0f}", share), Value(_short(values[name]))), runs)
-        for name, share in found.items()
-    )
+    rows = []
+    for field, share in _importances(trials, metric, space).items():
+        values = (Value(f"{100 * share:.0f}", share), Value(_short(best_values[field])))
+        rows.append(Row(field, values, runs))
     note = f"PED-ANOVA over the {len(trials)} finished trials; it says nothing beyond their ranges."
-    return Table(key, title, headings, rows, (note,))
+    return Table(key, title, headings, tuple(rows), (note,))
 
 
-def _importances(trials: list[TrialRun], metric: str, space: dict[str, Any]) -> dict[str, float]:
+def _importances(
+    trials: Sequence[TrialRun], metric: str, space: Mapping[str, Any]
+) -> dict[str, float]:
     optuna = require("optuna", "search", "the importance of hyper-parameters")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # else a line a study, between the tables
     study = optuna.create_study(direction="maximize")
-    kinds = {name: Dimension(**found).distribution() for name, found in space.items()}
+    distributions = {name: Dimension(**choice).distribution() for name, choice in space.items()}
     for trial in trials:
         values = values_of(trial)
         study.add_trial(
             optuna.trial.create_trial(
                 params={name: values[name] for name in space},
-                distributions=kinds,
+                distributions=distributions,
                 value=value_of(trial, metric),
             )
         )
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    found: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return found
+    shares: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return shares
 
 
 def values_of(trial: TrialRun) -> dict[str, Any]:
-    """The fields of a trial as they were at its end."""
-    resolved = Trial.model_validate(trial.trial)
-    return flatten(resolved.at(resolved.train.steps))
+    """The fields of a trial as they were at its end: population-based training changes some."""
+    spec = Trial.model_validate(trial.trial)
+    return flatten(spec.at(spec.train.steps))
 
 
-def _row(trial: TrialRun, metric: str, fields: tuple[str, ...], best: bool) -> Row:
+def _row(trial: TrialRun, metric: str, fields: Sequence[str], best: bool) -> Row:
     value = value_of(trial, metric)
-    shown = NOTHING if value is None else Value(f"{value:.2f}", value, best)
-    values = values_of(trial)
-    found = (Value(_short(values[name]), _number(values[name])) for name in fields)
-    return Row(trial.signature, (shown, *found, Value(_state(trial))), (trial.signature,))
+    cells = [NOTHING if value is None else Value(f"{value:.2f}", value, best)]
+    settings = values_of(trial)
+    for field in fields:
+        setting = settings[field]
+        number = float(setting) if isinstance(setting, int | float) else None
+        cells.append(Value(_short(setting), number))
+    return Row(trial.signature, (*cells, Value(_state(trial))), (trial.signature,))
 
 
 def _state(trial: TrialRun) -> str:
@@ -126,21 +131,17 @@ def _state(trial: TrialRun) -> str:
     return trial.problem or trial.state
 
 
-def _notes(best: TrialRun | None, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """What to do with the best trial."""
+def _notes(best: TrialRun | None, fields: Sequence[str]) -> tuple[str, ...]:
+    """How to use the best trial, and what the figures of stopped ones are."""
     if best is None:
         return ("No trial is finished yet.",)
     values = values_of(best)
     settings = " ".join(f"--set trial.{name}={values[name]}" for name in fields if name != "seed")
     return (
-        f"The best on val, {best.signature}, in any sweep: {settings}",
-        "Stopped trials show the value of their curve, without the trial's own score.",
+        f"To use the best on val, {best.signature}, in any sweep: {settings}",
+        "Stopped trials show the last value of their curve, for they have no score of their own.",
     )
 
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
