@@ -8,8 +8,8 @@ from statistics import mean
 from typing import Any
 
 from diffgap.errors import require
-from diffgap.ledger.states import TrialState
 from diffgap.evaluation.metrics import METRICS
+from diffgap.ledger.states import TrialState
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
