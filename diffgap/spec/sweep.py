@@ -45,7 +45,7 @@ class Resources(Model):
     gives each a job with processes of its own."""
     pack_mode: Literal["auto", "in_turn", "batched"] = "auto"
     """How the trials of a pack train: one after another; or at once, as one network with a leading
-    trial axis. auto measures a few steps both ways and takes the faster."""
+    trial axis. auto trains in turn on a CPU, and takes the faster of both on a GPU."""
 
 
 # As in `blocks`: the registry decides, which type checkers cannot follow.
