@@ -179,8 +179,8 @@ def page(tmp_path, monkeypatch):
 
 def test_the_page_runs_and_its_shortlists_end_as_the_whole_gallery_does(page):
     bridge, texts, audios = page["bridge"], page["texts"], page["audios"]
-    scores, found = rank(bridge, texts[:1], audios, top=10)
-    assert page["found"].equal(found[0])
+    scores, rows = rank(bridge, texts[:1], audios, top=10)
+    assert page["rows"].equal(rows[0])
     assert torch.allclose(page["scores"], scores, atol=1e-5)
     assert Path("shared_bridge/README.md").read_text().count("# my text-audio bridge") == 1
 
