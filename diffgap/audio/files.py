@@ -1,4 +1,4 @@
-"""Sound as files: 16 bits, whole or absent."""
+"""Audio files: 16 bits, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
 def format_problem(path: Path) -> str | None:
-    """Why a path is none that sound is written to."""
+    """Why audio cannot be written to a path; None where its suffix is a known format."""
     if path.suffix.lower() in FORMATS:
         return None
     return f"{path} ends in {path.suffix or 'nothing'}; use {' or '.join(FORMATS)}"
 
 
 def write_audio(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Writes mono sound in 16 bits, in the format that the suffix names.
+    """Writes mono audio in 16 bits, in the format of the suffix.
 
     Args:
-        path: of a suffix in `FORMATS`; its directory is made if it is missing.
+        path: of a suffix in `FORMATS`; its directory is created if it is missing.
         samples: (S,) float32 in [-1, 1].
         rate: in Hz.
 
     Raises:
-        UserError: where the disk is full, or the place cannot be written to; then there is no file.
+        UserError: where the disk is full, or the path cannot be written to; then there is no file.
     """
-    content = BytesIO()
+    content = BytesIO()  # soundfile writes in place: a full disk would leave half a file
     kind = FORMATS[path.suffix.lower()]
     soundfile.write(content, samples, rate, format=kind, subtype="PCM_16")
     try:
         write_bytes(path, content.getvalue())
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written: {error.strerror}; make room, or give another place"
+            f"{path}: cannot be written: {error.strerror}; make room, or give another path"
         ) from None

@@ -1,4 +1,4 @@
-"""Sound from spectra without phases: mel bands to magnitudes, and magnitudes to samples."""
+"""Audio from spectra without phases: mel bands to magnitudes, and magnitudes to samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.99
-"""Of Perraudin et al.'s acceleration, at the value they found best."""
+"""The acceleration of Perraudin et al. (alpha), at the value that they found best."""
 FLOOR = 1e-10
 
 
@@ -31,26 +31,26 @@ def griffin_lim(
         (B, (T - 1) * hop) samples.
     """
     assert len(seeds) == len(magnitudes), "one seed a clip"
+    clips = []
     # One clip at a time: a batch rounds otherwise, and roundings grow over the iterations.
-    clips = [
-        _griffin_lim(clip, n_fft, hop, iterations, seed)
-        for clip, seed in zip(magnitudes, seeds, strict=True)
-    ]
+    for clip, seed in zip(magnitudes, seeds, strict=True):
+        clips.append(_griffin_lim(clip, n_fft, hop, iterations, seed))
     return torch.stack(clips)
 
 
 def _griffin_lim(magnitudes: Tensor, n_fft: int, hop: int, iterations: int, seed: int) -> Tensor:
     phases = _random_phases(magnitudes, seed)
-    before = torch.zeros_like(phases)
+    previous = torch.zeros_like(phases)
     for _ in range(iterations):
-        now = _spectra(_samples(magnitudes * phases, n_fft, hop), n_fft, hop)
-        ahead = now + MOMENTUM * (now - before)
-        phases, before = ahead / ahead.abs().clamp_min(FLOOR), now
+        # Through the samples and back: the nearest spectra that a sound can have.
+        consistent = _spectra(_samples(magnitudes * phases, n_fft, hop), n_fft, hop)
+        accelerated = consistent + MOMENTUM * (consistent - previous)
+        phases, previous = accelerated / accelerated.abs().clamp_min(FLOOR), consistent
     return _samples(magnitudes * phases, n_fft, hop)
 
 
 def mel_to_magnitudes(mel: Tensor, filterbank: Tensor, iterations: int = 30) -> Tensor:
-    """Magnitudes that are nowhere negative and, seen through the filterbank, give these bands.
+    """Non-negative magnitudes whose mel bands are these.
 
     Multiplicative updates for the divergence (Lee and Seung, Algorithms for Non-negative Matrix
     Factorization, NIPS 2000) from a flat start, so that bins between two bands are filled smoothly.
@@ -74,7 +74,8 @@ def mel_to_magnitudes(mel: Tensor, filterbank: Tensor, iterations: int = 30) -> 
 
 
 def _random_phases(magnitudes: Tensor, seed: int) -> Tensor:
-    """Unit complex numbers of the same shape, drawn on the CPU so that devices agree."""
+    """Unit complex numbers of the same shape."""
+    # Drawn on the CPU, because every device has a random generator of its own.
     turns = torch.rand(magnitudes.shape, generator=torch.Generator().manual_seed(seed))
     angles = 2 * math.pi * turns.to(magnitudes.device)
     return torch.polar(torch.ones_like(angles), angles)

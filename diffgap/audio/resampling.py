@@ -1,4 +1,4 @@
-"""From one sample rate to another."""
+"""Resampling of audio."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ RESAMPLERS = ("scipy", "torchaudio")
 """A polyphase filter, or torchaudio's windowed sinc; a store's manifest says which."""
 
 
-def resample(samples: np.ndarray, rate: int, wanted: int, resampler: str = "scipy") -> np.ndarray:
+def resample(samples: np.ndarray, rate: int, target: int, resampler: str = "scipy") -> np.ndarray:
     """(samples,) at one rate to float32 at another, in Hz.
 
     Raises:
-        UserError: where torchaudio is asked for and not installed.
+        UserError: where the resampler is torchaudio, which is not installed.
     """
     assert resampler in RESAMPLERS, resampler
-    if rate == wanted:
+    if rate == target:
         return samples
     if resampler == "torchaudio":
-        return _by_torchaudio(samples, rate, wanted)
+        return _by_torchaudio(samples, rate, target)
     from scipy.signal import resample_poly
 
-    common = math.gcd(rate, wanted)
-    return resample_poly(samples, wanted // common, rate // common).astype(np.float32)
+    common = math.gcd(rate, target)
+    return resample_poly(samples, target // common, rate // common).astype(np.float32)
 
 
-def _by_torchaudio(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+def _by_torchaudio(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
     import torch
 
     functional = require("torchaudio.functional", "clap", "resampling for laion_clap")
-    found = functional.resample(torch.from_numpy(samples), rate, wanted)
-    return np.asarray(found.numpy(), dtype=np.float32)
+    resampled = functional.resample(torch.from_numpy(samples), rate, target)
+    return np.asarray(resampled.numpy(), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a corpus gives an encoder: clips, listed cheaply and decoded one at a time."""
+"""Protocol of corpora: clips, listed cheaply and decoded one at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as its corpus lists it, without sound or picture."""
+    """One clip as its corpus lists it, without audio or video."""
 
     id: str
     split: str
@@ -34,21 +34,21 @@ class Rejected:
 
 
 class Corpus(Protocol):
-    """Where pairs come from. It is sent to worker processes, so it must pickle."""
+    """A source of clips. It is sent to worker processes, so it must pickle."""
 
     name: str
     modalities: tuple[str, ...]
-    """What it has, of audio, text and video."""
+    """Those it has of audio, text and video."""
 
     @property
     def rejected(self) -> Sequence[Rejected]:
-        """What its lists name in a way that cannot be used."""
+        """Lines of its lists that cannot be used."""
 
     def clips(self) -> list[Clip]:
         """All clips, in a fixed order."""
 
     def path(self, clip: Clip) -> Path | None:
-        """The clip's file; None where clips are made, not read. ClipError where it is missing."""
+        """The clip's file; None where clips are generated. ClipError where it is missing."""
 
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         """Mono float32 (samples,) within [-1, 1], and its rate in Hz; ClipError if it has none."""

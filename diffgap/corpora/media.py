@@ -29,7 +29,7 @@ LONGEST = 600.0
 """Seconds; a longer file is no clip, and would fill a worker's memory."""
 
 MISSING = 0.1
-"""Seconds that may be missing from a file before it counts as truncated: MP3 headers estimate."""
+"""Seconds that may be missing from a file before it counts as truncated; MP3 headers are not exact."""
 
 TICKS = 1_000_000
 """A second on FFmpeg's own clock (AV_TIME_BASE)."""
@@ -136,7 +136,7 @@ def _wav_header_frames(path: Path) -> int:
         return 0
     (frame_bytes,) = struct.unpack_from("<H", header, format_chunk + 20)
     (data_bytes,) = struct.unpack_from("<I", header, data_chunk + 4)
-    # Whoever writes to a pipe does not know the length yet: FFmpeg then puts 0xFFFFFFFF, others 0.
+    # A program that writes to a pipe does not know the length yet, and puts 0xFFFFFFFF or 0.
     is_streamed = data_bytes >= 0xFFFFFF00 or data_bytes == 0
     return 0 if is_streamed or not frame_bytes else data_bytes // frame_bytes
 

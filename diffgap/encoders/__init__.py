@@ -1,4 +1,4 @@
-"""Frozen encoders: from sound, text and pictures to L2-normalised embeddings."""
+"""Frozen encoders: from audio, text and video to L2-normalised embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every frozen encoder is to the code that embeds, compares and generates."""
+"""Protocol of frozen encoders."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Encoder(Protocol):
     sample_rate: int
     """Hz, of the waveforms it takes."""
     resampler: str
-    """What brings them there, one of `resampling.RESAMPLERS`."""
+    """One of `resampling.RESAMPLERS`."""
     window: float | None
-    """Seconds it takes at once, of sound and video; None where any length is taken."""
+    """Seconds of audio and video it takes at once; None where it takes any length."""
     frame_rate: float
     """Frames a second of the videos it takes."""
     frame_size: int
     """Side of its square frames, in pixels."""
     preprocessing: dict[str, str | int | float]
-    """What is done to clips before the network, for the record."""
+    """What happens to clips before the network, recorded in a store's manifest."""
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Mono float32 waveforms of up to `window` seconds to (B, D) float32 unit vectors."""

@@ -1,4 +1,4 @@
-"""Stores known by name: built on first use, then kept in the user's cache."""
+"""Built-in stores, known by name: built on first use, then kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BUILTIN_ENCODER = "soundscape"
 """The frozen encoder of the built-in corpora."""
 
 VERSION = "8c38514993d0"
-"""Cache key of the built-in stores. It changes by hand, with whatever changes an embedding: how the
-corpus is rendered, its captions, the encoder or its weights. `tests/encoders/test_builtin.py` holds
-a fingerprint that fails when one of them did; a comment or a moved module rebuilds nothing."""
+"""Cache key of the built-in stores. Change it with whatever changes an embedding: how the corpus is
+rendered, its captions, the encoder or its weights. tests/encoders/test_builtin.py fails when one of
+them has changed and this has not."""
 
 
 def cache_directory() -> Path:
@@ -30,19 +30,19 @@ def cache_directory() -> Path:
 
 
 def store_uri(name: str) -> str:
-    """Where the store of this name is, or will be: a path or URI stands for itself."""
+    """Path or URI of the store of this name, built or not; a path or URI stands for itself."""
     if name not in corpora.BUILTIN:
         return name if "://" in name else str(Path(name).absolute())
     return str(cache_directory() / "stores" / f"{name}-{VERSION}")
 
 
 def is_built(name: str) -> bool:
-    """Whether the store is there; False only for a built-in one before its first use."""
+    """False only for a built-in store before its first use."""
     return name not in corpora.BUILTIN or Path(store_uri(name)).exists()
 
 
 def store_problem(name: str) -> str | None:
-    """Why no store can be had by this name; None where all is well."""
+    """Why there is no store of this name; None where there is one."""
     if name in corpora.BUILTIN or "://" in name:
         return None
     if len(name) > LONGEST_PATH or not Path(name).exists():
@@ -58,7 +58,7 @@ def store_problem(name: str) -> str | None:
 
 
 def open_store(name: str, progress: Callable[[int, int], None] | None = None) -> EmbeddingStore:
-    """Opens a store by name, path or URI; a built-in one is built if need be.
+    """Opens a store by name, path or URI; a built-in one is built on its first use.
 
     Args:
         name: a built-in corpus, or the path or URI of a store.

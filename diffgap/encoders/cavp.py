@@ -98,7 +98,8 @@ class CAVPEncoder:
     @torch.inference_mode()
     def _audio(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """(B, T, 512) tokens, not normalised, of waveforms of one length."""
-        # A centred transform has a frame more than hops: one sample less makes it a whole number.
+        # A centred transform has one frame more than hops; a sample less, and whole seconds make
+        # whole tokens of 16 frames.
         samples = torch.from_numpy(np.stack(waveforms))[:, :-1].to(self._device)
         return self._model.audio_tokens(unit_decibels(samples, self._mel))
 

@@ -52,7 +52,7 @@ class LaionClapEncoder:
     dimension = 512
     modalities: tuple[str, ...] = ("audio", "text")
     sample_rate = RATE
-    resampler = "torchaudio"  # laion_clap's own
+    resampler = "torchaudio"
     window: float | None = SECONDS
     frame_rate, frame_size = 0.0, 0
 
@@ -90,7 +90,7 @@ class LaionClapEncoder:
 
     @torch.inference_mode()
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
-        # laion_clap squeezes a list of one to another shape, and fails: never send one.
+        # A list of one has been squeezed to a vector of another shape: never send one.
         padded = [*captions, "a sound"] if len(captions) == 1 else list(captions)
         vectors = self._module.get_text_embedding(padded, use_tensor=True)
         return unit_vectors(vectors[: len(captions)])
@@ -105,7 +105,7 @@ def _build(architecture: Architecture, device: str) -> Any:
         transformers = require("transformers", "clap", "the encoder laion_clap")
         transformers.utils.logging.disable_progress_bar()
         try:
-            # Importing and constructing it loads three language models, whatever the checkpoint.
+            # Whatever the checkpoint, importing it loads three tokenizers, constructing it RoBERTa.
             laion_clap = require("laion_clap", "clap", "the encoder laion_clap")
             return laion_clap.CLAP_Module(
                 enable_fusion=architecture.fusion, device=device, amodel=architecture.audio_tower

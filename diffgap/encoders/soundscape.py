@@ -56,7 +56,7 @@ class AudioTower(nn.Module):
         spectra = torch.stft(waveforms, N_FFT, HOP, window=self.window, return_complex=True)
         power = torch.matmul(self.mel, spectra.abs().square())
         decibels = torch.log10(power.clamp_min(1e-7)) / 3 + 0.6  # about -1 .. 1 for sounds
-        # 125 of the 126 frames: four halvings then end at the 8 that the last layer expects.
+        # A centred transform has one frame more than the 125 hops of two seconds.
         return self.net(decibels[:, None, :, :125])
 
 

@@ -86,7 +86,7 @@ def place_encoders(pool: EncoderPool) -> tuple[int, float]:
     resources = ray.cluster_resources()
     cpus, all_gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
     gpus = pool.gpus_per_worker if pool.gpus_per_worker is not None else min(1.0, all_gpus)
-    # 1 / 0.1 must be ten encoders a GPU, although as floats it may come out just below.
+    # A quotient of floats may come out just below a whole number.
     capacity = int(all_gpus / gpus + 1e-9) if gpus else cpus
     workers = pool.workers or (capacity if gpus else min(cpus, MOST_ON_CPU))
     if workers > capacity or capacity == 0:
@@ -113,7 +113,7 @@ def _silence_ray_data() -> None:
 
 def _decode_row(corpus: Any, spec: InputSpec, row: Row) -> Row:
     decoded = decode_chunk(_corpus(corpus), pickle.loads(row["clips"]), spec)
-    # Protocol 5 hands arrays over without copying them into the pickle's own stream.
+    # Protocol 5 writes arrays without copying them first.
     return {"chunk": row["chunk"], "decoded": pickle.dumps(decoded, protocol=5)}
 
 

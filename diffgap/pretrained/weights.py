@@ -1,4 +1,4 @@
-"""Loading a checkpoint's weights into a model, every one of them or none."""
+"""Weights of a published checkpoint, loaded into a model all or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from diffgap.errors import UserError
 SHOWN = 5
 """Names in an error about many."""
 
-# Scalars of NumPy, such as a training loss, lie beside the weights in published checkpoints.
+# Published checkpoints hold NumPy scalars, such as a training loss, beside the weights. Under
+# weights_only torch refuses whatever is not on its list of safe types, and these are not.
 HARMLESS: list[Any] = [
     np.float64(0).__reduce__()[0],
     np.dtype,
@@ -28,7 +29,7 @@ HARMLESS: list[Any] = [
 
 
 def load_strictly(model: nn.Module, path: Path, drop: Collection[str] = ()) -> None:
-    """Loads a torch file: a state dict, bare or under ``state_dict``, maybe of a wrapped module.
+    """Loads a torch file: a state dict, bare or under ``state_dict``, of a wrapped module or not.
 
     Args:
         model: takes the weights.
@@ -39,16 +40,17 @@ def load_strictly(model: nn.Module, path: Path, drop: Collection[str] = ()) -> N
         UserError: naming every missing, unexpected and misshapen weight.
     """
     state = {name: value for name, value in read_state(path).items() if name not in drop}
-    wanted = model.state_dict()
+    expected = model.state_dict()
     problems = []
-    if missing := [name for name in wanted if name not in state]:
+    # torch's own strict loading would list every one of what may be hundreds of names.
+    if missing := [name for name in expected if name not in state]:
         problems.append(f"{path}: lacks {some_of(missing)}")
-    if unexpected := [name for name in state if name not in wanted]:
+    if unexpected := [name for name in state if name not in expected]:
         problems.append(f"{path}: holds {some_of(unexpected)}, which the model does not have")
     for name, value in state.items():
-        if name in wanted and value.shape != wanted[name].shape:
+        if name in expected and value.shape != expected[name].shape:
             problems.append(
-                f"{path}: {name} has shape {tuple(value.shape)}, not {tuple(wanted[name].shape)}"
+                f"{path}: {name} has shape {tuple(value.shape)}, not {tuple(expected[name].shape)}"
             )
     if problems:
         raise UserError(*problems)
@@ -59,28 +61,30 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The weights in a torch file by name, without a ``module.`` in front."""
     try:
         with torch.serialization.safe_globals(HARMLESS):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"--checkpoint: no file {path}; give the path of a checkpoint") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(f"{path}: no checkpoint of weights: {str(error).splitlines()[0]}") from None
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(torch.is_tensor(v) for v in found.values()):
-        raise UserError(f"{path}: no checkpoint of weights; it holds a {type(found).__name__}")
-    return {name.removeprefix("module."): value for name, value in found.items()}
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
+        raise UserError(f"{path}: no checkpoint of weights; it holds a {type(content).__name__}")
+    # The prefix of models that were trained under DataParallel.
+    return {name.removeprefix("module."): value for name, value in content.items()}
 
 
 def some_of(names: list[str]) -> str:
     """The first names of many, for an error."""
-    shown = ", ".join(names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+    listed = ", ".join(names[:SHOWN])
+    return listed if len(names) <= SHOWN else f"{listed} and {len(names) - SHOWN} more"
 
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 of all weights by name, whatever file they came in."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        # With name and shape, so that two models of the same numbers differ.
         digest.update(f"{name}:{tuple(value.shape)}:{value.dtype}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

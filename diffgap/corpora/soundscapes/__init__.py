@@ -1,6 +1,7 @@
-"""The embedded corpus `soundscapes`: procedural scenes, each heard, seen and told.
+"""The built-in corpus `soundscapes`: procedural scenes as audio, video and captions.
 
-Any clip can be rendered alone, in any process: everything follows from its split and number.
+Any clip can be rendered alone, in any process: everything follows from its split and number. Its
+stores are cached under `encoders.builtin.VERSION`, which changes with whatever renders differently.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ from diffgap.corpora.soundscapes.video import FRAMES, SIZE, render_video
 SEED = 1
 COUNTS = {"train": 8000, "val": 1000, "test": 1000}
 CAPTIONS = {"train": 1, "val": 3, "test": 3}
-"""Captions a clip, as in AudioCaps more for evaluation than for training."""
+"""Captions a clip; more for evaluation than for training, as in AudioCaps."""
 
 
 class SoundscapeCorpus:
     """Soundscapes; a clip's id is its split and number, such as ``train-00042``.
 
     Args:
-        counts: clips per split. The splits of a store are train, val and test; the encoders were
-            trained on clips of a split of their own.
-        captions: captions a clip, where they are not those of `CAPTIONS`.
+        counts: clips per split. Encoders and judges were trained on splits of their own.
+        captions: captions a clip; default `CAPTIONS`.
     """
 
     name = "soundscapes"
@@ -42,7 +42,10 @@ class SoundscapeCorpus:
         self._captions = captions
 
     def clips(self) -> list[Clip]:
-        return [self._clip(s, i) for s, count in self._counts.items() for i in range(count)]
+        clips = []
+        for split, count in self._counts.items():
+            clips += [self._clip(split, number) for number in range(count)]
+        return clips
 
     def path(self, clip: Clip) -> Path | None:
         return None
@@ -54,8 +57,9 @@ class SoundscapeCorpus:
     def video(self, clip: Clip, fps: float = FRAMES / SECONDS, size: int = SIZE) -> np.ndarray:
         frames = render_video(_scene(clip.id), generator("video", SEED, clip.id))
         times = np.arange(round(SECONDS * fps)) / fps
+        numbers = (times * FRAMES / SECONDS + 1e-6).astype(int)  # a product may come out just below
         pixels = np.arange(size) * SIZE // size
-        return frames[(times * FRAMES / SECONDS + 1e-6).astype(int)][:, pixels][:, :, pixels]
+        return frames[numbers][:, pixels][:, :, pixels]
 
     def _clip(self, split: str, number: int) -> Clip:
         name = f"{split}-{number:05d}"

@@ -1,4 +1,4 @@
-"""A scene as sound: harmonic tones and shaped noise, mixed into one waveform."""
+"""A scene as audio: harmonic tones and shaped noise, mixed into one waveform."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def render_audio(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         start = int(event.onset * RATE)
         sound = _render(event, rng)[: samples - start]
         mix[start : start + len(sound)] += sound
+    # Scaled only where it would clip: loudness is one of the things that captions tell.
     return (0.9 * mix / max(1.0, np.abs(mix).max())).astype(np.float32)
 
 
@@ -35,7 +36,7 @@ def _render(event: Event, rng: np.random.Generator) -> np.ndarray:
     pace = float(PACES[event.pace] * rng.uniform(0.92, 1.08))
     seconds = np.arange(count, dtype=np.float32) / np.float32(RATE)
     pulses = kind.pulses * pace or 1.0 / event.duration
-    phase = (seconds * pulses) % 1.0  # where in its pulse, or in the whole gesture, a sample is
+    phase = (seconds * pulses) % 1.0  # of each sample within its pulse, or the whole gesture
     sound = np.zeros(count, dtype=np.float32)
     if kind.noise < 1:
         sound += (1 - kind.noise) * _tone(kind, hz, seconds, phase)
@@ -48,8 +49,10 @@ def _render(event: Event, rng: np.random.Generator) -> np.ndarray:
 
 def _tone(kind: Kind, hz: float, seconds: np.ndarray, phase: np.ndarray) -> np.ndarray:
     vibrato = 1 + kind.vibrato * np.sin(2 * np.pi * 6 * seconds) if kind.vibrato else 1.0
+    # Summed in float64: over 32,000 samples float32 would drift.
     turns = np.cumsum(hz / RATE * kind.sweep**phase * vibrato, dtype=np.float64) % 1.0
     angle = (2 * np.pi * turns).astype(np.float32)
+    # None above 0.45 of the rate, even at the end of a rising sweep: it would alias.
     highest = max(1, min(HARMONICS, int(0.45 * RATE / (hz * max(1.0, kind.sweep)))))
     below, harmonic = np.zeros_like(angle), np.sin(angle)
     twice_cosine = 2 * np.cos(angle)
@@ -73,7 +76,8 @@ def _noise(kind: Kind, hz: float, count: int, rng: np.random.Generator) -> np.nd
 
 
 def _envelope(kind: Kind, phase: np.ndarray, seconds: np.ndarray, duration: float) -> np.ndarray:
-    ends = np.minimum(1.0, np.minimum(seconds, duration - seconds) / 0.01).clip(0)
+    # Ramps of 10 ms, without which a sound starts and stops with a click.
+    ramps = np.minimum(1.0, np.minimum(seconds, duration - seconds) / 0.01).clip(0)
     if not kind.pulses:
-        return ends
-    return ends * np.exp(-kind.decay * phase) * np.minimum(1.0, phase / 0.03)
+        return ramps
+    return ramps * np.exp(-kind.decay * phase) * np.minimum(1.0, phase / 0.03)

@@ -1,4 +1,4 @@
-"""A scene in words: synonyms, and as in life not everything is told."""
+"""A scene in words: with synonyms, and, as people do, not mentioning everything."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ BACKGROUND = ((), ("with some noise",), ("with loud noise behind", "in a noisy p
 THEN = ("then", "followed by", "and then", "before")
 WHILE = ("while", "and", "as", "together with")
 
-TOLD = 0.6
-"""Probability that an attribute with a word for it is told."""
+MENTIONED = 0.6
+"""Probability that an attribute is mentioned, if there is a word for it."""
 
 
 def write_caption(scene: Scene, rng: np.random.Generator) -> str:
     """One caption; another generator gives another wording of the same scene."""
+    # Each draw moves the generator on: their order decides every caption of the corpus.
     joins = WHILE if scene.mixed else THEN
     events = list(scene.events)
     if scene.mixed:
@@ -26,21 +27,21 @@ def write_caption(scene: Scene, rng: np.random.Generator) -> str:
     words = [_phrase(events[0], rng)]
     for event in events[1:]:
         words += [_pick(joins, rng), _phrase(event, rng)]
-    if rng.random() < TOLD:
+    if rng.random() < MENTIONED:
         words.append(_pick(BACKGROUND[scene.background], rng))
-    return " ".join(word for word in words if word)
+    return " ".join(filter(None, words))
 
 
 def _phrase(event: Event, rng: np.random.Generator) -> str:
     kind = KINDS[event.kind]
     parts = [_pick(kind.names, rng)]
-    if kind.pulses and rng.random() < TOLD:
+    if kind.pulses and rng.random() < MENTIONED:
         parts.append(_pick(PACE[event.pace], rng))
-    if rng.random() < TOLD:
+    if rng.random() < MENTIONED:
         parts.append(_pick(LOUDNESS[event.loudness], rng))
-    if rng.random() < TOLD:
+    if rng.random() < MENTIONED:
         parts.append(_pick(PITCH[event.pitch], rng))
-    return " ".join(part for part in parts if part)
+    return " ".join(filter(None, parts))
 
 
 def _pick(words: tuple[str, ...], rng: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""Scenes: which sounds happen when, before they are heard, seen or told."""
+"""Scenes: which sounds happen when, before they are rendered or captioned."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ LEVELS = 3
 
 @dataclass(frozen=True)
 class Kind:
-    """A source of sound, as numbers that the synthesis reads.
+    """A kind of sound, as parameters of the synthesis.
 
     A sound is a harmonic tone, shaped noise, or both, in one long gesture or in pulses.
     """
 
     names: tuple[str, ...]
-    """What people call it."""
+    """Synonyms; the first is the label."""
     hz: float
     """Pitch of the tone, or centre of the noise, at middle pitch."""
     noise: float = 0.0
-    """Share of noise, 0 to 1."""
+    """Fraction of noise, 0 to 1."""
     octaves: float = 1.0
     """Bandwidth of the noise."""
     sweep: float = 1.0
     """Pitch at a gesture's end, as a multiple of its start."""
     vibrato: float = 0.0
-    """Depth of a 6 Hz vibrato, as a share of the pitch."""
+    """Depth of a 6 Hz vibrato, as a fraction of the pitch."""
     rolloff: float = 0.5
     """Each harmonic's amplitude, as a multiple of the one below."""
     pulses: float = 0.0
     """Pulses a second at middle pace; 0 is one long gesture."""
     decay: float = 3.0
-    """How fast a pulse dies, in nepers over its length."""
+    """How fast a pulse decays, in nepers over its length."""
 
 
 KINDS: tuple[Kind, ...] = (
@@ -95,6 +95,7 @@ class Scene:
 
 def generator(*key: str | int) -> np.random.Generator:
     """A random generator that follows from a key alone, in any process."""
+    # CRC-32, because Python's own hash of a string differs from process to process.
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return np.random.default_rng(words)
 
@@ -106,13 +107,10 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     mixed = count > 1 and bool(rng.random() < 0.4)
     levels = rng.integers(LEVELS, size=(count, 3)).tolist()
     spans = _together(rng, count) if mixed else _in_turn(rng, count)
-    events = tuple(
-        Event(int(kind), pitch, loudness, pace, onset, duration)
-        for kind, (pitch, loudness, pace), (onset, duration) in zip(
-            kinds, levels, spans, strict=True
-        )
-    )
-    return Scene(events, mixed, int(rng.integers(LEVELS)))
+    events = []
+    for kind, (pitch, loudness, pace), (onset, duration) in zip(kinds, levels, spans, strict=True):
+        events.append(Event(int(kind), pitch, loudness, pace, onset, duration))
+    return Scene(tuple(events), mixed, int(rng.integers(LEVELS)))
 
 
 def _together(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
@@ -123,4 +121,5 @@ def _together(rng: np.random.Generator, count: int) -> list[tuple[float, float]]
 def _in_turn(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
     shares = rng.dirichlet(np.full(count, 12.0)) * SECONDS
     onsets = np.concatenate([[0.0], np.cumsum(shares)[:-1]])
-    return [(float(o), float(s) * 0.95) for o, s in zip(onsets, shares, strict=True)]
+    # A little short, so that there is a gap before the next one.
+    return list(zip(onsets.tolist(), (shares * 0.95).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A scene as pictures: each event a moving shape that is there while it sounds."""
+"""A scene as video: each event a moving shape, visible while it sounds."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ def render_video(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shape(event: Event, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The event's opacity, (8, 32, 32): its form tells its kind, its swing its pace."""
+    """The event's opacity, (8, 32, 32): its form shows its kind, its swing its pace."""
     radius = RADII[event.loudness] * rng.uniform(0.9, 1.1)
     swing = 3.0 * np.sin(2 * np.pi * (0.5 + event.pace) * times + rng.uniform(0, 2 * np.pi))
-    left = rng.uniform(8, 24) + swing
-    top = HEIGHTS[event.pitch] + rng.uniform(-1.5, 1.5)
+    centre_x = rng.uniform(8, 24) + swing
+    centre_y = HEIGHTS[event.pitch] + rng.uniform(-1.5, 1.5)
     y, x = np.mgrid[:SIZE, :SIZE].astype(float)
-    dx = (x[None] - left[:, None, None]) / radius
-    dy = np.broadcast_to((y[None] - top) / radius, dx.shape)
-    there = (times >= event.onset - 0.1) & (times <= event.onset + event.duration + 0.1)
-    return _form(event.kind, dx, dy) * there[:, None, None]
+    dx = (x[None] - centre_x[:, None, None]) / radius
+    dy = np.broadcast_to((y[None] - centre_y) / radius, dx.shape)
+    # Frames are 0.25 s apart: the margin keeps a short sound in at least one.
+    is_visible = (times >= event.onset - 0.1) & (times <= event.onset + event.duration + 0.1)
+    return _form(event.kind, dx, dy) * is_visible[:, None, None]
 
 
 def _form(kind: int, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """One of four forms; with six colours that makes a look for every kind."""
+    """One of four forms; with six colours every kind has an appearance of its own."""
     form = kind // len(COLOURS) % -(-len(KINDS) // len(COLOURS))
     if form == 0:
         return (np.hypot(dx, dy) < 1).astype(float)
