@@ -29,7 +29,7 @@ LONGEST = 600.0
 """Seconds; a longer file is no clip, and would fill a worker's memory."""
 
 MISSING = 0.1
-"""Seconds that may be missing from a file before it counts as truncated; MP3 headers are not exact."""
+"""Seconds that a file may lack before it counts as truncated; MP3 headers are not exact."""
 
 TICKS = 1_000_000
 """A second on FFmpeg's own clock (AV_TIME_BASE)."""
