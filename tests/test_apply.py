@@ -188,4 +188,4 @@ def test_the_page_runs_and_its_shortlists_end_as_the_whole_gallery_does(page):
 def test_the_pages_features_are_the_fast_score(page):
     bridge, score = page["bridge"], page["score"]
     full = Scorer(bridge, page["texts"], page["audios"], score).scores(0, 6, from_x=True)
-    assert torch.allclose(page["asked"] @ page["stored"].T, full, atol=1e-5)
+    assert torch.allclose(page["queries"] @ page["gallery"].T, full, atol=1e-5)
