@@ -1,4 +1,4 @@
-"""The `diffgap` command, which is also `python -m diffgap`."""
+"""The `diffgap` command, also run as `python -m diffgap`."""
 
 import atexit
 import os
@@ -6,18 +6,16 @@ import sys
 
 
 def run() -> None:
-    """Runs the command line, in a process that ends as soon as its work is done.
+    """Runs the command line, and exits as soon as its work is done."""
+    status: object = 1  # the status of an uncaught exception
 
-    Python would first free all modules and objects one by one, which takes a second after a sweep.
-    """
-    status: object = 1  # of an error that nobody catches
-
-    def leave() -> None:
+    def exit_now() -> None:
+        # Python would free all modules and objects one by one, which takes a second after a sweep.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else int(status is not None))
 
-    atexit.register(leave)  # before anything else can register: so it is the last one called
+    atexit.register(exit_now)  # registered first, so called last
     from diffgap.cli.main import main
 
     try:

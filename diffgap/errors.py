@@ -1,4 +1,4 @@
-"""The errors people see: every mistake of a request at once, one line each."""
+"""Errors for users: every mistake of a request at once, one line each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A request that cannot be met as asked.
+    """An invalid request.
 
     Attributes:
         problems: one line a mistake, each naming the field, the value, what is allowed
@@ -27,16 +27,20 @@ class ClipError(ValueError):
 
 
 class MissingClipError(ClipError):
-    """One clip whose file is not there."""
+    """One clip whose file is missing."""
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """A module of an optional extra; UserError saying what needs it and what installs it."""
+    """Imports a module of an optional extra.
+
+    Raises:
+        UserError: where it is not installed, naming the command that installs it.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != module.split(".")[0]:
-            raise
+            raise  # the module is installed, and something that it imports is not
         raise UserError(
             f"{purpose} needs the package {module}, which is not installed; "
             f"install it with: pip install 'diffgap[{extra}]'"
@@ -44,7 +48,7 @@ def require(module: str, extra: str, purpose: str) -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the likeliest known one, or all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    """A hint for an unknown name: the most similar known one, or else all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"

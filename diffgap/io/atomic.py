@@ -1,8 +1,8 @@
-"""Files that are whole or absent: written under a temporary name, synced, then renamed.
+"""Atomic writes: a file is whole or absent, written under a temporary name, synced, renamed.
 
-A process that is killed leaves temporary names behind, which nothing reads; `sweep_up` removes
-those of a place that nobody is writing to. On an object store a file comes whole by itself, and a
-directory's telling file last.
+A killed process leaves temporary names behind, which nothing reads; `remove_leftovers` deletes them
+where nobody is writing. On an object store every file is written whole, and the file that marks a
+directory as complete is written last.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from diffgap.io.paths import RemotePath, StoragePath, remove, upload
 
 
 def write_json(path: StoragePath, content: Any) -> None:
-    """Writes JSON so that a reader never sees half of it."""
+    """Writes JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: StoragePath, text: str) -> None:
-    """Writes a text file so that a reader never sees half of it."""
+    """Writes a text file, whole or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: StoragePath, content: bytes) -> None:
-    """Writes a file so that a reader never sees half of it."""
+    """Writes a file, whole or not at all."""
     if isinstance(path, RemotePath):
         path.write_bytes(content)
         return
@@ -41,45 +41,46 @@ def write_bytes(path: StoragePath, content: bytes) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file of the same suffix that becomes `path` if the block ends well."""
+    """A temporary file that becomes `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The same suffix, as numpy and others append one that is missing.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
-        sync(path.parent)
+        sync(path.parent)  # or the rename itself could be lost in a power cut
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def new_directory(path: StoragePath, last: str = "") -> Iterator[Path]:
-    """A temporary directory that becomes `path`, replacing what was there, if the block ends well.
+def new_directory(path: StoragePath, marker: str = "") -> Iterator[Path]:
+    """A temporary directory that replaces `path` if the block succeeds, and is deleted otherwise.
 
-    If the block raises, the temporary directory is gone and `path` is as it was. `last` is the file
-    that says that all is there: on an object store it is taken away first and put back last.
+    `marker` is the file that marks the directory as complete: an object store cannot rename a
+    directory, so there it is deleted first and written last.
     """
     if isinstance(path, RemotePath):
         with tempfile.TemporaryDirectory(prefix="diffgap-") as local:
             yield Path(local)
-            if last:
-                (path / last).unlink(missing_ok=True)
+            if marker:
+                (path / marker).unlink(missing_ok=True)
             remove(path)
-            upload(Path(local), path, last)
+            upload(Path(local), path, marker)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:
         yield temporary
-        put_directory(temporary, path)
+        replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def put_directory(temporary: Path, path: Path) -> None:
-    """Renames a filled directory to `path`, in place of what was there, once it is on the disk."""
+def replace_directory(temporary: Path, path: Path) -> None:
+    """Renames a directory to `path`, replacing what was there, once its files are on disk."""
     for file in sorted(temporary.rglob("*")):
         sync(file)
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -90,11 +91,11 @@ def put_directory(temporary: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep_up(place: StoragePath) -> None:
-    """Removes the temporary names that killed processes left in a directory."""
-    if isinstance(place, RemotePath):
-        return  # where there are none
-    for entry in place.glob(".*.????????*"):
+def remove_leftovers(directory: StoragePath) -> None:
+    """Deletes the temporary names that killed processes left in a directory."""
+    if isinstance(directory, RemotePath):
+        return  # its files are written whole, under their own names
+    for entry in directory.glob(".*.????????*"):
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:
@@ -102,7 +103,7 @@ def sweep_up(place: StoragePath) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a directory's names, would survive a power cut."""
+    """Waits until a file's content, or a directory's entries, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,12 +1,12 @@
-"""Where outputs are: a path of this machine, one that all machines share, or an object store.
+"""Paths of outputs: on this machine, on a shared file system, or in an object store.
 
-    runs                 of this machine
+    runs                 on this machine
     file:///shared/runs  on a file system that all nodes of a cluster share
     s3://bucket/runs     on any of pyarrow's file systems
 
-A `RemotePath` answers to what the rest asks of a `pathlib.Path`, as far as an object store can:
-what it writes is whole or absent, nothing is appended or locked, and directories come and go with
-what is in them.
+A `RemotePath` has the methods of a `pathlib.Path` that the package uses, as far as an object store
+can: files are written whole, nothing is appended or locked, and a directory exists as long as
+files are in it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from diffgap.errors import UserError
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
-"""pyarrow's names of file systems without directories of their own."""
+"""pyarrow's names of file systems without real directories."""
 
 
 class SharedPath(type(Path())):  # type: ignore[misc]
@@ -33,11 +33,11 @@ class SharedPath(type(Path())):  # type: ignore[misc]
 
 
 class RemotePath:
-    """A place on one of pyarrow's file systems.
+    """A path on one of pyarrow's file systems.
 
     Args:
-        root: URI of the bucket or host, with the options of a query if there are any.
-        path: below it, without slashes around it.
+        root: URI of the bucket or host, with its query, such as ``s3://bucket/?region=eu-west-1``.
+        path: below it, without leading or trailing slashes.
     """
 
     def __init__(self, root: str, path: str) -> None:
@@ -45,12 +45,12 @@ class RemotePath:
 
     @property
     def filesystem(self) -> Any:
-        """pyarrow's, opened once a process."""
+        """pyarrow's file system, opened once per process."""
         return _filesystem(self.root)[0]
 
     @property
     def key(self) -> str:
-        """What pyarrow calls the place: bucket and all."""
+        """pyarrow's name of the path, which includes the bucket."""
         base = _filesystem(self.root)[1].rstrip("/")
         return f"{base}/{self.path}".rstrip("/")
 
@@ -90,7 +90,7 @@ class RemotePath:
     def absolute(self) -> RemotePath:
         return self
 
-    # What is there --------------------------------------------------------------------------------
+    # Queries -------------------------------------------------------------------------------------
 
     def _info(self) -> Any:
         return self.filesystem.get_file_info(self.key)
@@ -109,7 +109,7 @@ class RemotePath:
         return bool(self._info().type != FileType.NotFound)
 
     def stat(self) -> Any:
-        """Its `st_mtime` and `st_size`."""
+        """`st_mtime` in seconds and `st_size` in bytes."""
         info = self._info()
         return SimpleNamespace(st_mtime=info.mtime_ns / 1e9, st_size=info.size)
 
@@ -118,11 +118,11 @@ class RemotePath:
             yield self / info.base_name
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """What lies directly in it, of names that match."""
+        """Entries directly in it whose names match."""
         return (entry for entry in self.iterdir() if fnmatch(entry.name, pattern))
 
     def files(self) -> list[str]:
-        """Every file below it, relative to it."""
+        """Paths of all files below it, relative to it."""
         start = len(self.key) + 1
         return sorted(info.path[start:] for info in self._below(recursive=True) if info.is_file)
 
@@ -142,7 +142,7 @@ class RemotePath:
         return self.read_bytes().decode()
 
     def write_bytes(self, content: bytes) -> None:
-        """Puts a whole file in place of what was there."""
+        """Writes a whole file, replacing what was there."""
         if self.filesystem.type_name not in OBJECT_STORES:
             self.filesystem.create_dir(self.parent.key, recursive=True)
         with self.filesystem.open_output_stream(self.key) as stream:
@@ -152,7 +152,7 @@ class RemotePath:
         self.write_bytes(b"")
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
-        """Nothing: a directory is there with what is in it."""
+        """Does nothing: a directory exists as soon as a file is in it."""
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
@@ -162,7 +162,7 @@ class RemotePath:
                 raise
 
     def remove(self) -> None:
-        """Removes the directory and all that is in it, if it is there."""
+        """Deletes the directory and everything in it, if it exists."""
         with suppress(FileNotFoundError):
             self.filesystem.delete_dir(self.key)
 
@@ -178,15 +178,16 @@ def _filesystem(root: str) -> tuple[Any, str]:
     try:
         filesystem, base = FileSystem.from_uri(root)
     except (ArrowInvalid, OSError) as error:
-        raise UserError(f"{root}: cannot be reached: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{root}: cannot be reached: {reason}; check the URI") from None
     return filesystem, base
 
 
 def parse_path(text: str) -> StoragePath:
-    """The place that a path or URI names.
+    """The path of a string, which may be a URI.
 
     Raises:
-        UserError: where pyarrow knows no such URI.
+        UserError: where pyarrow cannot open the URI's file system.
     """
     if "://" not in text:
         return Path(text)
@@ -194,34 +195,34 @@ def parse_path(text: str) -> StoragePath:
     if parts.scheme == "file":
         return SharedPath(unquote(parts.path))
     root = urlunsplit((parts.scheme, parts.netloc, "/", parts.query, ""))
-    _filesystem(root)
+    _filesystem(root)  # so that a wrong URI is refused now and not hours later
     return RemotePath(root, unquote(parts.path).strip("/"))
 
 
-def remove(place: StoragePath) -> None:
-    """Removes a directory, if it is there."""
-    if isinstance(place, RemotePath):
-        place.remove()
+def remove(path: StoragePath) -> None:
+    """Deletes a directory, if it exists."""
+    if isinstance(path, RemotePath):
+        path.remove()
     else:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def upload(directory: Path, target: RemotePath, last: str = "") -> None:
-    """Copies a local directory; the file that says that all is there comes last."""
-    files = sorted(str(f.relative_to(directory)) for f in directory.rglob("*") if f.is_file())
-    for name in sorted(files, key=lambda name: name == last):
-        (target / name).write_bytes((directory / name).read_bytes())
+def upload(directory: Path, target: RemotePath, marker: str = "") -> None:
+    """Copies a local directory; the file that marks it as complete comes last."""
+    for file in sorted(directory.rglob("*"), key=lambda file: (file.name == marker, file)):
+        if file.is_file():
+            (target / file.relative_to(directory)).write_bytes(file.read_bytes())
 
 
 @contextmanager
-def local_copy(place: StoragePath) -> Iterator[Path]:
-    """A directory as one of this machine's: itself, or a copy for as long as the block lasts."""
-    if isinstance(place, Path):
-        yield place
+def local_copy(directory: StoragePath) -> Iterator[Path]:
+    """A directory on this machine: itself, or a copy that is deleted after the block."""
+    if isinstance(directory, Path):
+        yield directory
         return
     with tempfile.TemporaryDirectory(prefix="diffgap-") as temporary:
-        for name in place.files():
+        for name in directory.files():
             target = Path(temporary) / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((place / name).read_bytes())
+            target.write_bytes((directory / name).read_bytes())
         yield Path(temporary)

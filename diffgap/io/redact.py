@@ -1,6 +1,6 @@
-"""Blots secrets out of whatever people, logs, tags or reports get to see.
+"""Redaction of secrets in everything that is printed, logged, tagged or reported.
 
-A URI may carry a password or a token, and the environment holds tokens of its own.
+A URI may carry a password or a token, and so may environment variables.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ PARAMETER = re.compile(
     r"(?i)((?:password|passwd|secret|token|api_?key|access_?key|credential|signature)"
     r"[a-z_]*=)[^&\s'\";,]+"
 )
-"""The value of a telling parameter, such as ``?token=...``."""
+"""Name and value of a parameter such as ``?token=...``."""
 BEARER = re.compile(r"(?i)(bearer\s+)\S+")
-TELLING = re.compile(r"(?i)password|passwd|secret|token|api_?key|access_?key|credential")
+SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|api_?key|access_?key|credential")
 SHORTEST = 6
-"""Characters of an environment variable's value below which it would blot out common words."""
+"""Characters: replacing shorter values of environment variables would garble common words."""
 
 
 def redact(text: str) -> str:
-    """The text without the secrets of its URIs and of this process's environment."""
+    """The text without secrets of its URIs and of this process's environment variables."""
     for name, value in os.environ.items():
-        if TELLING.search(name) and len(value) >= SHORTEST:
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST:
             text = text.replace(value, HIDDEN)
     text = USER_INFO.sub(HIDDEN, text)
     text = BEARER.sub(rf"\1{HIDDEN}", text)

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from diffgap.errors import UserError, nearest
-from diffgap.io.atomic import sweep_up, write_json
+from diffgap.io.atomic import remove_leftovers, write_json
 from diffgap.io.paths import StoragePath, parse_path, remove
 from diffgap.io.redact import redact
 from diffgap.ledger.artifacts import ATTEMPTS, FAILURE, HISTORY, LOG, METRICS, PROGRESS, STOP, TRIAL
@@ -68,7 +68,7 @@ class TrialRecord:
     def begin(self, facts: dict[str, Any]) -> None:
         """Records what the trial is before it starts, and forgets how it ended before."""
         self.path.mkdir(parents=True, exist_ok=True)
-        sweep_up(self.path)
+        remove_leftovers(self.path)
         for name in (FAILURE, STOP, ATTEMPTS):
             (self.path / name).unlink(missing_ok=True)
         write_json(self.path / TRIAL, facts)

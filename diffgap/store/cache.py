@@ -1,23 +1,23 @@
-"""Stores that a process opens again and again, read once: for the trials of a warm process."""
+"""Cache of the last store that a process opened, for the trials that share a process."""
 
 from __future__ import annotations
 
 from diffgap.store.store import EmbeddingStore, stamp
 
 _last: dict[str, tuple[object, EmbeddingStore]] = {}
-"""The store that was opened last, with its files' stamp then: memory is kept for one."""
+"""The last store by URI, with its files' stamp; only one, as a store may fill much memory."""
 
 
 def open_again(uri: str) -> EmbeddingStore:
-    """`EmbeddingStore.open`, without reading it again where its files are as they were.
+    """`EmbeddingStore.open`, which reads the store again only where its files have changed.
 
     Raises:
-        UserError: where it is no store, or its content is wrong.
+        UserError: where it is not a store, or its content is invalid.
     """
-    now = stamp(uri)
-    if uri in _last and _last[uri][0] == now:
+    current = stamp(uri)
+    if uri in _last and _last[uri][0] == current:
         return _last[uri][1]
-    _last.clear()
+    _last.clear()  # before reading, so that two stores are never in memory at once
     store = EmbeddingStore.open(uri)
-    _last[uri] = now, store
+    _last[uri] = current, store
     return store

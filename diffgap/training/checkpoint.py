@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 
 from diffgap.bridge.base import Bridge
 from diffgap.errors import UserError
-from diffgap.io.atomic import put_directory
+from diffgap.io.atomic import replace_directory
 from diffgap.training.engine import Average
 
 TAG, WEIGHTS, OPTIMIZER = "deepspeed", "weights.safetensors", "optimizer.safetensors"
@@ -185,7 +185,7 @@ class Checkpoints:
         self._meet()
         if self.rank == 0:
             (temporary / FILES).write_text(json.dumps(digests(temporary)))
-            put_directory(temporary, whole)
+            replace_directory(temporary, whole)
             for old in self._newest_first()[KEPT:]:
                 shutil.rmtree(old)
 
