@@ -1,4 +1,4 @@
-"""Commands about data: corpora, embedding stores, and what is retrieved from them."""
+"""Commands for data: corpora, embedding stores, and retrieval on a store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 from diffgap.cli.options import (
     ADDRESS,
     ROOT,
-    SHOWN,
     Percentage,
     make_console,
     open_known,
@@ -27,16 +26,19 @@ if TYPE_CHECKING:
     from diffgap.corpora.base import Rejected
     from diffgap.store.store import EmbeddingStore
 
+MAX_LISTED = 20
+"""Bad clips that are printed; `embed` writes all of them to a file."""
+
 TASK = click.option(
     "--task",
     metavar="X-A",
-    help="Any two modalities of the store, text first, such as text-video. Default: the first that "
-    "the store serves.",
+    help="Two modalities of the store, text first, such as text-video; default the first task it "
+    "serves.",
 )
 STORE = click.argument("store")
 
 
-@click.command(short_help="Make an embedding store of a corpus.")
+@click.command(short_help="Make an embedding store from a corpus.")
 @click.argument("corpus")
 @ROOT
 @click.option(
@@ -44,20 +46,20 @@ STORE = click.argument("store")
 )
 @click.option(
     "--checkpoint",
-    help="Weights: a published name (laion_clap), a hub id (hf_clap), or a path.",
+    help="Weights: a published name (laion_clap), a hub id (hf_clap) or a path.",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="Where the store is made; must not exist.",
+    help="Directory of the new store; must not exist.",
 )
 @click.option(
     "--window",
     type=click.Choice(["crop", "mean"]),
     default="crop",
     show_default=True,
-    help="Of clips longer than the encoder's window: one window, fixed by the clip's id, or the "
+    help="For clips longer than the encoder's window: one window, chosen by the clip's id, or the "
     "mean of all.",
 )
 @click.option(
@@ -65,15 +67,17 @@ STORE = click.argument("store")
     type=Percentage(),
     default="100%",
     show_default=True,
-    help="Fail, at the end, if more of the clips cannot be used.",
+    help="Fail at the end if a larger share of the clips is unusable.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), help="Encoders at once; default one a GPU, else a core."
+    "--workers",
+    type=click.IntRange(1),
+    help="Parallel encoders; default one per GPU, else one per core.",
 )
 @click.option(
     "--gpus-per-worker",
     type=click.FloatRange(0),
-    help="Of one encoder, such as 0.5; default 1 where there are GPUs.",
+    help="GPUs of one encoder, such as 0.5; default 1 where there are GPUs.",
 )
 @ADDRESS
 def embed(
@@ -90,9 +94,9 @@ def embed(
 ) -> None:
     """Encode CORPUS (folder, audiocaps, vggsound or soundscapes) into an embedding store.
 
-    Decoding runs on CPUs and feeds the encoders, on GPUs where there are any. Killed and started
-    again, the same command goes on with what is missing. Clips that are missing, unreadable,
-    truncated or silent are listed, with the reason, in STORE/rejected.parquet, and left out.
+    Clips are decoded on CPUs and encoded on GPUs, where there are any. After a crash, the same
+    command resumes where it stopped. Clips that are missing, unreadable, truncated or silent are
+    left out, and listed with the reason in STORE/rejected.parquet.
 
     \b
     Examples:
@@ -110,7 +114,7 @@ def embed(
     from diffgap.encoders.stream import EncoderPool
 
     if checkpoint and Path(checkpoint).exists():
-        checkpoint = str(Path(checkpoint).absolute())  # workers may run elsewhere
+        checkpoint = str(Path(checkpoint).absolute())  # workers have other working directories
     console = make_console()
     with progress_bar(console, f"Embedding {corpus}") as advance:
         try:
@@ -126,20 +130,19 @@ def embed(
         except TooManyRejectedError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
-    for bad in result.rejected[:SHOWN]:
-        console.print(f"left out: {bad.id} ({bad.stage}): {bad.reason}", soft_wrap=True)
-    if len(result.rejected) > SHOWN:
-        console.print(f"... all {len(result.rejected)} in {out}/rejected.parquet", soft_wrap=True)
+    for clip in result.rejected[:MAX_LISTED]:
+        console.print(f"left out: {clip.id} ({clip.stage}): {clip.reason}", soft_wrap=True)
+    rejected = len(result.rejected)
+    if rejected > MAX_LISTED:
+        console.print(f"... all {rejected} in {out}/rejected.parquet", soft_wrap=True)
     counts = ", ".join(f"{n} {split}" for split, n in result.store.manifest.corpus.counts.items())
-    console.print(
-        f"{out}: {counts} clips; {len(result.rejected)} left out; {result.seconds:.0f} s.",
-        soft_wrap=True,
-    )
+    summary = f"{out}: {counts} clips; {rejected} left out; {result.seconds:.0f} s."
+    console.print(summary, soft_wrap=True)
 
 
-@click.group(short_help="Check a corpus before it is embedded.")
+@click.group(short_help="Check a corpus before embedding it.")
 def corpus() -> None:
-    """Look at corpora of files.
+    """Check corpora of audio and video files.
 
     \b
     Example:
@@ -147,13 +150,13 @@ def corpus() -> None:
     """
 
 
-@corpus.command(short_help="Say what is there, missing, unreadable and twice.")
+@corpus.command(short_help="List usable, missing, unreadable and duplicated clips.")
 @click.argument("name", metavar="CORPUS")
 @ROOT
 def check(name: str, root: Path | None) -> None:
-    """Decode every clip of CORPUS (folder, audiocaps or vggsound) and say what is wrong.
+    """Decode every clip of CORPUS (folder, audiocaps or vggsound) and list the problems.
 
-    Exit status: 0 all clips can be used, 1 some cannot, or are there twice.
+    Exit status: 0 all clips are usable, 1 some are unusable or duplicated.
 
     \b
     Examples:
@@ -165,24 +168,24 @@ def check(name: str, root: Path | None) -> None:
 
     console = make_console()
     with progress_bar(console, f"Checking {name}") as advance:
-        found = check_corpus(corpora.load(name, root), advance)
-    _print_bad(console, "missing", found.missing)
-    _print_bad(console, "unreadable", found.unreadable)
-    _print_bad(console, "bad line", found.bad_lines)
-    for ids in found.duplicates[:SHOWN]:
+        result = check_corpus(corpora.load(name, root), advance)
+    _print_bad(console, "missing", result.missing)
+    _print_bad(console, "unreadable", result.unreadable)
+    _print_bad(console, "bad line", result.bad_lines)
+    for ids in result.duplicates[:MAX_LISTED]:
         console.print(f"the same clip: {', '.join(ids)}", soft_wrap=True)
-    for split, count in found.listed.items():
-        console.print(f"{split}: {found.usable[split]} of {count} clips can be used")
+    for split, count in result.listed.items():
+        console.print(f"{split}: {result.usable[split]} of {count} clips are usable")
     console.print(
-        f"{len(found.missing)} missing, {len(found.unreadable)} unreadable, "
-        f"{len(found.bad_lines)} bad lines, {len(found.duplicates)} duplicated."
+        f"{len(result.missing)} missing, {len(result.unreadable)} unreadable, "
+        f"{len(result.bad_lines)} bad lines, {len(result.duplicates)} duplicated."
     )
-    sys.exit(0 if found.is_clean else 1)
+    sys.exit(0 if result.is_clean else 1)
 
 
-@click.group(short_help="Import a store, or show what is in one.")
+@click.group(short_help="Import an embedding store, or show one.")
 def store() -> None:
-    """Look into embedding stores, and make them of embeddings that are there already.
+    """Show embedding stores, and make them from existing embeddings.
 
     \b
     Examples:
@@ -191,25 +194,25 @@ def store() -> None:
     """
 
 
-@store.command("import", short_help="Make a store of embeddings that are there already.")
+@store.command("import", short_help="Make a store from existing embeddings.")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Must not exist.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New directory.")
 @click.option(
     "--array",
     "arrays",
     multiple=True,
     metavar="NAME=FILE.npy",
-    help="A column that is a file of its own. May be repeated.",
+    help="A column in a file of its own. Repeatable.",
 )
 @click.option(
     "--column",
     "columns",
     multiple=True,
     metavar="NAME=THEIRS",
-    help="What SOURCE calls a column. May be repeated.",
+    help="SOURCE's name of a column. Repeatable.",
 )
 @click.option("--encoder", default="imported", show_default=True, help="Name for the manifest.")
-@click.option("--corpus", "corpus_name", help="Name for the manifest; default SOURCE's.")
+@click.option("--corpus", "corpus_name", help="Name for the manifest; default that of SOURCE.")
 def import_(
     source: Path,
     out: Path,
@@ -218,11 +221,11 @@ def import_(
     encoder: str,
     corpus_name: str | None,
 ) -> None:
-    """Make a store of SOURCE: .npz, .csv with --array, Parquet, or a torch file of tensors.
+    """Make a store from SOURCE: .npz, .csv with --array, .parquet, or .pt with named tensors.
 
-    Columns: id, split, label and audio, video, one a clip; text and caption, one or several a
-    clip, or with clip_id; common other names are known. Any other that you name, such as image, is
-    a modality too, one vector a clip. Vectors are L2-normalised.
+    Columns with one row per clip: id, split, label, audio, video. text and caption: one or several
+    per clip, or any number with clip_id. Common other names are recognised. Any other column that
+    you name, such as image, is a further modality. Vectors are L2-normalised.
 
     \b
     Examples:
@@ -233,27 +236,27 @@ def import_(
     """
     from diffgap.store.importing import import_store
 
-    made = import_store(
+    imported = import_store(
         source,
         out,
-        arrays={name: Path(file) for name, file in _pairs("--array", arrays).items()},
-        columns=_pairs("--column", columns),
+        arrays={name: Path(file) for name, file in _parse_pairs("--array", arrays).items()},
+        columns=_parse_pairs("--column", columns),
         encoder=encoder,
         corpus=corpus_name,
     )
-    _describe(made, make_console())
+    _describe(imported, make_console())
 
 
-@store.command(short_help="Print what is in a store.")
+@store.command(short_help="Print counts and modality gap of a store.")
 @STORE
 @TASK
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also draw it into a .png, .svg or .pdf file.",
+    help="Also draw the clouds to a .png, .svg or .pdf file.",
 )
 def show(store: str, task: str | None, picture: Path | None) -> None:
-    """Print STORE's counts, its modality gap, and its clouds on two principal components.
+    """Print STORE's counts, its modality gap, and its points on two principal components.
 
     \b
     Examples:
@@ -265,7 +268,7 @@ def show(store: str, task: str | None, picture: Path | None) -> None:
 
     console = make_console()
     opened = open_known(store, console)
-    tasks = [_chosen(opened, store, task)] if task else opened.tasks
+    tasks = [_choose_task(opened, store, task)] if task else opened.tasks
     _describe(opened, console)
     split = store_view.fullest_split(opened)
     for served in tasks:
@@ -273,21 +276,21 @@ def show(store: str, task: str | None, picture: Path | None) -> None:
         console.print(store_view.gap_table(pairs, served, split))
         console.print(store_view.picture(pairs, served))
     if picture:
-        chosen = _chosen(opened, store, task)
-        store_view.draw(opened.pairs(chosen, split), chosen, picture)
+        task = _choose_task(opened, store, task)
+        store_view.draw(opened.pairs(task, split), task, picture)
         console.print(f"Drawn: {picture}", soft_wrap=True)
 
 
-@click.command(short_help="Retrieval of a saved bridge, or of the frozen encoders, on a store.")
+@click.command(short_help="Evaluate retrieval of a bridge or the frozen encoders.")
 @click.argument("bridge", required=False, type=click.Path(path_type=Path))
-@click.option("--baseline", is_flag=True, help="The frozen embeddings alone; no BRIDGE.")
+@click.option("--baseline", is_flag=True, help="Only the frozen embeddings; no BRIDGE.")
 @click.option("--store", required=True, help="A built-in corpus, or a store's path or URI.")
 @TASK
 @click.option("--split", default="test", show_default=True)
 @click.option(
     "--per-class",
     type=click.IntRange(1),
-    help="Only so many clips a class; 5 is CAV-MAE's protocol on VGGSound. Default: all.",
+    help="At most so many clips per class; 5 is CAV-MAE's protocol on VGGSound. Default: all.",
 )
 def evaluate(
     bridge: Path | None,
@@ -297,10 +300,10 @@ def evaluate(
     split: str,
     per_class: int | None,
 ) -> None:
-    """Print retrieval on STORE, by the frozen embeddings and by BRIDGE, beside published numbers.
+    """Print retrieval on STORE with the frozen embeddings and BRIDGE, beside published numbers.
 
-    Check a store with --baseline before anything is trained on it: the frozen encoder should be
-    near its published row.
+    Check a store with --baseline before training on it: the frozen encoder should be close to its
+    published row.
 
     \b
     Examples:
@@ -310,12 +313,12 @@ def evaluate(
       diffgap evaluate --baseline --store vggsound_cavp --per-class 5
     """
     if (bridge is None) != baseline:
-        raise UserError("BRIDGE: give a trial's bridge directory, or --baseline, one of the two")
+        raise UserError("BRIDGE: give either a trial's bridge directory or --baseline")
     from diffgap.report import evaluate as retrieval
 
     console = make_console()
     opened = open_known(store, console)
-    task = _chosen(opened, store, task)
+    task = _choose_task(opened, store, task)
     pairs = retrieval.choose_pairs(opened, task, split, per_class)
     rows = [retrieval.frozen_retrieval(pairs, task)]
     if bridge:
@@ -328,12 +331,12 @@ def evaluate(
 DATA_COMMANDS = (embed, corpus, store, evaluate)
 
 
-def _chosen(opened: EmbeddingStore, name: str, task: str | None) -> str:
-    """The task that is asked for, or the first that the store called `name` serves."""
+def _choose_task(opened: EmbeddingStore, name: str, task: str | None) -> str:
+    """The requested task, or the first that the store called `name` serves."""
     if task is None and opened.tasks:
         return opened.tasks[0]
     if task is None:
-        raise UserError(f"store: {name} has one modality and serves no task; use one with two")
+        raise UserError(f"store: {name} has one modality; use a store with two")
     if problem := opened.task_problem(task, name):
         raise UserError(f"--{problem}")
     return task
@@ -346,14 +349,20 @@ def _describe(opened: EmbeddingStore, console: Console) -> None:
         console.print(line)
 
 
-def _print_bad(console: Console, what: str, bad: Sequence[Rejected]) -> None:
-    for one in bad[:SHOWN]:
-        console.print(f"{what}: {one.id}: {one.reason}", soft_wrap=True)
-    if len(bad) > SHOWN:
-        console.print(f"... and {len(bad) - SHOWN} more {what}")
+def _print_bad(console: Console, label: str, clips: Sequence[Rejected]) -> None:
+    for clip in clips[:MAX_LISTED]:
+        console.print(f"{label}: {clip.id}: {clip.reason}", soft_wrap=True)
+    if len(clips) > MAX_LISTED:
+        console.print(f"... and {len(clips) - MAX_LISTED} more {label}")
 
 
-def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
-    if wrong := [pair for pair in given if "=" not in pair]:
-        raise UserError(*(f"{option}: {pair!r} is not NAME=VALUE" for pair in wrong))
-    return dict(pair.split("=", 1) for pair in given)
+def _parse_pairs(option: str, arguments: tuple[str, ...]) -> dict[str, str]:
+    pairs, problems = {}, []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        pairs[name] = value
+        if not equals:
+            problems.append(f"{option}: {argument!r} is not NAME=VALUE")
+    if problems:
+        raise UserError(*problems)
+    return pairs

@@ -1,4 +1,4 @@
-"""What commands share: options, the console, progress bars."""
+"""Options, console and progress bars shared by the commands."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def in_job() -> bool:
 
 
 def default_output() -> str:
-    """DIFFGAP_OUTPUT, else a directory here; of a job, one that is there when it has ended."""
-    own = str(Path.home() / "diffgap" / "runs") if in_job() else "runs"
-    return os.environ.get("DIFFGAP_OUTPUT") or own
+    """DIFFGAP_OUTPUT, else `runs` here, or in a job below the home directory."""
+    if output := os.environ.get("DIFFGAP_OUTPUT"):
+        return output
+    # Ray deletes a job's working directory when the job ends.
+    return str(Path.home() / "diffgap" / "runs") if in_job() else "runs"
 
 
 class OutputType(click.ParamType):
-    """A directory, or the URI of one on a shared file system or an object store."""
+    """A directory, or its URI on a shared file system or an object store."""
 
     name = "dir|uri"
 
@@ -40,17 +42,17 @@ class OutputType(click.ParamType):
         if not isinstance(value, str):
             return value
         try:
-            place = parse_path(value)
+            path = parse_path(value)
         except UserError as error:
             self.fail(str(error), param, context)
-        if isinstance(place, Path) and in_job() and not place.is_absolute():
+        if isinstance(path, Path) and in_job() and not path.is_absolute():
             self.fail(
-                f"{value} would be in the job's copy of the working directory, which Ray removes; "
+                f"{value} would be in the job's copy of the working directory, which Ray deletes; "
                 "give an absolute path, or a URI such as s3://BUCKET/DIR"
             )
-        if isinstance(place, Path) and place.is_file():
+        if isinstance(path, Path) and path.is_file():
             self.fail(f"{value} is a file; give a directory", param, context)
-        return place
+        return path
 
 
 OUTPUT = click.option(
@@ -66,7 +68,7 @@ SETS = click.option(
     "sets",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a field of the spec, as in --set trial.train.steps=100. May be repeated.",
+    help="Override a field of SPEC, as in --set trial.train.steps=100. Repeatable.",
 )
 ADDRESS = click.option(
     "--address", help="Ray cluster to join, such as auto; default RAY_ADDRESS, else a local Ray."
@@ -74,15 +76,11 @@ ADDRESS = click.option(
 ROOT = click.option(
     "--root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The corpus's directory: its lists, and its clips in any folder.",
+    help="Directory of the corpus: its lists, and its clips in any subdirectory.",
 )
-
 
 PLAIN_WIDTH = 120
 """Columns where the output is a file or a pipe."""
-
-SHOWN = 20
-"""Bad clips that are printed; all of them are in a file."""
 
 
 class Percentage(click.ParamType):
@@ -97,15 +95,15 @@ class Percentage(click.ParamType):
         except ValueError:
             share = -1.0
         if not 0 <= share <= 1:
-            self.fail(f"{value!r} is no share; give one such as 1% or 0.01", param, context)
+            self.fail(f"{value!r} is not a share; give one such as 1% or 0.01", param, context)
         return share
 
 
 def make_console(stderr: bool = False) -> Console:
-    """For people: as wide as the terminal; text is shown as it is, names with [brackets] too."""
+    """A console as wide as the terminal that prints text as it is, [brackets] included."""
     from rich.console import Console
 
-    # This standard output, though Ray's prints be redirected.
+    # This very stream: progress displays redirect sys.stdout later.
     file = sys.stderr if stderr else sys.stdout
     console = Console(file=file, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
@@ -114,16 +112,16 @@ def make_console(stderr: bool = False) -> Console:
 
 
 def progress_bar(
-    console: Console, what: str, counted: str = "clips"
+    console: Console, title: str, unit: str = "clips"
 ) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A bar of clips, or of what is counted; see `work_bar`."""
+    """A progress bar, imported when it is needed; see `work_bar`."""
     from diffgap.cli.progress import work_bar
 
-    return work_bar(console, what, counted)
+    return work_bar(console, title, unit)
 
 
 def open_known(name: str, console: Console) -> EmbeddingStore:
-    """A store by name, path or URI; a built-in one is built if need be."""
+    """A store by name, path or URI; a built-in one is built first if need be."""
     from diffgap.encoders.builtin import open_store, store_problem
 
     if problem := store_problem(name):

@@ -1,4 +1,4 @@
-"""Progress bars for long work on clips, or on rows."""
+"""Progress bars for long work on clips or rows."""
 
 from __future__ import annotations
 
@@ -19,39 +19,36 @@ from rich.text import Text
 
 
 class Speed(ProgressColumn):
-    """Clips a second, or whatever is counted."""
+    """Clips per second, or another unit."""
 
-    def __init__(self, counted: str) -> None:
+    def __init__(self, unit: str) -> None:
         super().__init__()
-        self.counted = counted
+        self.unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} {self.counted}/s" if task.speed else "")
+        return Text(f"{task.speed:.0f} {self.unit}/s" if task.speed else "")
 
 
 @contextmanager
-def work_bar(console: Console, what: str, counted: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first clip: yields a function of clips done and in all.
-
-    Where the output is no terminal it is one line at the start and one at the end.
-    """
+def work_bar(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function of clips done and in total; the bar appears at its first call."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, Speed(counted), TimeRemainingColumn(), console=console)
-    task = bar.add_task(what, total=None)
-    begun = False
+    bar = Progress(*columns, Speed(unit), TimeRemainingColumn(), console=console)
+    task = bar.add_task(title, total=None)
+    started = False
 
     def advance(done: int, total: int) -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
+        nonlocal started
+        if not started:
+            started = True
             if console.is_terminal:
                 bar.start()
-            else:
-                console.print(f"{what}: {total} {counted} ...")
+            else:  # a log has no use for a bar
+                console.print(f"{title}: {total} {unit} ...")
         bar.update(task, completed=done, total=total)
 
     try:
         yield advance
     finally:
-        if begun and console.is_terminal:
+        if started and console.is_terminal:
             bar.stop()

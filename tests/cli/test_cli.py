@@ -155,7 +155,7 @@ def test_a_corpus_is_checked_with_an_exit_status(tmp_path):
     soundfile.write(tmp_path / "a.wav", [0.1, -0.1] * 100, 16_000)
     (tmp_path / "captions.csv").write_text("file_name,caption,split\na.wav,noise,test\n")
     clean = invoke("corpus", "check", "folder", "--root", tmp_path)
-    assert (clean.exit_code, "test: 1 of 1 clips can be used" in clean.output) == (0, True)
+    assert (clean.exit_code, "test: 1 of 1 clips are usable" in clean.output) == (0, True)
     (tmp_path / "captions.csv").write_text("file_name,caption,split\nb.wav,noise,test\n")
     dirty = invoke("corpus", "check", "folder", "--root", tmp_path)
     assert dirty.exit_code == 1
@@ -176,7 +176,7 @@ def test_too_many_rejected_clips_are_exit_status_one(tmp_path):
     assert invoke(*arguments, "0.5").exit_code == 0
     refused = invoke(*arguments, "many")
     assert refused.exit_code == 2
-    assert "'many' is no share; give one such as 1% or 0.01" in refused.output
+    assert "'many' is not a share; give one such as 1% or 0.01" in refused.output
 
 
 def test_a_store_is_imported_shown_and_evaluated(tmp_path):
@@ -197,4 +197,4 @@ def test_a_store_is_imported_shown_and_evaluated(tmp_path):
     assert "Queries: 20 text->audio, 20 audio->text" in found.output
     refused = invoke("evaluate", "--store", tmp_path / "store")
     assert refused.exit_code == 2
-    assert "give a trial's bridge directory, or --baseline, one of the two" in refused.output
+    assert "give either a trial's bridge directory or --baseline" in refused.output
