@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from diffgap.report.examples import Example, examples_of
-from diffgap.report.picture import Picture
+from diffgap.report.figures import draw
+from diffgap.report.figures.style import Picture
 from diffgap.report.references import Reference
 from diffgap.report.tables.registry import all_tables, missing_tables
 from diffgap.report.tables.table import Table
@@ -39,8 +40,6 @@ class Report:
     @cached_property
     def pictures(self) -> list[Picture]:
         """The figures, drawn on first use."""
-        from diffgap.report.figures import draw  # Matplotlib takes half a second to import
-
         return draw(self.sweeps, self.tables)
 
     @cached_property

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from diffgap.evaluation.metrics import METRICS
 from diffgap.evaluation.statistics import mean_interval
 from diffgap.report.figures import draw, drawings
 from diffgap.report.figures.against import series_against
@@ -18,13 +19,13 @@ from diffgap.report.figures.cost import cost_points
 from diffgap.report.figures.curves import learning_curves
 from diffgap.report.figures.gap import best_bridge, points
 from diffgap.report.figures.parallel import Scale, parallel_lines
-from diffgap.report.figures.recall import CUTOFFS, cells_of, mean_recalls, trials_of
-from diffgap.report.figures.schedules import FIELD, recall_points
+from diffgap.report.figures.recall import cells_of, mean_recalls, trials_of
+from diffgap.report.figures.schedules import FIELD, recall_by_schedule
 from diffgap.report.figures.steps import FIELD as STEPS
 from diffgap.report.figures.steps import recall_lines
 from diffgap.report.figures.style import RC, mark
 from diffgap.report.results import Cell, read_cells
-from diffgap.report.tables.recall import compare_recall, heading
+from diffgap.report.tables.recall import heading
 from diffgap.report.tables.registry import all_tables
 from diffgap.tracking.reader import TrialRun
 
@@ -75,7 +76,7 @@ def test_there_is_a_figure_for_all_that_the_sweeps_have(report):
 
 
 def test_every_figure_names_its_trials_and_how_many_seeds(report):
-    counting = {signature for signature, trial in report.trials.items() if trial.counts}
+    counting = {signature for signature, trial in report.trials.items() if trial.is_complete}
     for drawing in drawings(report.sweeps, report.tables):
         assert set(drawing.runs) <= counting
         assert len(drawing.runs) == len(set(drawing.runs)) > 0
@@ -100,11 +101,12 @@ def test_bars_are_as_high_as_the_table_says(report, key):
     table = table_of(report, key)
     cells = cells_of(table, trials_of(report.sweeps))
     assert [cell.name for cell in cells] == [row.name for row in table.rows]
-    compared = compare_recall(cells, None)
-    for place, cell in enumerate(cells):
+    for cell in cells:
         for direction in ("text_to_audio", "audio_to_text"):
-            for cutoff, interval in zip(CUTOFFS, heights(compared, place, direction), strict=True):
-                column = heading(direction, f"R@{cutoff}")
+            intervals = heights(cell.directions[direction])
+            assert list(intervals) == ["R@1", "R@5", "R@10"]
+            for metric, interval in intervals.items():
+                column = heading(direction, metric)
                 assert interval.mean == number(table, cell.name, column)
                 assert interval.low <= interval.mean <= interval.high
 
@@ -112,13 +114,13 @@ def test_bars_are_as_high_as_the_table_says(report, key):
 def test_schedules_stand_where_the_table_has_them(report):
     table, sweep = table_of(report, "schedules-schedules"), sweep_of(report, "schedules")
     series = series_against(sweep, FIELD)
-    found = recall_points(series)
+    found = recall_by_schedule(series)
     assert [one.name for one in series] == ["prediction x0", "prediction v"]
     for one in series:
         assert one.values == ("cosine", "linear", "flow")
         for cell, schedule in zip(one.cells, one.values, strict=True):
-            for cutoff in CUTOFFS:
-                interval = found["", one.name, cutoff][schedule]
+            for cutoff in (1, 5, 10):
+                interval = found["", one.name, f"R@{cutoff}"][schedule]
                 assert interval.mean == pytest.approx(both(table, cell.name, cutoff))
 
 
@@ -151,7 +153,7 @@ def test_recall_of_both_directions_is_the_mean_of_its_clips(report):
             ]  # fmt: skip
             values[seed, place] = mean(own)
     expected = mean_interval(values, np.arange(len(clips)))
-    (found,) = mean_recalls([cell], 5)
+    (found,) = mean_recalls([cell], METRICS["R5"])
     assert (found.mean, found.low, found.high) == pytest.approx(
         (expected.mean, expected.low, expected.high), abs=1e-6
     )
@@ -166,7 +168,8 @@ def test_clips_may_differ_in_their_captions_and_their_order(tmp_path):
         "ap10": [0.0] * 7,
     }
     pq.write_table(pa.table(table), tmp_path / "ranks.parquet")
-    (found,) = mean_recalls([Cell("", "", (TrialRun("s", "", {}, files=Path(tmp_path)),))], 1)
+    cell = Cell("", "", (TrialRun("s", "", {}, files=Path(tmp_path)),))
+    (found,) = mean_recalls([cell], METRICS["R1"])
     assert found.mean == pytest.approx((75 + 100 / 3) / 2)
     assert 0 <= found.low < found.mean < found.high <= 100
 

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from diffgap.report.figures.style import Picture
 from diffgap.report.html.page import to_html
 from diffgap.report.model import Report
-from diffgap.report.picture import Picture
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 

@@ -1,4 +1,7 @@
-"""The figures of a report, drawn from what MLflow has, each as SVG and PNG."""
+"""Figures of a report, drawn from what MLflow has, each as SVG and PNG.
+
+To add a figure, write a module with a function like those below and name it here.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,12 @@ from diffgap.report.figures.parallel import parallel_figure
 from diffgap.report.figures.recall import trials_of
 from diffgap.report.figures.schedules import schedule_figure
 from diffgap.report.figures.steps import steps_figure
-from diffgap.report.figures.style import Drawing
-from diffgap.report.picture import Picture
+from diffgap.report.figures.style import Drawing, Picture
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import LoggedSweep
 
-OF_TABLE = (recall_bars, cost_figure)
-OF_SWEEP = (schedule_figure, steps_figure, gap_figure, curves_figure, parallel_figure)
+TABLE_FIGURES = (recall_bars, cost_figure)
+SWEEP_FIGURES = (schedule_figure, steps_figure, gap_figure, curves_figure, parallel_figure)
 
 
 def draw(sweeps: Sequence[LoggedSweep], tables: Sequence[Table]) -> list[Picture]:
@@ -32,9 +34,13 @@ def draw(sweeps: Sequence[LoggedSweep], tables: Sequence[Table]) -> list[Picture
 
 
 def drawings(sweeps: Sequence[LoggedSweep], tables: Sequence[Table]) -> Iterator[Drawing]:
-    """What `draw` draws, before it is drawn."""
+    """The figures of `draw`, not drawn yet."""
     trials = trials_of(sweeps)
     for table in tables:
-        yield from (found for make in OF_TABLE if (found := make(table, trials)))
+        for of_table in TABLE_FIGURES:
+            if drawing := of_table(table, trials):
+                yield drawing
     for sweep in sweeps:
-        yield from (found for make in OF_SWEEP if (found := make(sweep)))
+        for of_sweep in SWEEP_FIGURES:
+            if drawing := of_sweep(sweep):
+                yield drawing

@@ -1,4 +1,4 @@
-"""Cells against one field of theirs: what stands on the axis, and what makes a series."""
+"""Cells of a sweep against one field: what stands on the axis, and what makes a series."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from diffgap.tracking.reader import LoggedSweep
 
 
 @dataclass(frozen=True)
-class Series:
+class CellSeries:
     """Finished cells that differ in one field only.
 
     Attributes:
-        name: what they have in common, and others have not.
+        name: what they have in common, and others do not.
         panel: the part of it that figures are split by.
         cells: in the order of the sweep's axes.
-        values: the field in each of them; empty where it makes no difference to them.
+        values: the field in each of them; empty where they do not use it.
     """
 
     name: str
@@ -29,23 +29,21 @@ class Series:
     values: tuple[Any, ...]
 
 
-def series_against(sweep: LoggedSweep, field: str, split_by: Sequence[str] = ()) -> list[Series]:
+def series_against(
+    sweep: LoggedSweep, field: str, split_by: Sequence[str] = ()
+) -> list[CellSeries]:
     """The finished cells of a sweep, by what they have in common beside a field."""
     groups: dict[tuple[str, str, bool], list[Cell]] = {}
     others = [axis for axis in sweep.spec["axes"] if axis not in (field, *split_by)]
     for cell in read_cells(sweep):
         if cell.seeds:
-            key = (said(cell, others), said(cell, split_by), uses(cell, field))
+            key = (describe(cell, others), describe(cell, split_by), uses(cell, field))
             groups.setdefault(key, []).append(cell)
-    return [
-        Series(name, panel, tuple(cells), tuple(value_of(c, field) for c in cells if used))
-        for (name, panel, used), cells in groups.items()
-    ]
-
-
-def value_of(cell: Cell, field: str) -> Any:
-    """A field of a cell's trials."""
-    return flatten(cell.trial)[field]
+    series = []
+    for (name, panel, used), cells in groups.items():
+        values = [flatten(cell.trial)[field] for cell in cells] if used else []
+        series.append(CellSeries(name, panel, tuple(cells), tuple(values)))
+    return series
 
 
 def uses(cell: Cell, field: str) -> bool:
@@ -53,9 +51,9 @@ def uses(cell: Cell, field: str) -> bool:
     return not field.startswith(tuple(cell.trial.inactive_fields()))
 
 
-def said(cell: Cell, fields: Sequence[str]) -> str:
-    """What these fields are in a cell, for people, but for those that it has no use for."""
+def describe(cell: Cell, fields: Sequence[str]) -> str:
+    """The values of these fields in a cell, without those that it does not use."""
     flat = flatten(cell.trial)
-    told = label({name: flat[name] for name in fields}, cell.trial)
-    told = told.rpartition("seed ")[0].rstrip(", ")
-    return told.replace("cdm.", "").replace("score.", "")
+    text = label({name: flat[name] for name in fields}, cell.trial)
+    text = text.rpartition("seed ")[0].rstrip(", ")
+    return text.replace("cdm.", "").replace("score.", "")

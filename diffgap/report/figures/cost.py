@@ -1,4 +1,4 @@
-"""What cells are worth against what they cost."""
+"""Recall of cells against the cost of their training."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffgap.evaluation.metrics import METRICS
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.figures.recall import BAND, cells_of, errors, mean_recalls, runs_of
-from diffgap.report.figures.style import (
-    Drawing,
-    bare,
-    mark,
-    new_figure,
-    recall_label,
-    seeds_told,
+from diffgap.report.figures.recall import (
+    averages,
+    cells_of,
+    mean_recalls,
+    plot_intervals,
+    runs_of,
 )
+from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import TrialRun
 
 KIND = "cost-"
-"""What the keys of tables of costs begin with."""
+"""Prefix of the keys of tables of costs."""
+
+METRIC = METRICS["R1"]
 
 DECADE = 10
-"""From this ratio of the dearest to the cheapest on, costs are drawn on a log scale."""
+"""Ratio of the highest to the lowest cost from which on the scale is logarithmic."""
 
 
 @dataclass(frozen=True)
-class Point:
+class CostPoint:
     """A cell: device-seconds of training, 0 for one that is not trained, and its R@1."""
 
     name: str
@@ -39,61 +41,54 @@ def cost_figure(table: Table, trials: dict[str, TrialRun]) -> Drawing | None:
     """R@1 against device seconds; None for other tables, and where nothing was trained."""
     if not table.key.startswith(KIND):
         return None
-    found = cost_points(table, trials)
-    if not any(point.seconds for point in found):
+    points = cost_points(table, trials)
+    if not any(point.seconds for point in points):
         return None
     cells = cells_of(table, trials)
     caption = (
-        f"R@1: mean of both directions and of {seeds_told(c.seeds for c in cells)}; {BAND}. "
-        "Seconds: mean over seeds, of training times workers. Level lines: not trained."
+        f"{METRIC.title}: mean {averages(cells)}. Seconds: mean over seeds, of training times "
+        "workers. Level lines: not trained."
     )
-    return Drawing(
-        table.key, f"{table.title}: R@1", caption, runs_of(cells), lambda: _figure(found)
-    )
+    title = f"{table.title}: {METRIC.title}"
+    return Drawing(table.key, title, caption, runs_of(cells), lambda: _figure(points))
 
 
-def cost_points(table: Table, trials: dict[str, TrialRun]) -> list[Point]:
+def cost_points(table: Table, trials: dict[str, TrialRun]) -> list[CostPoint]:
     """What is drawn; the seconds are the table's."""
     column = table.headings.index("device seconds")
     seconds = [row.values[column].number or 0.0 for row in table.ours if row.runs]
     cells = cells_of(table, trials)
-    recalls = mean_recalls(cells, 1)
-    return [
-        Point(cell.name, cost, recall)
-        for cell, cost, recall in zip(cells, seconds, recalls, strict=True)
-    ]
+    names = [cell.name for cell in cells]
+    return list(map(CostPoint, names, seconds, mean_recalls(cells, METRIC)))
 
 
-def _figure(found: Sequence[Point]) -> Any:
+def _figure(points: Sequence[CostPoint]) -> Any:
     figure = new_figure(2.6)
     axes = figure.subplots()
-    trained = [point.seconds for point in found if point.seconds]
-    for place, point in enumerate(found):
-        _draw(axes, point, place)
-    wide = max(trained) >= DECADE * min(trained)
+    for index, point in enumerate(points):
+        _plot(axes, point, index)
+    seconds = [point.seconds for point in points if point.seconds]
+    wide = max(seconds) >= DECADE * min(seconds)
     axes.set_xscale("log" if wide else "linear")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("training (device seconds" + (", log scale)" if wide else ")"))
-    axes.set_ylabel(recall_label(1))
+    axes.set_ylabel(f"{METRIC.title} (%)")
     axes.margins(x=0.1)
     if not wide:
         axes.set_xlim(left=0)
-    bare(axes)
+    faint_grid(axes)
     figure.legend(loc="outside right center")
     return figure
 
 
-def _draw(axes: Any, point: Point, place: int) -> None:
+def _plot(axes: Any, point: CostPoint, index: int) -> None:
     """A mark with its interval, or a level line for what is not trained."""
-    style = mark(place)
-    if not point.seconds:
-        axes.axhline(
-            point.recall.mean, color=style.colour, linestyle=style.line, linewidth=1,
-            label=point.name,
+    style = mark(index)
+    if point.seconds:
+        plot_intervals(
+            axes, [point.seconds], [point.recall], style, fmt=style.marker,
+            markeredgecolor="black", markeredgewidth=0.4, markersize=6, label=point.name,
         )  # fmt: skip
-        return
-    axes.errorbar(
-        [point.seconds], [point.recall.mean], yerr=errors([point.recall]), fmt=style.marker,
-        color=style.colour, markeredgecolor="black", markeredgewidth=0.4, markersize=6,
-        elinewidth=0.9, label=point.name,
-    )  # fmt: skip
+    else:
+        mean, line = point.recall.mean, style.line
+        axes.axhline(mean, color=style.colour, linestyle=line, linewidth=1, label=point.name)

@@ -5,47 +5,41 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from diffgap.report.figures.against import said
-from diffgap.report.figures.style import (
-    Drawing,
-    bare,
-    mark,
-    new_figure,
-    recall_label,
-    seeds_told,
-)
+from diffgap.evaluation.metrics import METRICS
+from diffgap.report.figures.against import describe
+from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure, seed_range
 from diffgap.report.results import ABLATION_TITLES, Cell, cell_names, read_cells, setting_of
 from diffgap.report.tables.search import mean_objective
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
-CUTOFF = 5
+METRIC = METRICS["R5"]
 
-TOLD_APART = 8
-"""Curves at most that have a mark of their own: of more, the ones that end highest."""
+DISTINCT = 8
+"""Curves at most with a mark of their own: of more, the ones that end highest."""
 
 FAINT = "#C8C8C8"
 """Of the others."""
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """One cell's recall on val.
 
     Attributes:
         name: of the cell.
-        place: among the sweep's cells, trained or not.
+        index: among the sweep's cells, trained or not.
         steps: (P,) optimiser steps.
         values: (S, P) percent, mean of both directions, one row a seed.
         runs: the trials.
     """
 
     name: str
-    place: int
+    index: int
     steps: np.ndarray
     values: np.ndarray
     runs: tuple[str, ...]
@@ -60,33 +54,37 @@ def curves_figure(sweep: LoggedSweep) -> Drawing | None:
     curves = [] if sweep.spec["search"] else learning_curves(sweep)
     if not curves:
         return None
+    seeds = [len(curve.values) for curve in curves]
     caption = (
         "Mean of both directions on val, by the bridge's posterior mean, whatever the trial's own "
-        f"score; {seeds_told(len(curve.values) for curve in curves)} a line"
+        f"score; {seed_range(seeds)} a line"
     )
-    several = any(len(curve.values) > 1 for curve in curves)
-    caption += ": their mean, and a band from the lowest to the highest." if several else "."
-    if len(curves) > TOLD_APART:
-        caption += f" The {TOLD_APART} of {len(curves)} that end highest; the others are grey."
+    caption += ": their mean, and a band from the lowest to the highest." if max(seeds) > 1 else "."
+    if len(curves) > DISTINCT:
+        caption += f" The {DISTINCT} of {len(curves)} that end highest; the others are grey."
     return Drawing(
         f"curves-{sweep.name}",
-        f"Learning curves on {setting_of(sweep).dataset}, val: R@5 (sweep {sweep.name})",
+        f"Learning curves on {setting_of(sweep).dataset}, val: {METRIC.title} (sweep {sweep.name})",
         caption,
-        tuple(dict.fromkeys(run for curve in curves for run in curve.runs)),
+        tuple(dict.fromkeys(chain.from_iterable(curve.runs for curve in curves))),
         lambda: _figure(curves),
     )
 
 
-def learning_curves(sweep: LoggedSweep) -> list[Curve]:
+def learning_curves(sweep: LoggedSweep) -> list[LearningCurve]:
     """The curves of a sweep's cells; of cells that differ in their score alone, one."""
     cells: dict[str, Cell] = {}
     for cell in read_cells(sweep):
         if cell.seeds:
+            # The score does not train: validation uses the posterior mean whatever it is.
             training = {**cell.trial.model_dump(mode="json"), "score": None, "seed": None}
             cells.setdefault(json.dumps(training, sort_keys=True), cell)
     names = _names(list(cells.values()), sweep)
-    found = [_curve(*one) for one in zip(cells.values(), names, count(), strict=False)]
-    return [curve for curve in found if curve is not None]
+    curves = []
+    for index, (cell, name) in enumerate(zip(cells.values(), names, strict=True)):
+        if curve := _curve(cell, name, index):
+            curves.append(curve)
+    return curves
 
 
 def _names(cells: list[Cell], sweep: LoggedSweep) -> list[str]:
@@ -95,55 +93,58 @@ def _names(cells: list[Cell], sweep: LoggedSweep) -> list[str]:
     if kind != "axes":
         return cell_names(cells, kind)
     axes = [axis for axis in sweep.spec["axes"] if not axis.startswith("score.")]
-    return [
-        said(cell, axes) or ABLATION_TITLES.get(cell.trial.ablation_cell or "", cell.trial.method)
-        for cell in cells
-    ]
+    names = []
+    for cell in cells:
+        method = ABLATION_TITLES.get(cell.trial.ablation_cell or "", cell.trial.method)
+        names.append(describe(cell, axes) or method)
+    return names
 
 
-def _curve(cell: Cell, name: str, place: int) -> Curve | None:
+def _curve(cell: Cell, name: str, index: int) -> LearningCurve | None:
     """A cell's curve at the steps that all its seeds have."""
-    points = {t.signature: found for t in cell.finished if (found := validations(t))}
-    shared = sorted(set.intersection(*map(set, points.values()))) if points else []
-    if not shared:
+    by_signature = {trial.signature: validations(trial) for trial in cell.finished}
+    curves = {signature: curve for signature, curve in by_signature.items() if curve}
+    steps = sorted(set.intersection(*map(set, curves.values()))) if curves else []
+    if not steps:
         return None
-    values = np.array([[found[step] for step in shared] for found in points.values()])
-    return Curve(name, place, np.array(shared), values, tuple(points))
+    values = np.array([[curve[step] for step in steps] for curve in curves.values()])
+    return LearningCurve(name, index, np.array(steps), values, tuple(curves))
 
 
 def validations(trial: TrialRun) -> dict[int, float]:
     """R@5 in percent by step, mean of both directions."""
-    found = {}
+    curve = {}
     for point in trial.history:
-        value = mean_objective(point["metrics"], f"R{CUTOFF}")
+        value = mean_objective(point["metrics"], METRIC.name)
         if value is not None:
-            found[int(point["step"])] = value
-    return found
+            curve[int(point["step"])] = value
+    return curve
 
 
-def _figure(curves: Sequence[Curve]) -> Any:
+def _figure(curves: Sequence[LearningCurve]) -> Any:
     figure = new_figure(2.6)
     axes = figure.subplots()
-    if len(curves) > TOLD_APART:
+    if len(curves) > DISTINCT:
         for curve in curves:
             axes.plot(curve.steps, curve.values.mean(0), color=FAINT, linewidth=0.6, zorder=1)
-        places = sorted(range(len(curves)), key=lambda place: -curves[place].end)[:TOLD_APART]
-        for order, place in enumerate(sorted(places)):
-            _draw(axes, curves[place], order)
+        highest = sorted(curves, key=lambda curve: -curve.end)[:DISTINCT]
+        for order, curve in enumerate(sorted(highest, key=lambda curve: curve.index)):
+            _plot(axes, curve, order)
     else:
+        # By the cell's own index, as in the other figures of the sweep.
         for curve in curves:
-            _draw(axes, curve, curve.place)
+            _plot(axes, curve, curve.index)
     axes.set_xlabel("optimiser steps")
-    axes.set_ylabel(recall_label(CUTOFF, "val "))
+    axes.set_ylabel(f"val {METRIC.title} (%)")
     axes.set_xlim(left=0)
-    bare(axes)
+    faint_grid(axes)
     figure.legend(loc="outside right center")
     return figure
 
 
-def _draw(axes: Any, curve: Curve, place: int) -> None:
+def _plot(axes: Any, curve: LearningCurve, index: int) -> None:
     """A curve with its mark, and its seeds' band."""
-    style, means = mark(place), curve.values.mean(0)
+    style, means = mark(index), curve.values.mean(0)
     axes.plot(
         curve.steps, means, color=style.colour, marker=style.marker, linestyle=style.line,
         label=curve.name, markevery=max(1, len(means) // 8),

@@ -1,4 +1,4 @@
-"""The modality gap before and after a bridge: both clouds in the plane, and pairs' cosines."""
+"""Modality gap before and after a bridge: both clouds in the plane, and the pairs' cosines."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffgap.ledger.artifacts import EXPLAINED, GAP_SAMPLE
-from diffgap.report.figures.style import Drawing, bare, mark, new_figure
+from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
 from diffgap.report.results import read_cells, setting_of
 from diffgap.report.tables.registry import compares_methods
-from diffgap.spec import Trial
 from diffgap.store.schema import split_task
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 WHEN = ("before", "after")
+
 SIDES = (mark(3), mark(4))
 """Of x and of a."""
-TIMES = (mark(0), mark(5))
-"""Of before and of after."""
 
 ABOVE: dict[str, Any] = {
     "loc": "lower right",
@@ -33,11 +31,11 @@ ABOVE: dict[str, Any] = {
     "columnspacing": 1.0,
     "handletextpad": 0.4,
 }
-"""A legend over its panel's right end, where it hides no point."""
+"""A legend over its panel's right end, where it covers no point."""
 
 
 def gap_figure(sweep: LoggedSweep) -> Drawing | None:
-    """The gap in the trained trial that was best on val; None where no trial has sampled it."""
+    """The gap of the trained trial that was best on val; None where no trial has a sample of it."""
     if not compares_methods(sweep):
         return None
     best = best_bridge(sweep)
@@ -63,42 +61,45 @@ def gap_figure(sweep: LoggedSweep) -> Drawing | None:
 
 def best_bridge(sweep: LoggedSweep) -> TrialRun | None:
     """The finished trial that was best on val while training, of those with both samples."""
-    found = [
-        trial
-        for cell in read_cells(sweep)
-        for trial in cell.finished
-        if Trial.model_validate(trial.trial).trains and _has_after(trial)
-    ]
-    return max(found, key=lambda t: t.metrics.get("best/val_R5", -math.inf), default=None)
+    candidates = []
+    for cell in read_cells(sweep):
+        if cell.trial.trains:
+            candidates += [trial for trial in cell.finished if _has_after(trial)]
+    return max(candidates, key=lambda t: t.metrics.get("best/val_R5", -math.inf), default=None)
 
 
 def _sample(trial: TrialRun) -> Path:
-    assert trial.files is not None  # it counts
+    assert trial.files is not None  # a complete trial has files
     return trial.files / GAP_SAMPLE
 
 
 def _has_after(trial: TrialRun) -> bool:
+    """False for a bridge that moves nothing, and for trials of versions without the sample."""
     path = _sample(trial)
     return path.is_file() and "after_cosine" in pq.read_schema(path).names
 
 
 def points(table: pa.Table, when: str) -> np.ndarray:
     """(2, N, 2): coordinates of x and of a."""
-    names = [[f"{when}_{side}_{i}" for i in (1, 2)] for side in "xa"]
-    return np.array([[table[name].to_numpy() for name in side] for side in names]).swapaxes(1, 2)
+    clouds = []
+    for side in "xa":
+        first, second = table[f"{when}_{side}_1"], table[f"{when}_{side}_2"]
+        clouds.append(np.column_stack([first.to_numpy(), second.to_numpy()]))
+    return np.stack(clouds)
 
 
 def _figure(table: pa.Table, modalities: tuple[str, str]) -> Any:
     figure = new_figure(2.5)
-    panels = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
+    *planes, histogram = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     explained = json.loads(table.schema.metadata[EXPLAINED.encode()])
-    for axes, when in zip(panels, WHEN, strict=False):
+    for axes, when in zip(planes, WHEN, strict=True):
+        first, second = explained[when]
         _clouds(axes, points(table, when), modalities)
         axes.set_title(when, loc="left")
-        axes.set_xlabel(f"component 1 ({100 * explained[when][0]:.0f} % of variance)")
-        axes.set_ylabel(f"component 2 ({100 * explained[when][1]:.0f} %)")
-    panels[0].legend(**ABOVE)
-    _cosines(panels[2], {when: table[f"{when}_cosine"].to_numpy() for when in WHEN})
+        axes.set_xlabel(f"component 1 ({100 * first:.0f} % of variance)")
+        axes.set_ylabel(f"component 2 ({100 * second:.0f} %)")
+    planes[0].legend(**ABOVE)
+    _cosines(histogram, *(table[f"{when}_cosine"].to_numpy() for when in WHEN))
     return figure
 
 
@@ -118,16 +119,19 @@ def _clouds(axes: Any, clouds: np.ndarray, modalities: tuple[str, str]) -> None:
     axes.tick_params(length=2.5, width=0.7)
 
 
-def _cosines(axes: Any, cosines: dict[str, np.ndarray]) -> None:
-    both = np.concatenate(list(cosines.values()))
-    edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), 31)
-    for (when, found), style in zip(cosines.items(), TIMES, strict=True):
-        axes.hist(found, edges, color=style.colour, alpha=0.25, linewidth=0)
+def _cosines(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
+    """Histograms of both on the same bins."""
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    edges = np.linspace(low, max(high, low + 1e-6), 31)  # all may be equal
+    for cosines, colour, line, when in (
+        (before, mark(0).colour, "--", "before"),
+        (after, mark(5).colour, "-", "after"),
+    ):
+        axes.hist(cosines, edges, color=colour, alpha=0.25, linewidth=0)
         axes.hist(
-            found, edges, histtype="step", color=style.colour, label=when,
-            linestyle="--" if when == "before" else "-", linewidth=1.2,
-        )  # fmt: skip
+            cosines, edges, histtype="step", color=colour, linestyle=line, label=when, linewidth=1.2
+        )
     axes.set_xlabel("cosine of a pair")
     axes.set_ylabel("pairs")
     axes.legend(**ABOVE)
-    bare(axes)
+    faint_grid(axes)

@@ -1,4 +1,4 @@
-"""Parallel coordinates of a search: every trial as a line through its settings to its value."""
+"""Parallel coordinates of a search: every trial a line through its settings to its value."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffgap.evaluation.metrics import METRICS
 from diffgap.report.figures.style import GREY, Drawing, new_figure
 from diffgap.report.results import setting_of
-from diffgap.report.tables.search import metric_name, searched, value_of, values_of
+from diffgap.report.tables.search import searched, value_of, values_of
 from diffgap.spec.sweep import Dimension
-from diffgap.tracking.reader import LoggedSweep
+from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Scale:
     """One vertical axis.
 
     Attributes:
-        name: what is written below it.
-        low, high: its ends; of categories, the first and last place.
+        name: the label below it.
+        low, high: its ends; of categories, the first and last index.
         log: whether it is logarithmic.
         choices: the categories, spaced evenly; empty for numbers.
     """
@@ -40,28 +41,31 @@ class Scale:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and what is written there."""
+        """Places and their labels."""
         if self.choices:
             return [(self.place(choice), str(choice)) for choice in self.choices]
         if self.low == self.high:
             return [(0.5, f"{self.low:.4g}")]
-        return [
-            (self.place(value), f"{value:.3g}") for value in (self.low, *self._inner, self.high)
-        ]
+        values = (self.low, *self._inner, self.high)
+        return [(self.place(value), f"{value:.3g}") for value in values]
 
     @property
     def _inner(self) -> list[float]:
-        """Round values that are not too near the ends."""
+        """Round values between the ends, but for those whose labels would touch an end's."""
         from matplotlib.ticker import LogLocator, MaxNLocator
 
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         locator = LogLocator(subs=(1, 3), numticks=8) if self.log else MaxNLocator(4, integer=whole)
-        values = locator.tick_values(self.low, self.high)
-        return [float(v) for v in values if self.low < v < self.high and 0.1 < self.place(v) < 0.9]
+        values = []
+        for value in map(float, locator.tick_values(self.low, self.high)):
+            # a log locator may give 0 beyond the ends, which has no place
+            if self.low < value < self.high and 0.1 < self.place(value) < 0.9:
+                values.append(value)
+        return values
 
 
 @dataclass(frozen=True)
-class Line:
+class TrialLine:
     """One trial: its place on every axis, the last one only where it has a value."""
 
     signature: str
@@ -75,15 +79,15 @@ def parallel_figure(sweep: LoggedSweep) -> Drawing | None:
     if not sweep.spec["search"]:
         return None
     scales, lines = parallel_lines(sweep)
-    done = sum(line.finished for line in lines)
-    if not done:
+    finished = sum(line.finished for line in lines)
+    if not finished:
         return None
     caption = (
-        f"{done} finished trials, the darker the better on val (last axis: mean of both "
+        f"{finished} finished trials, the darker the better on val (last axis: mean of both "
         "directions), the best one thick with dots"
     )
-    if len(lines) > done:
-        caption += f"; thin and grey: {len(lines) - done} that were stopped or failed"
+    if len(lines) > finished:
+        caption += f"; thin and grey: {len(lines) - finished} that were stopped or failed"
     return Drawing(
         f"parallel-{sweep.name}",
         f"The search on {setting_of(sweep).dataset}, val (sweep {sweep.name})",
@@ -93,45 +97,53 @@ def parallel_figure(sweep: LoggedSweep) -> Drawing | None:
     )
 
 
-def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[Line]]:
-    """What is drawn: the axes, the value on val last, and the trials that have begun and ended."""
+def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[TrialLine]]:
+    """What is drawn: the axes, the value on val last, and the trials that are over."""
     metric = sweep.spec["search"]["metric"]
-    fields = [field for field in searched(sweep) if field != "seed"]
-    trials = [
-        trial
-        for trial in sweep.trials
-        if not trial.final and (trial.is_complete or trial.status in ("KILLED", "FAILED"))
-    ]
+    scales = [_scale(sweep, field) for field in searched(sweep) if field != "seed"]
+    trials = [trial for trial in sweep.trials if not trial.final and _is_over(trial)]
     values = [value_of(trial, metric) for trial in trials]
-    known = [value for value in values if value is not None] or [0.0]
-    scales = [_scale(sweep, field) for field in fields]
-    objective = Scale(f"val {metric_name(metric)} (%)", min(known), max(known))
+    objective = _objective(metric, values)
     lines = []
     for trial, value in zip(trials, values, strict=True):
         settings = values_of(trial)
         places = [scale.place(settings[scale.name]) for scale in scales]
-        ends = [] if value is None else [objective.place(value)]
-        lines.append(Line(trial.signature, (*places, *ends), value, trial.is_complete))
+        if value is not None:  # one that failed at once has none
+            places.append(objective.place(value))
+        lines.append(TrialLine(trial.signature, tuple(places), value, trial.is_complete))
     return [*scales, objective], lines
+
+
+def _is_over(trial: TrialRun) -> bool:
+    return trial.is_complete or trial.status in ("KILLED", "FAILED")
+
+
+def _objective(metric: str, values: Sequence[float | None]) -> Scale:
+    numbers = [value for value in values if value is not None] or [0.0]
+    return Scale(f"val {METRICS[metric].title} (%)", min(numbers), max(numbers))
 
 
 def _scale(sweep: LoggedSweep, field: str) -> Scale:
     """The axis of a field, as the search's space or the sweep's axes have it."""
     space = sweep.spec["search"]["space"]
-    found = Dimension(**space[field]) if field in space else None
-    if found is None or found.choices is not None:
-        choices = tuple(sweep.spec["axes"][field]) if found is None else found.choices or ()
-        return Scale(field, 0, len(choices) - 1, choices=choices)
-    assert found.low is not None  # or it had choices
-    assert found.high is not None
-    return Scale(field, found.low, found.high, found.log)
+    if field not in space:
+        return _categories(field, sweep.spec["axes"][field])
+    dimension = Dimension(**space[field])
+    if dimension.choices is not None:
+        return _categories(field, dimension.choices)
+    assert dimension.low is not None  # without choices, it is a range
+    assert dimension.high is not None
+    return Scale(field, dimension.low, dimension.high, dimension.log)
 
 
-def _figure(scales: Sequence[Scale], lines: Sequence[Line]) -> Any:
+def _categories(field: str, choices: Sequence[Any]) -> Scale:
+    return Scale(field, 0, len(choices) - 1, choices=tuple(choices))
+
+
+def _figure(scales: Sequence[Scale], lines: Sequence[TrialLine]) -> Any:
     figure = new_figure(2.9)
     axes = figure.subplots()
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     for at, scale in enumerate(scales):
         _axis(axes, at, scale)
     _lines(axes, lines)
@@ -155,18 +167,19 @@ def _axis(axes: Any, at: int, scale: Scale) -> None:
         )
 
 
-def _lines(axes: Any, lines: Sequence[Line]) -> None:
+def _lines(axes: Any, lines: Sequence[TrialLine]) -> None:
     """Stopped trials below, then finished ones, the better the later."""
     import matplotlib
 
     colours = matplotlib.colormaps["viridis_r"]
-    done = sorted((line for line in lines if line.finished), key=lambda line: line.value or 0.0)
     for line in lines:
         if not line.finished:
             axes.plot(line.places, color=GREY, linewidth=0.5, alpha=0.8, zorder=2)
-    for order, line in enumerate(done):
-        best = order == len(done) - 1
+    finished = [line for line in lines if line.finished]
+    *others, best = sorted(finished, key=lambda line: line.value or 0.0)
+    for line in (*others, best):
         axes.plot(
             line.places, color=colours(0.12 + 0.88 * line.places[-1]), zorder=3,
-            linewidth=2.4 if best else 1.1, marker="o" if best else None, clip_on=False,
+            linewidth=2.4 if line is best else 1.1, marker="o" if line is best else None,
+            clip_on=False,
         )  # fmt: skip

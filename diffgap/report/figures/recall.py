@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from diffgap.evaluation.metrics import MetricInfo
 from diffgap.evaluation.statistics import Interval, mean_intervals
 from diffgap.ledger.artifacts import RANKS
+from diffgap.report.figures.style import Mark, seed_range
 from diffgap.report.results import Cell
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import LoggedSweep, TrialRun
@@ -17,72 +21,94 @@ from diffgap.tracking.reader import LoggedSweep, TrialRun
 CUTOFFS = (1, 5, 10)
 
 BAND = "bars: 95 % intervals over queries and seeds"
-"""How a caption tells of intervals."""
+"""How captions explain intervals."""
 
 
-def mean_recalls(cells: Sequence[Cell], cutoff: int) -> list[Interval]:
-    """R@K in percent, mean of both directions, of cells on one split; all have trials that count.
+def averages(cells: Sequence[Cell]) -> str:
+    """What `mean_recalls` are means of, for captions."""
+    return f"of both directions and of {seed_range(cell.seeds for cell in cells)}; {BAND}"
+
+
+def mean_recalls(cells: Sequence[Cell], metric: MetricInfo) -> list[Interval]:
+    """A metric in percent, mean of both directions, of finished cells on one split.
 
     For the interval, a clip's own query stands beside each of its captions, and clips are what
-    varies (see `mean_intervals`). Where clips differ in their number of captions, it is moved to
-    the exact mean.
+    varies (see `mean_intervals`).
     """
     if not cells:
         return []
-    x_clips, own = _clips(cells[0])
-    exact, values = [], []
+    x_clips, a_query = _clips(cells[0])
+    means, values = [], []
     for cell in cells:
-        from_x, from_a = (
-            np.where(found.ranks <= cutoff, 100.0, 0.0) for found in cell.directions.values()
-        )
-        exact.append(float(from_x.mean() + from_a.mean()) / 2)
-        values.append((from_x + from_a[:, own]) / 2)
-    found = mean_intervals(values, x_clips)
-    return [_moved(interval, mean) for interval, mean in zip(found, exact, strict=True)]
+        x_to_a, a_to_x = cell.directions.values()
+        from_x, from_a = x_to_a.values(metric), a_to_x.values(metric)
+        means.append(float(from_x.mean() + from_a.mean()) / 2)
+        values.append((from_x + from_a[:, a_query]) / 2)
+    # There a clip's own query counts once a caption, in the tables once: move to their mean.
+    return list(map(_moved, mean_intervals(values, x_clips), means))
 
 
 def _moved(interval: Interval, mean: float) -> Interval:
-    by = mean - interval.mean
-    return Interval(mean, max(interval.low + by, 0.0), min(interval.high + by, 100.0))
-
-
-def errors(found: Sequence[Interval]) -> np.ndarray:
-    """(2, N): how far intervals reach below and above their means, but for rounding."""
-    reach = np.array([[i.mean - i.low for i in found], [i.high - i.mean for i in found]])
-    return np.maximum(reach, 0.0)
+    """An interval as wide around another mean."""
+    shift = mean - interval.mean
+    return Interval(mean, max(interval.low + shift, 0.0), min(interval.high + shift, 100.0))
 
 
 def _clips(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) the clip of every query of the first direction, as a number, and that clip's place
-    among the queries of the other direction, where each clip asks once."""
+    """(M,) the clip of every query of the first direction, as a number, and that clip's index
+    among the queries of the other direction, where each clip is a query once."""
     files = cell.finished[0].files
-    assert files is not None  # it counts
+    assert files is not None  # a complete trial has files
     table = pq.read_table(files / RANKS, columns=["direction", "clip"])
     numbers = table["clip"].combine_chunks().dictionary_encode().indices.to_numpy()
-    of_x, of_a = (
-        numbers[pc.equal(table["direction"], direction).to_numpy()] for direction in cell.directions
+    x_to_a, a_to_x = cell.directions
+    x_clips = numbers[pc.equal(table["direction"], x_to_a).to_numpy()]
+    a_clips = numbers[pc.equal(table["direction"], a_to_x).to_numpy()]
+    queries = np.empty(numbers.max() + 1, np.int64)
+    queries[a_clips] = np.arange(len(a_clips))
+    return x_clips, queries[x_clips]
+
+
+def errors(intervals: Sequence[Interval]) -> np.ndarray:
+    """(2, N): how far intervals reach below and above their means, as matplotlib wants it."""
+    below = [interval.mean - interval.low for interval in intervals]
+    above = [interval.high - interval.mean for interval in intervals]
+    return np.maximum([below, above], 0.0)  # rounding may leave -1e-15, which it refuses
+
+
+def plot_intervals(
+    axes: Any, x: Sequence[float], intervals: Sequence[Interval], style: Mark, **options: Any
+) -> None:
+    """Means with their intervals, in the colour of a series."""
+    axes.errorbar(
+        x,
+        [interval.mean for interval in intervals],
+        yerr=errors(intervals),
+        color=style.colour,
+        elinewidth=0.9,
+        **options,
     )
-    places = np.empty(numbers.max() + 1, np.int64)
-    places[of_a] = np.arange(len(of_a))
-    return of_x, places[of_x]
 
 
 def trials_of(sweeps: Sequence[LoggedSweep]) -> dict[str, TrialRun]:
-    """The trials that count, by signature."""
-    return {
-        trial.signature: trial for sweep in sweeps for trial in sweep.trials if trial.is_complete
-    }
+    """The complete trials by their signatures."""
+    trials = {}
+    for sweep in sweeps:
+        for trial in sweep.trials:
+            if trial.is_complete:
+                trials[trial.signature] = trial
+    return trials
 
 
 def cells_of(table: Table, trials: dict[str, TrialRun]) -> list[Cell]:
     """The cells behind a table's own rows, by the rows' names; rows without runs have none."""
-    return [
-        Cell(row.name, table.key, tuple(trials[signature] for signature in row.runs))
-        for row in table.ours
-        if row.runs
-    ]
+    cells = []
+    for row in table.ours:
+        if row.runs:
+            cells.append(Cell(row.name, table.key, tuple(map(trials.__getitem__, row.runs))))
+    return cells
 
 
 def runs_of(cells: Sequence[Cell]) -> tuple[str, ...]:
     """The trials behind cells, each once."""
-    return tuple(dict.fromkeys(s for cell in cells for s in cell.signatures))
+    return tuple(dict.fromkeys(chain.from_iterable(cell.signatures for cell in cells)))

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
+from diffgap.evaluation.metrics import table_metrics
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.figures.against import Series, series_against
-from diffgap.report.figures.recall import BAND, CUTOFFS, errors, mean_recalls, runs_of
-from diffgap.report.figures.style import (
-    Drawing,
-    bare,
-    mark,
-    new_figure,
-    recall_label,
-    seeds_told,
-)
+from diffgap.report.figures.against import CellSeries, series_against
+from diffgap.report.figures.recall import averages, mean_recalls, plot_intervals, runs_of
+from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
 from diffgap.report.results import setting_of
 from diffgap.tracking.reader import LoggedSweep
 
@@ -23,8 +18,8 @@ FIELD = "cdm.schedule"
 SAMPLER = "cdm.t_sampler.kind"
 PREDICTION = "cdm.prediction"
 
-Points = dict[tuple[str, str, int], dict[Any, Interval]]
-"""By panel, series and cutoff: recall of each schedule."""
+Recalls = dict[tuple[str, str, str], dict[Any, Interval]]
+"""By panel, series and metric such as ``R@5``: the recall with each schedule."""
 
 
 def schedule_figure(sweep: LoggedSweep) -> Drawing | None:
@@ -34,71 +29,66 @@ def schedule_figure(sweep: LoggedSweep) -> Drawing | None:
         return None
     split_by = [SAMPLER] if {SAMPLER, PREDICTION} <= set(axes) else []
     series = [one for one in series_against(sweep, FIELD, split_by) if one.values]
-    cells = [cell for one in series for cell in one.cells]
-    if not cells:
+    if not series:
         return None
-    points = recall_points(series)
-    caption = f"Mean of both directions and of {seeds_told(c.seeds for c in cells)}; {BAND}."
+    cells = list(chain.from_iterable(one.cells for one in series))
+    recalls = recall_by_schedule(series)
     return Drawing(
         f"schedules-{sweep.name}",
         f"Noise schedules on {setting_of(sweep)}: recall (sweep {sweep.name})",
-        caption,
+        f"Mean {averages(cells)}.",
         runs_of(cells),
-        lambda: _figure(points, axes[FIELD]),
+        lambda: _figure(recalls, axes[FIELD]),
     )
 
 
-def recall_points(series: Sequence[Series]) -> Points:
+def recall_by_schedule(series: Sequence[CellSeries]) -> Recalls:
     """What is drawn."""
-    cells = [cell for one in series for cell in one.cells]
-    found: Points = {}
-    for cutoff in CUTOFFS:
-        intervals = iter(mean_recalls(cells, cutoff))
+    cells = list(chain.from_iterable(one.cells for one in series))
+    recalls: Recalls = {}
+    for metric in table_metrics():
+        intervals = iter(mean_recalls(cells, metric))
         for one in series:
-            found[one.panel, one.name, cutoff] = {v: next(intervals) for v in one.values}
-    return found
+            by_schedule = {schedule: next(intervals) for schedule in one.values}
+            recalls[one.panel, one.name, metric.title] = by_schedule
+    return recalls
 
 
-def _figure(points: Points, schedules: Sequence[str]) -> Any:
-    rows, names, _ = (list(dict.fromkeys(part)) for part in zip(*points, strict=True))
-    figure = new_figure(1.55 * len(rows) + 1.0)
-    grid = figure.subplots(len(rows), len(CUTOFFS), sharex=True, sharey="col", squeeze=False)
-    for axes_of_row, row in zip(grid, rows, strict=True):
-        for axes, cutoff in zip(axes_of_row, CUTOFFS, strict=True):
-            for place, name in enumerate(names):
-                shift = 0.6 * ((place + 0.5) / len(names) - 0.5)
-                _points(axes, points.get((row, name, cutoff), {}), schedules, shift, place, name)
-            axes.set_ylabel(recall_label(cutoff))
-            bare(axes)
-        axes_of_row[0].set_title(row, loc="left")
+def _figure(recalls: Recalls, schedules: Sequence[str]) -> Any:
+    panels, names, metrics = (list(dict.fromkeys(part)) for part in zip(*recalls, strict=True))
+    figure = new_figure(1.55 * len(panels) + 1.0)
+    grid = figure.subplots(len(panels), len(metrics), sharex=True, sharey="col", squeeze=False)
+    for row, panel in zip(grid, panels, strict=True):
+        for axes, metric in zip(row, metrics, strict=True):
+            for index, name in enumerate(names):
+                shift = 0.6 * ((index + 0.5) / len(names) - 0.5)
+                by_schedule = recalls.get((panel, name, metric), {})
+                _plot(axes, by_schedule, schedules, shift, index, name)
+            axes.set_ylabel(f"{metric} (%)")
+            faint_grid(axes)
+        row[0].set_title(panel, loc="left")
     for axes in grid[-1]:
         axes.set_xticks(range(len(schedules)), schedules, rotation=40, ha="right")
         axes.set_xlim(-0.5, len(schedules) - 0.5)
         axes.set_xlabel("noise schedule")
-    if names != [""]:
-        handles, told = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, told, loc="outside upper center", ncols=4)
+    if names != [""]:  # one series needs no legend
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
 
 
-def _points(
+def _plot(
     axes: Any,
-    found: dict[Any, Interval],
+    by_schedule: dict[Any, Interval],
     schedules: Sequence[str],
     shift: float,
-    place: int,
+    index: int,
     name: str,
 ) -> None:
     """One series in a panel, beside its schedules' ticks."""
-    style = mark(place)
-    axes.errorbar(
-        [schedules.index(schedule) + shift for schedule in found],
-        [interval.mean for interval in found.values()],
-        yerr=errors(list(found.values())),
-        fmt=style.marker,
-        color=style.colour,
-        markeredgecolor="black",
-        markeredgewidth=0.4,
-        elinewidth=0.9,
-        label=name,
-    )
+    style = mark(index)
+    x = [schedules.index(schedule) + shift for schedule in by_schedule]
+    plot_intervals(
+        axes, x, list(by_schedule.values()), style, fmt=style.marker,
+        markeredgecolor="black", markeredgewidth=0.4, label=name,
+    )  # fmt: skip

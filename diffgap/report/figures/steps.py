@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from diffgap.evaluation.metrics import METRICS
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.figures.against import Series, series_against
-from diffgap.report.figures.recall import BAND, errors, mean_recalls, runs_of
-from diffgap.report.figures.style import (
-    Drawing,
-    bare,
-    mark,
-    new_figure,
-    recall_label,
-    seeds_told,
-)
+from diffgap.report.figures.against import CellSeries, series_against
+from diffgap.report.figures.recall import averages, mean_recalls, plot_intervals, runs_of
+from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
 from diffgap.report.results import setting_of
 from diffgap.tracking.reader import LoggedSweep
 
 FIELD = "score.sample_steps"
-CUTOFF = 1
+METRIC = METRICS["R1"]
 
-Line = tuple[str, list[int], list[Interval]]
-"""A series' name, its steps rising, and its recall at each."""
+
+class ScoreLine(NamedTuple):
+    """A score's recall at each of its steps, rising; one that does not sample has none."""
+
+    name: str
+    steps: list[int]
+    intervals: list[Interval]
 
 
 def steps_figure(sweep: LoggedSweep) -> Drawing | None:
@@ -33,82 +31,63 @@ def steps_figure(sweep: LoggedSweep) -> Drawing | None:
     if FIELD not in sweep.spec["axes"] or sweep.spec["search"]:
         return None
     series = series_against(sweep, FIELD)
-    cells = [cell for one in series for cell in one.cells]
     if not any(one.values for one in series):
         return None
+    cells = list(chain.from_iterable(one.cells for one in series))
     lines = recall_lines(series)
     caption = (
-        f"Mean of both directions and of {seeds_told(c.seeds for c in cells)}; {BAND}. Scores "
-        "that do not sample are level lines, with their intervals at the right."
+        f"Mean {averages(cells)}. Scores that do not sample are level lines, with their intervals "
+        "at the right."
     )
     return Drawing(
         f"steps-{sweep.name}",
-        f"Denoising steps on {setting_of(sweep)}: R@1 (sweep {sweep.name})",
+        f"Denoising steps on {setting_of(sweep)}: {METRIC.title} (sweep {sweep.name})",
         caption,
         runs_of(cells),
         lambda: _figure(lines),
     )
 
 
-def recall_lines(series: Sequence[Series]) -> list[Line]:
-    """What is drawn; scores that do not sample have no steps, and one interval a cell."""
-    intervals = iter(mean_recalls([cell for one in series for cell in one.cells], CUTOFF))
-    found: list[Line] = []
+def recall_lines(series: Sequence[CellSeries]) -> list[ScoreLine]:
+    """What is drawn; of a score that does not sample, an interval a cell."""
+    lines = []
     for one in series:
-        own = [next(intervals) for _ in one.cells]
-        order = sorted(range(len(one.values)), key=lambda place: one.values[place])
-        steps = [one.values[place] for place in order]
-        found.append((one.name, steps, [own[place] for place in order] if order else own))
-    return found
+        intervals = mean_recalls(one.cells, METRIC)
+        order = sorted(range(len(one.values)), key=one.values.__getitem__)
+        if order:
+            intervals = [intervals[index] for index in order]
+        lines.append(ScoreLine(one.name, [one.values[index] for index in order], intervals))
+    return lines
 
 
-def _figure(lines: Sequence[Line]) -> Any:
+def _figure(lines: Sequence[ScoreLine]) -> Any:
     figure = new_figure(2.6)
     axes = figure.subplots()
-    levels = sum(not steps for _, steps, _ in lines)
-    for place, (name, steps, found) in enumerate(lines):
-        if steps:
-            _line(axes, steps, found, place, name)
-    ticks = sorted({step for _, steps, _ in lines for step in steps})
     axes.set_xscale("log", base=2)
-    beyond = iter(ticks[-1] * 2 ** (0.2 * (1 + np.arange(levels))))
-    for place, (name, steps, found) in enumerate(lines):
-        if not steps:
-            _level(axes, next(beyond), found[0], place, name)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    ticks = sorted(set(chain.from_iterable(line.steps for line in lines)))
+    # Lines first, so that they lead the legend; then levels, further right one by one.
+    for index, line in enumerate(lines):
+        if line.steps:
+            shift = 2 ** (0.03 * (index % 5 - 2))  # side by side, not one upon the other
+            _plot(axes, [step * shift for step in line.steps], line.intervals, index, line.name)
+    beyond = float(ticks[-1])
+    for index, line in enumerate(lines):
+        if not line.steps:
+            beyond *= 2**0.2
+            level, style = line.intervals[:1], mark(index)
+            axes.axhline(level[0].mean, color=style.colour, linestyle=style.line, linewidth=0.9)
+            _plot(axes, [beyond], level, index, line.name)
+    axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.set_xlabel("denoising steps (log scale)")
-    axes.set_ylabel(recall_label(CUTOFF))
-    bare(axes)
+    axes.set_ylabel(f"{METRIC.title} (%)")
+    faint_grid(axes)
     figure.legend(loc="outside right center")
     return figure
 
 
-def _line(axes: Any, steps: list[int], found: list[Interval], place: int, name: str) -> None:
-    style = mark(place)
-    axes.errorbar(
-        [step * 2 ** (0.03 * (place % 5 - 2)) for step in steps],  # side by side
-        [interval.mean for interval in found],
-        yerr=errors(found),
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.line,
-        elinewidth=0.9,
-        label=name,
-    )
-
-
-def _level(axes: Any, at: float, found: Interval, place: int, name: str) -> None:
-    """A level line, with its interval at one place."""
-    style = mark(place)
-    axes.axhline(found.mean, color=style.colour, linestyle=style.line, linewidth=0.9)
-    axes.errorbar(
-        [at],
-        [found.mean],
-        yerr=errors([found]),
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.line,
-        elinewidth=0.9,
-        label=name,
-    )
+def _plot(
+    axes: Any, x: Sequence[float], intervals: Sequence[Interval], index: int, name: str
+) -> None:
+    style = mark(index)
+    plot_intervals(axes, x, intervals, style, marker=style.marker, linestyle=style.line, label=name)

@@ -1,7 +1,8 @@
-"""How figures look, and how they become pictures: the same bytes for the same data.
+"""Style of the figures, and their rendering: the same bytes for the same data.
 
-Every series has a colour, a marker, a line style and a hatch of its own, so that figures can be
-read in grey and by colour-blind people. Sizes are those of print: 7 inches are two columns.
+Every series has its own colour, marker, line style and hatch, so that figures can be read in grey
+and by colour-blind people. Sizes are those of print: 7 inches are two columns. Matplotlib takes
+half a second to import, and is imported only to draw.
 """
 
 from __future__ import annotations
@@ -11,21 +12,17 @@ from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any
 
-import matplotlib
-
-from diffgap.report.picture import Picture
-
 WIDTH = 7.0
-"""Inches of a whole page's text."""
+"""Inches: the text of a whole page."""
 
 GREY = "#8C8C8C"
-"""What stands behind the data."""
+"""Of what stands behind the data."""
 
 DPI = 150
 
 RC = {
-    "svg.hashsalt": "diffgap",
-    "svg.fonttype": "none",
+    "svg.hashsalt": "diffgap",  # else ids are random, and no two files the same
+    "svg.fonttype": "none",  # text stays text, to be searched and copied
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
     "font.size": 8,
@@ -52,7 +49,7 @@ RC = {
 
 @dataclass(frozen=True)
 class Mark:
-    """What tells a series from the others, in colour and without."""
+    """What distinguishes a series, in colour and without."""
 
     colour: str
     marker: str
@@ -66,7 +63,8 @@ class Mark:
         return "black" if self.light else "white"
 
 
-# Okabe & Ito's palette (2008). Neighbours differ in lightness, and so in grey.
+# Okabe & Ito's palette (2008), and whether a colour is light. Neighbours differ in lightness, and
+# so in grey.
 _COLOURS = (
     ("#000000", False), ("#56B4E9", True), ("#D55E00", False), ("#0072B2", False),
     ("#E69F00", True), ("#009E73", False), ("#CC79A7", True), ("#F0E442", True),
@@ -78,11 +76,11 @@ _LINES: tuple[Any, ...] = (
 _HATCHES = ("", "", "////", "", "....", "\\\\\\\\", "xxxx", "----")
 
 
-def mark(place: int) -> Mark:
-    """The mark of one series; the first 64 have no other's colour, marker and line together."""
-    colour, light = _COLOURS[place % 8]
-    other = (place + place // 8) % 8
-    return Mark(colour, _MARKERS[other], _LINES[other], _HATCHES[other], light)
+def mark(index: int) -> Mark:
+    """The mark of one series; the first 64 differ in colour, or in marker and line."""
+    colour, light = _COLOURS[index % 8]
+    shape = (index + index // 8) % 8  # one further in each round of the colours
+    return Mark(colour, _MARKERS[shape], _LINES[shape], _HATCHES[shape], light)
 
 
 def new_figure(height: float, width: float = WIDTH) -> Any:
@@ -92,20 +90,43 @@ def new_figure(height: float, width: float = WIDTH) -> Any:
     return Figure(figsize=(width, height))
 
 
-def bare(axes: Any, grid: str = "y") -> None:
-    """Faint lines at one axis' ticks to read values by, or at both."""
-    axes.grid(axis=grid)
+def faint_grid(axes: Any) -> None:
+    """Faint level lines to read values by, and short ticks."""
+    axes.grid(axis="y")
     axes.tick_params(length=2.5, width=0.7)
 
 
-def recall_label(cutoff: int, of: str = "") -> str:
-    """An axis label: ``R@5 (%)``."""
-    return f"{of}R@{cutoff} (%)"
+def seed_range(seeds: Iterable[int]) -> str:
+    """How many seeds are behind each series: ``3 seeds``, or ``1 to 3 seeds``."""
+    counts = sorted(set(seeds))
+    text = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{text} seed{'' if counts[-1] == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in every format.
+
+    Attributes:
+        key: its short name, good for file names: ``recall-ablation``.
+        title: what it shows.
+        caption: how to read it, in a sentence or two.
+        svg: the whole document.
+        png: the same at 150 dpi.
+        runs: signatures of the trials that it was drawn from.
+    """
+
+    key: str
+    title: str
+    caption: str
+    svg: str
+    png: bytes
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that is not drawn yet: what is told of it, and what draws it.
+    """A figure that is not drawn yet.
 
     Attributes:
         key, title, caption, runs: see `Picture`.
@@ -120,19 +141,14 @@ class Drawing:
 
     def picture(self) -> Picture:
         """The figure in every format."""
+        import matplotlib
+
         svg, png = StringIO(), BytesIO()
         with matplotlib.rc_context(RC):
             figure = self.draw()
             figure.savefig(svg, format="svg", metadata={"Date": None})
-            figure.set_layout_engine("none")  # as it is now: finding it anew takes longest
+            figure.set_layout_engine("none")  # the layout is found, and finding it takes longest
             figure.savefig(png, format="png", dpi=DPI)
         return Picture(
             self.key, self.title, self.caption, svg.getvalue(), png.getvalue(), self.runs
         )
-
-
-def seeds_told(is_complete: Iterable[int]) -> str:
-    """How many seeds are behind each series: ``3 seeds``, or ``1 to 3 seeds``."""
-    found = sorted(set(is_complete))
-    many = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
-    return f"{many} seed{'' if found[-1] == 1 else 's'}"

@@ -14,13 +14,13 @@ from typing import Any
 
 from diffgap.report.audio_clips import audio_galleries
 from diffgap.report.examples import ClipFiles, Example
+from diffgap.report.figures.style import Picture
 from diffgap.report.html.audio_clips import audio_gallery_html
 from diffgap.report.html.elements import html_list
 from diffgap.report.html.examples import examples_html
 from diffgap.report.html.tables import heading_html, table_html
 from diffgap.report.html.trials import TrialSummary, page_data, rerun_command
 from diffgap.report.model import Report
-from diffgap.report.picture import Picture
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 SCRIPT = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
