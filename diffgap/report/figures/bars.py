@@ -45,6 +45,7 @@ def heights(queries: RankedQueries) -> dict[str, Interval]:
 
 def _figure(cells: Sequence[Cell]) -> Any:
     directions = list(cells[0].directions)
+    metrics = [metric.title for metric in table_metrics()]
     beside = len(cells) <= SIDE_BY_SIDE
     shape = (1, len(directions)) if beside else (len(directions), 1)
     figure = new_figure(2.5 if beside else 2.05 * len(directions) + 0.5)
@@ -53,7 +54,7 @@ def _figure(cells: Sequence[Cell]) -> Any:
         for index, cell in enumerate(cells):
             intervals = heights(cell.directions[direction])
             _bars(axes, index, len(cells), list(intervals.values()), cell.name)
-        axes.set_xticks(range(len(intervals)), intervals)
+        axes.set_xticks(range(len(metrics)), metrics)
         axes.set_xlabel(direction.replace("_to_", " → "))
         axes.set_ylabel("recall (%)")
         faint_grid(axes)

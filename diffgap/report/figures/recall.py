@@ -18,8 +18,6 @@ from diffgap.report.results import Cell
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
-CUTOFFS = (1, 5, 10)
-
 BAND = "bars: 95 % intervals over queries and seeds"
 """How captions explain intervals."""
 
