@@ -56,7 +56,7 @@ def place(tmp_path):
 
 def test_it_is_reported_and_then_finished_as_the_earlier_code_would_have(place):
     status = diffgap("status", "carried", cwd=place)
-    assert "2 done" in status.stdout
+    assert "2 finished" in status.stdout
     assert "1 interrupted" in status.stdout
 
     reported = diffgap("report", "carried", "--format", "md", cwd=place)
