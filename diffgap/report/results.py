@@ -18,6 +18,7 @@ from diffgap.evaluation.metrics import MetricInfo
 from diffgap.ledger.artifacts import RANKS
 from diffgap.report.references import DATASETS
 from diffgap.spec import Trial
+from diffgap.spec.label import cell_label
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 
@@ -143,9 +144,14 @@ ABLATION_TITLES = {
 def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> list[Cell]:
     """The cells of a sweep, or of some of its trials, in the order of its axes."""
     groups: dict[str, list[TrialRun]] = {}
-    for trial in sweep.trials if trials is None else trials:
-        groups.setdefault(trial.label.rpartition("seed ")[0].rstrip(", "), []).append(trial)
-    return [Cell(name, sweep.name, tuple(group)) for name, group in groups.items()]
+    for run in sweep.trials if trials is None else trials:
+        without_seed = json.dumps({**run.trial, "seed": None}, sort_keys=True)
+        groups.setdefault(without_seed, []).append(run)
+    cells = []
+    for runs in groups.values():
+        name = cell_label(runs[0].point, Trial.model_validate(runs[0].trial))
+        cells.append(Cell(name, sweep.name, tuple(runs)))
+    return cells
 
 
 def merged(sweeps: Iterable[LoggedSweep]) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""The plan of a sweep: its trials, their signatures, and what is left to do.
+"""Plan of a sweep: its trials, their signatures, and which of them are missing.
 
 A plan is made without starting anything, which is what `--dry-run` prints.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.spec import SweepSpec, Trial, signature, training_signature
+from diffgap.spec.label import trial_label
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,17 @@ class PlannedTrial:
     trial: Trial
     training: str
     """Its training signature: trials that share it share the trained weights."""
+    point: Mapping[str, Any]
+    """Its values of the sweep's axes, and of a search's space to three digits."""
 
     def entry(self) -> dict[str, Any]:
-        """What the ledger keeps of it in a sweep's record."""
-        trial = self.trial.model_dump(mode="json")
-        return {"signature": self.signature, "label": self.label, "trial": trial}
+        """The trial as the ledger records it with its sweep."""
+        return {
+            "signature": self.signature,
+            "label": self.label,
+            "trial": self.trial.model_dump(mode="json"),
+            "point": dict(self.point),
+        }
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Plan:
         return [t for t in self.trials if not ledger.trial(t.signature).finished]
 
     def record(self) -> SweepRecord:
-        """What the ledger keeps of this sweep."""
+        """The sweep as the ledger records it."""
         trials = [planned.entry() for planned in self.trials]
         return SweepRecord(self.spec.name, self.spec.model_dump(mode="json"), self.store, trials)
 
@@ -55,31 +62,15 @@ def make_plan(spec: SweepSpec, store: str, fingerprint: str) -> Plan:
     """Plans a sweep over a store with this fingerprint; a search plans its trials as it goes."""
     if spec.search:
         return Plan(spec, store, fingerprint, ())
-    planned: dict[str, PlannedTrial] = {}
-    for values, trial in spec.points():
-        one = planned_trial(trial, label(values, trial), fingerprint)
-        planned.setdefault(one.signature, one)  # axes that a trial has no use for make it again
-    return Plan(spec, store, fingerprint, tuple(planned.values()))
+    trials: dict[str, PlannedTrial] = {}
+    for point, trial in spec.points():
+        planned = planned_trial(trial, point, fingerprint)
+        # Points that differ only in axes that the trial does not use are the same experiment.
+        trials.setdefault(planned.signature, planned)
+    return Plan(spec, store, fingerprint, tuple(trials.values()))
 
 
-def planned_trial(trial: Trial, label: str, fingerprint: str) -> PlannedTrial:
-    """A trial with its signatures on one store."""
-    training = training_signature(trial, fingerprint)
-    return PlannedTrial(signature(trial, fingerprint), label, trial, training)
-
-
-def label(values: Mapping[str, Any], trial: Trial) -> str:
-    """What sets a trial apart, as a person reads it: ``cdm on, bst off, seed 2``."""
-    parts = []
-    idle = tuple(trial.inactive_fields())
-    for field, value in values.items():
-        if field.startswith(idle):
-            continue
-        if isinstance(value, bool):
-            parts.append(f"{field.removesuffix('.enabled')} {'on' if value else 'off'}")
-        elif field in ("method", "task"):
-            parts.append(str(value))
-        else:
-            name = field.removesuffix(".kind").removeprefix("generation.")
-            parts.append(f"{name} {value}")
-    return ", ".join([*parts, f"seed {trial.seed}"])
+def planned_trial(trial: Trial, point: Mapping[str, Any], fingerprint: str) -> PlannedTrial:
+    """A trial at a point of its sweep, with its signatures on one store."""
+    label, training = trial_label(point, trial), training_signature(trial, fingerprint)
+    return PlannedTrial(signature(trial, fingerprint), label, trial, training, point)

@@ -25,10 +25,11 @@ from diffgap.io.atomic import new_directory, write_json
 from diffgap.io.paths import StoragePath, local_copy
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial, flatten
+from diffgap.spec.label import recorded_points, rounded, trial_label
 from diffgap.spec.sweep import Dimension
 from diffgap.spec.trial import Change
-from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
-from diffgap.sweep.suggestions import is_validation, objective, suggestion_label
+from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
+from diffgap.sweep.suggestions import is_validation, objective
 
 FACTORS = (0.8, 1.2)
 """By which a copy's numbers are multiplied (Jaderberg et al. 2017, section 4.1)."""
@@ -170,7 +171,7 @@ class Population:
 
     def _planned(self, values: Mapping[str, Any]) -> PlannedTrial:
         trial = self.plan.spec.trial_at({**self.point, **values}, self.seed)
-        return planned_trial(trial, self._label(values, trial), self.plan.fingerprint)
+        return planned_trial(trial, {**self.point, **rounded(values)}, self.plan.fingerprint)
 
     def _changed_copy(
         self, parent: PlannedTrial, step: int, random: np.random.Generator
@@ -181,11 +182,7 @@ class Population:
         values = {n: explore(dimension, current[n], random) for n, dimension in space}
         changes = (*parent.trial.changes, Change(step=step, values=values))
         trial = parent.trial.model_copy(update={"changes": changes})
-        return planned_trial(trial, self._label(values, trial), self.plan.fingerprint)
-
-    def _label(self, values: Mapping[str, Any], trial: Trial) -> str:
-        since = f" from step {trial.changes[-1].step}" if trial.changes else ""
-        return suggestion_label(self.point, values, trial).replace(", seed", f"{since}, seed")
+        return planned_trial(trial, {**self.point, **rounded(values)}, self.plan.fingerprint)
 
     def _is_finished(self, planned: PlannedTrial) -> bool:
         return self.ledger.trial(planned.signature).finished
@@ -226,7 +223,7 @@ class Population:
 
     @property
     def _path(self) -> StoragePath:
-        point = label(self.point, self.plan.spec.trial_at(self.point, self.seed))
+        point = trial_label(self.point, self.plan.spec.trial_at(self.point, self.seed))
         name = "".join(c if c.isalnum() else "-" for c in point)
         return self.ledger.output / "search" / f"{self.plan.spec.name}.{name}.population.json"
 
@@ -246,8 +243,8 @@ class Population:
 
     def _member(self, entry: dict[str, Any]) -> PopulationMember:
         trial = Trial.model_validate(entry["trial"])
-        planned = planned_trial(trial, entry["label"], self.plan.fingerprint)
-        return PopulationMember(planned, entry["parent"])
+        (point,) = recorded_points([entry], self.plan.spec)
+        return PopulationMember(planned_trial(trial, point, self.plan.fingerprint), entry["parent"])
 
     def _identity(self) -> dict[str, Any]:
         """What decides the first generation, and how the others follow."""

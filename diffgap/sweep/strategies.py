@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from diffgap.ledger.ledger import Ledger
-from diffgap.sweep.plan import Plan, PlannedTrial, label, planned_trial
+from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
 
 if TYPE_CHECKING:
     from diffgap.sweep.context import SweepContext
@@ -78,7 +78,7 @@ class SweepStrategy(ABC):
         for winner in winners:
             trial = winner.trial.model_copy(update={"split": "test"})
             # Of the same training signature: it evaluates the winner's weights.
-            trials.append(planned_trial(trial, label(point, trial), self.plan.fingerprint))
+            trials.append(planned_trial(trial, point, self.plan.fingerprint))
         return trials
 
     def _run_test_trials(self, context: SweepContext, changed: Callable[[], None]) -> None:
@@ -243,6 +243,6 @@ def points_of(plan: Plan) -> list[dict[str, Any]]:
     for values, trial in plan.spec.points():
         if trial.seed == first_seed:
             # An axis that a trial has no use for leaves its signature as it is.
-            signature = planned_trial(trial, "", plan.fingerprint).signature
+            signature = planned_trial(trial, values, plan.fingerprint).signature
             points.setdefault(signature, values)
     return list(points.values())

@@ -23,10 +23,11 @@ from diffgap.errors import require
 from diffgap.io.paths import StoragePath
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import flatten
+from diffgap.spec.label import rounded
 from diffgap.sweep.halving import SuccessiveHalving
 from diffgap.sweep.optuna_storage import backend
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
-from diffgap.sweep.suggestions import is_validation, objective, suggestion_label
+from diffgap.sweep.suggestions import is_validation, objective
 
 STARTUP_TRIALS = 10
 """Random trials before TPE models their values."""
@@ -254,8 +255,7 @@ class Study:
 
     def _planned(self, values: Mapping[str, Any], seed: int) -> PlannedTrial:
         trial = self.plan.spec.trial_at({**self.point, **values}, seed)
-        label = suggestion_label(self.point, values, trial)
-        return planned_trial(trial, label, self.plan.fingerprint)
+        return planned_trial(trial, {**self.point, **rounded(values)}, self.plan.fingerprint)
 
     # Optuna --------------------------------------------------------------------------------------
 

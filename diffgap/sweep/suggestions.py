@@ -1,13 +1,9 @@
-"""Suggested trials: their labels, and the objective by which a search compares them."""
+"""The objective by which a search compares trials."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import mean
-from typing import Any
-
-from diffgap.spec import Trial
-from diffgap.sweep.plan import label
 
 
 def objective(metrics: Mapping[str, float], metric: str) -> float:
@@ -24,12 +20,3 @@ def objective(metrics: Mapping[str, float], metric: str) -> float:
 def is_validation(metrics: Mapping[str, float]) -> bool:
     """Whether these are metrics of a validation; other points have the training loss alone."""
     return any(name.startswith("val/") for name in metrics)
-
-
-def suggestion_label(point: Mapping[str, Any], values: Mapping[str, Any], trial: Trial) -> str:
-    """A suggested trial as people read it: its point of the axes, then its values to 3 digits."""
-    rounded = dict(values)
-    for name, value in values.items():
-        if isinstance(value, float):
-            rounded[name] = float(f"{value:.3g}")
-    return label({**point, **rounded}, trial)

@@ -19,6 +19,7 @@ from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
 from diffgap.ledger.artifacts import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
 from diffgap.ledger.states import TrialState
+from diffgap.spec.label import recorded_points
 from diffgap.tracking.client import (
     BRIDGE,
     DATABASE,
@@ -67,6 +68,7 @@ class TrialRun:
         files: where its bridge checkpoint lies as a directory of this machine; None unless it is
             finished and all there.
         problem: why a finished run cannot be counted.
+        point: its values of the sweep's axes, and of a search's space.
     """
 
     signature: str
@@ -80,6 +82,7 @@ class TrialRun:
     tags: dict[str, str] = field(default_factory=dict)
     files: Path | None = None
     problem: str | None = None
+    point: dict[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> TrialState:
@@ -238,6 +241,9 @@ class Reader:
                 "run); give its sweep command once more: finished trials are not repeated"
             )
         record: dict[str, Any] = json.loads(file.read_text())
+        points = recorded_points(record["trials"], record["spec"])
+        for entry, point in zip(record["trials"], points, strict=True):
+            entry["point"] = point
         return record
 
     def _trials(
@@ -260,6 +266,7 @@ class Reader:
             "label": entry["label"],
             "trial": entry["trial"],
             "final": bool(entry.get("final")),
+            "point": entry["point"],
         }
         if not runs:
             return TrialRun(**asked)

@@ -64,6 +64,7 @@ def logged(place, spec, finished=lambda planned: True, cell=None, metrics=None):
                 planned.trial.model_dump(mode="json"),
                 status="FINISHED" if done else "MISSING",
                 files=files,
+                point=planned.point,
             )
         )
     record = plan.record()

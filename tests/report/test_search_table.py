@@ -10,7 +10,7 @@ from diffgap.report.formats import as_markdown, as_text
 from diffgap.report.tables.registry import own_tables
 from diffgap.report.tables.search import importance_table, search_table
 from diffgap.spec import SweepSpec
-from diffgap.sweep.plan import Plan, label, planned_trial
+from diffgap.sweep.plan import Plan, planned_trial
 from diffgap.tracking.reader import Reader
 
 RATES = (0.001, 0.002, 0.003, 0.004, 0.005)
@@ -26,7 +26,7 @@ def search(tmp_path):
     for rate in RATES:
         values = {"train.lr": rate}
         trial = spec.trial_at(values, 0)
-        planned.append(planned_trial(trial, label(values, trial), "0" * 64))
+        planned.append(planned_trial(trial, values, "0" * 64))
     ledger = Ledger(tmp_path)
     for one, found in zip(planned[:2], (60.0, 70.0), strict=True):
         bridge = ledger.trial(one.signature).bridge

@@ -42,7 +42,7 @@ class ClusterCapacity:
 
 
 def planned(seed, **blocks):
-    return planned_trial(Trial.model_validate({**TRIAL, "seed": seed, **blocks}), "", "store")
+    return planned_trial(Trial.model_validate({**TRIAL, "seed": seed, **blocks}), {}, "store")
 
 
 def sizes(packer):

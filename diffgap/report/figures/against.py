@@ -8,7 +8,7 @@ from typing import Any
 
 from diffgap.report.results import Cell, read_cells
 from diffgap.spec import flatten
-from diffgap.sweep.plan import label
+from diffgap.spec.label import cell_label
 from diffgap.tracking.reader import LoggedSweep
 
 
@@ -54,6 +54,5 @@ def uses(cell: Cell, field: str) -> bool:
 def describe(cell: Cell, fields: Sequence[str]) -> str:
     """The values of these fields in a cell, without those that it does not use."""
     flat = flatten(cell.trial)
-    text = label({name: flat[name] for name in fields}, cell.trial)
-    text = text.rpartition("seed ")[0].rstrip(", ")
+    text = cell_label({name: flat[name] for name in fields}, cell.trial)
     return text.replace("cdm.", "").replace("score.", "")
