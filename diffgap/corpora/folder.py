@@ -65,7 +65,7 @@ class FolderCorpus:
         table = read_table(path, ["file_name", "caption"])
         rows = usable_rows(path, table, lambda row: row["file_name"], self.rejected)
         files = group_rows(rows, "file_name")
-        files.pop("", None)
+        files.pop("", None)  # a row without a file is a line to be filled in, not a mistake
         problems = _split_problems(files)
         if problems:
             raise UserError(*problems)
@@ -79,18 +79,17 @@ def _videos(root: Path) -> list[str]:
 def _split_problems(files: dict[str, list[Row]]) -> list[str]:
     problems = []
     for name, rows in files.items():
-        splits = set()
-        for row in rows:
-            split = row.get("split")
-            if split and split not in SPLITS:
+        lines_by_split = {row.get("split"): row.line for row in rows if row.get("split")}
+        for split, line in lines_by_split.items():
+            if split not in SPLITS:
                 problems.append(
-                    f"{CAPTIONS} (line {row.line}): {name} has split {split!r}, "
+                    f"{CAPTIONS} (line {line}): {name} has split {split!r}, "
                     f"not one of {', '.join(SPLITS)}"
                 )
-            splits.add(split)
-        splits.discard("")
-        if len(splits) > 1:
-            problems.append(f"{name}: is in the splits {', '.join(sorted(splits))}; keep one")
+        if len(lines_by_split) > 1:
+            problems.append(
+                f"{name}: is in the splits {', '.join(sorted(lines_by_split))}; keep one"
+            )
     return problems
 
 

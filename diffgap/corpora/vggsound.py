@@ -44,9 +44,9 @@ class VGGSoundCorpus:
                 self._add(f"{row.get('id')}_{int(row.get('start')):06d}", row, row.get("split"))
         else:
             for split in ("train", "test"):
-                path = lists.get(f"{split}.csv")
-                for row in self._rows(path, ["file", "label"]) if path else ():
-                    self._add(Path(row.get("file")).stem, row, split)
+                if path := lists.get(f"{split}.csv"):
+                    for row in self._rows(path, ["file", "label"]):
+                        self._add(Path(row.get("file")).stem, row, split)
         if not self._clips:
             raise UserError(
                 f"{root}: has no list of VGGSound ({WHOLE}, or train.csv and test.csv); put it "

@@ -10,8 +10,8 @@ from diffgap import corpora
 from diffgap.errors import nearest
 from diffgap.store.store import EmbeddingStore
 
-LONGEST_PATH, SHOWN = 4096, 100
-"""Characters of a path, and of a name that an error repeats."""
+SHOWN = 100
+"""Characters of a name that an error repeats."""
 
 BUILTIN_ENCODER = "soundscape"
 """The frozen encoder of the built-in corpora."""
@@ -45,7 +45,7 @@ def store_problem(name: str) -> str | None:
     """Why there is no store of this name; None where there is one."""
     if name in corpora.BUILTIN or "://" in name:
         return None
-    if len(name) > LONGEST_PATH or not Path(name).exists():
+    if not os.path.exists(name):  # Path.exists would raise on a name that is too long for a path
         name = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
         hint = nearest(name, corpora.BUILTIN)
         return f"unknown store {name!r}; {hint} (or give the path of an embedding store)"

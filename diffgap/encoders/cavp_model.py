@@ -1,7 +1,7 @@
 """CAVP's two towers in plain torch (Luo et al., Diff-Foley, NeurIPS 2023), with its names.
 
-Video: SlowOnly ResNet-50 (Feichtenhofer et al., SlowFast, ICCV 2019): pictures one by one, mixed
-over time in the last two stages only. Audio: Cnn14 (Kong et al., PANNs, 2020) on log-mel spectra.
+Video: SlowOnly ResNet-50 (Feichtenhofer et al., SlowFast, ICCV 2019): frames one by one, mixed over
+time in the last two stages only. Audio: Cnn14 (Kong et al., PANNs, 2020) on log-mel spectra.
 Both give four tokens a second. Modules are named as in ``cavp_epoch66.ckpt``.
 """
 
@@ -52,6 +52,7 @@ class ConvModule(nn.Module):
     ) -> None:
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        # No stride over time: a token for every frame.
         self.conv = nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), padding, bias=False)
         self.bn = nn.BatchNorm3d(outputs)
 
@@ -89,6 +90,7 @@ class SlowOnly(nn.Module):
                 step = stride if block == 0 else 1
                 stage.append(Bottleneck(inputs, width, step, temporal, first=block == 0))
                 inputs = EXPANSION * width
+            # An attribute, not a list: the checkpoint calls them layer1 to layer4.
             setattr(self, f"layer{number}", nn.Sequential(*stage))
 
     def forward(self, video: Tensor) -> Tensor:
@@ -108,6 +110,7 @@ class SpectrogramTower(Cnn14Trunk):
         self.final_project = nn.Linear(WIDTH, DIMENSION)
 
     def forward(self, mel: Tensor) -> Tensor:
+        # BatchNorm2d normalises dimension 1, which must be the mel bins for it.
         h = self.blocks(self.bn(mel.transpose(1, 3)).transpose(1, 3))
         h = F.max_pool1d(h, 3, 1, 1) + F.avg_pool1d(h, 3, 1, 1)
         h = F.relu(self.fc1(h.transpose(1, 2)))

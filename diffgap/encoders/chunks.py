@@ -46,15 +46,8 @@ class InputSpec:
 
     @classmethod
     def of(cls, encoder: Encoder, modalities: tuple[str, ...], long_clips: str) -> InputSpec:
-        return cls(
-            modalities,
-            encoder.sample_rate,
-            encoder.resampler,
-            encoder.window,
-            encoder.frame_rate,
-            encoder.frame_size,
-            long_clips,
-        )
+        audio = encoder.sample_rate, encoder.resampler, encoder.window
+        return cls(modalities, *audio, encoder.frame_rate, encoder.frame_size, long_clips)
 
 
 @dataclass

@@ -62,7 +62,7 @@ class HFClapEncoder:
             list(preprocess(waveforms)),
             sampling_rate=RATE,
             return_tensors="pt",
-            truncation="rand_trunc",
+            truncation="rand_trunc",  # no window is longer; "fusion" would return four mels
         )
         device = self._model.device
         # "longer" steers the fused models' own handling of long audio; no window is longer.

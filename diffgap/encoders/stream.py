@@ -25,8 +25,7 @@ IN_FLIGHT = 4
 """Chunks queued at an encoder, so that it never waits for the scheduler."""
 
 Row = dict[str, Any]
-"""A chunk on its way. Clips, windows and tables are pickled: Ray Data would otherwise convert them
-to Arrow columns, which ragged windows do not fit."""
+"""A chunk by number, its content pickled: ragged windows do not fit Arrow's columns."""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,10 @@ import numpy as np
 from diffgap.corpora.soundscapes.scenes import KINDS, SECONDS, Event, Scene
 
 FRAMES, SIZE = 8, 32
-COLOURS = np.array(
-    [
-        (0.9, 0.2, 0.2),
-        (0.2, 0.9, 0.3),
-        (0.3, 0.4, 1.0),
-        (0.9, 0.8, 0.2),
-        (0.8, 0.3, 0.9),
-        (0.2, 0.9, 0.9),
-    ]
-)
+COLOURS = np.array([
+    (0.9, 0.2, 0.2), (0.2, 0.9, 0.3), (0.3, 0.4, 1.0),
+    (0.9, 0.8, 0.2), (0.8, 0.3, 0.9), (0.2, 0.9, 0.9),
+])  # fmt: skip
 RADII = (2.5, 4.0, 6.0)
 HEIGHTS = (24.0, 16.0, 8.0)
 """Low sounds are low in the picture."""
