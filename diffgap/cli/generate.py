@@ -1,4 +1,4 @@
-"""`diffgap generate`: sound for prompts, videos, or the clips of a store."""
+"""Command `diffgap generate`: sound for prompts, videos, or the clips of a store."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from diffgap.cli.bridge import BRIDGE, SPLIT
 from diffgap.cli.options import make_console, open_known, progress_bar
 from diffgap.errors import UserError
+from diffgap.pretrained.choice import BUNDLED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
     from diffgap.generation.conditions import GenerationRequest
 
 INDEX = "index.csv"
-"""In a directory of clips: what each of them is."""
+"""Table of a directory's clips: file, query, seed and similarity."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the command line asks for."""
+class GenerateOptions:
+    """Options of the command line."""
 
-    bridge: Path
     prompts: tuple[str, ...]
     videos: tuple[Path, ...]
     store: str | None
@@ -52,30 +52,30 @@ class Wanted:
 
     @property
     def is_file(self) -> bool:
-        """Whether OUT is one file of sound; else it is a directory of them."""
+        """Whether OUT is one sound file; else it is a directory of them."""
         return bool(self.out.suffix) and len(self.prompts) + len(self.videos) == 1
 
 
-@click.command(short_help="Make sound of prompts, videos or a store's clips.")
+@click.command(short_help="Generate sound for prompts, videos or a store's clips.")
 @BRIDGE
-@click.option("--prompt", "prompts", multiple=True, help="What should be heard. Repeats.")
+@click.option("--prompt", "prompts", multiple=True, help="Describes the sound. May be repeated.")
 @click.option(
     "--video",
     "videos",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A video that sound is made for. Repeats.",
+    help="A video to generate sound for. May be repeated.",
 )
-@click.option("--store", help="Make sound for the clips of a store: a corpus, path or URI.")
+@click.option("--store", help="Generate sound for the clips of a store: a corpus, path or URI.")
 @SPLIT
 @click.option(
-    "--limit", default=10, show_default=True, type=click.IntRange(1), help="Clips of a store."
+    "--limit", default=10, show_default=True, type=click.IntRange(1), help="Clips of the store."
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="A .wav or .flac file; of several clips, a directory.",
+    help="A .wav or .flac file; a directory for several clips.",
 )
 @click.option(
     "--format",
@@ -83,40 +83,40 @@ class Wanted:
     type=click.Choice(["wav", "flac"]),
     default="wav",
     show_default=True,
-    help="Of the files in a directory.",
+    help="Format of the files in a directory.",
 )
 @click.option(
     "--condition",
     type=click.Choice(["bridged", "query", "target"]),
     default="bridged",
     show_default=True,
-    help="What the generator is given: the query carried over by BRIDGE, the query as it is, or "
-    "(of a store) the embedding of the true audio.",
+    help="Embedding that conditions the generator: the query carried over by BRIDGE, the query "
+    "itself, or (of a store's clip) that of its true audio.",
 )
-@click.option("--generator", "name", help="Default: the one for the encoder of BRIDGE.")
-@click.option("--weights", help="Of the generator: a path or a hub id.")
+@click.option("--generator", "name", help="Default: the one for BRIDGE's encoder.")
+@click.option("--weights", help="The generator's weights: a path or a hub id.")
 @click.option("--checkpoint", help="Weights of BRIDGE's encoder, as for: diffgap embed.")
 @click.option(
     "--pooled",
     is_flag=True,
-    help="Give a generator that takes many embeddings of a video the whole video's, repeated.",
+    help="Condition a generator that takes a video's tokens on one embedding of it, repeated.",
 )
-@click.option("--steps", type=click.IntRange(1, 1000), help="Of the sampler.")
-@click.option("--guidance", type=click.FloatRange(1), help="Classifier-free; 1 is off.")
+@click.option("--steps", type=click.IntRange(1, 1000), help="Sampler steps.")
+@click.option("--guidance", type=click.FloatRange(1), help="Classifier-free guidance; 1 is off.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the noise.")
 @click.option(
     "--candidates",
     default=1,
     show_default=True,
     type=click.IntRange(1, 100),
-    help="Tries a clip, of which the most similar to the query is kept.",
+    help="Candidates for each clip, of which the one most similar to the query is kept.",
 )
-def generate(bridge: Path, name: str | None, **options: Any) -> None:
-    """Make sound of each --prompt or --video, or of the clips of --store, through BRIDGE.
+def generate(bridge: Path, name: str | None, **settings: Any) -> None:
+    """Generate sound for each --prompt or --video, or for the clips of --store, through BRIDGE.
 
-    The query's embedding is carried over to audio by BRIDGE and given to a generator: the small one
-    of the embedded corpus, AudioLDM (for CLAP) or Diff-Foley (for CAVP). Files have 16 bits, at the
-    generator's own rate. The same seed makes the same sound.
+    BRIDGE carries the query's embedding over to audio, where it conditions a generator: the small
+    one of the embedded corpus, AudioLDM (for CLAP) or Diff-Foley (for CAVP). Files have 16 bits, at
+    the generator's own rate. The same seed gives the same sound.
 
     \b
     Examples:
@@ -129,71 +129,80 @@ def generate(bridge: Path, name: str | None, **options: Any) -> None:
       diffgap generate CAVP_BRIDGE --video clip.mp4 --out clip.wav \\
           --weights ldm_epoch240.ckpt --checkpoint cavp_epoch66.ckpt
     """
-    wanted = Wanted(bridge=bridge, **options)
-    _check(wanted)
+    options = GenerateOptions(**settings)
+    _check_options(options)
     from diffgap.bridge.methods import load_bridge
     from diffgap.generation import GeneratorChoice
     from diffgap.generation.base import Sampling
-    from diffgap.generation.candidates import best_of
-    from diffgap.generation.conditions import conditions, seeds_of
+    from diffgap.generation.candidates import best_candidates
+    from diffgap.generation.conditions import conditions, noise_seeds
     from diffgap.generation.request import default_generator
 
     console = make_console()
     loaded = load_bridge(bridge)
-    made = json.loads((bridge / "config.json").read_text()).get("encoder", {})
-    choice = GeneratorChoice(name or default_generator(made.get("name", "")), wanted.weights)
-    _check_bridge(wanted, loaded, made.get("name", ""), choice)
-    generator = _load(loaded, choice, console)
-    asked, encoder = _asked(wanted, loaded, made, generator, console)
+    record = json.loads((bridge / "config.json").read_text()).get("encoder", {})
+    encoder_name = record.get("name", "")
+    choice = GeneratorChoice(name or default_generator(encoder_name), options.weights)
+    _check_bridge(options, loaded, encoder_name, choice)
+    generator = _load_generator(loaded, choice, console)
+    request, encoder = _request(options, loaded, record, generator, console)
     sampling = Sampling(
-        wanted.steps or generator.defaults.steps, wanted.guidance or generator.defaults.guidance
+        options.steps or generator.defaults.steps, options.guidance or generator.defaults.guidance
     )
+    seeds = noise_seeds(request.ids, options.seed)
     with progress_bar(console, f"Generating with {generator.name}", "clips") as advance:
-        best = best_of(
+        clips = best_candidates(
             generator,
-            conditions(wanted.condition, loaded, asked, seeds_of(asked.ids, wanted.seed)),
-            asked,
+            conditions(options.condition, loaded, request, seeds),
+            request,
             sampling,
-            wanted.seed,
-            wanted.candidates,
+            options.seed,
+            options.candidates,
             encoder,
             advance,
         )
-    _write(wanted, generator, asked, best, console)
+    _write(options, generator, request, clips, console)
 
 
-def _check(wanted: Wanted) -> None:
-    """Refuses what is wrong whatever the bridge is."""
+def _check_options(options: GenerateOptions) -> None:
+    """Refuses what is wrong whatever the bridge is, before anything large is imported."""
     from diffgap.audio.files import format_problem
 
     problems = []
-    sources = [bool(wanted.prompts), bool(wanted.videos), wanted.store is not None]
-    if sum(sources) != 1:
+    sources = (bool(options.prompts), bool(options.videos), options.store is not None)
+    if sources.count(True) != 1:
         problems.append("give one of --prompt, --video and --store, as in --prompt 'a dog barks'")
-    if wanted.out.exists():
-        problems.append(f"--out: {wanted.out} exists already; remove it, or give another place")
-    elif wanted.is_file and (problem := format_problem(wanted.out)):
+    if options.out.exists():
+        problems.append(f"--out: {options.out} exists already; remove it, or give another path")
+    elif options.is_file and (problem := format_problem(options.out)):
         problems.append(f"--out: {problem}")
-    elif wanted.out.suffix and not wanted.is_file:
-        problems.append(f"--out: {wanted.out} would be a directory of several clips; leave out its "
-                        f"{wanted.out.suffix}")  # fmt: skip
-    if wanted.condition == "target" and wanted.store is None:
+    elif options.out.suffix and not options.is_file:
+        problems.append(
+            f"--out: {options.out} would be a directory of several clips; leave out its "
+            f"{options.out.suffix}"
+        )
+    if options.condition == "target" and options.store is None:
         problems.append("--condition: only the clips of a --store have true audio; use bridged")
     if problems:
         raise UserError(*problems)
 
 
-def _check_bridge(wanted: Wanted, bridge: Bridge, encoder: str, choice: GeneratorChoice) -> None:
-    from diffgap.generation.request import misfits, prompt_problems, video_problems
+def _check_bridge(
+    options: GenerateOptions, bridge: Bridge, encoder: str, choice: GeneratorChoice
+) -> None:
+    from diffgap.generation.request import bridge_problems, prompt_problems, video_problems
 
-    problems = misfits(bridge, encoder, choice) if wanted.condition == "bridged" else []
-    problems += prompt_problems(bridge, wanted.prompts)
-    problems += video_problems(bridge, wanted.videos)
+    problems = []
+    # A raw query or target shows what a generator makes of any embedding, fitting or not.
+    if options.condition == "bridged":
+        problems += bridge_problems(bridge, encoder, choice)
+    problems += prompt_problems(bridge, options.prompts)
+    problems += video_problems(bridge, options.videos)
     if problems:
         raise UserError(*problems)
 
 
-def _load(bridge: Bridge, choice: GeneratorChoice, console: Console) -> Generator:
+def _load_generator(bridge: Bridge, choice: GeneratorChoice, console: Console) -> Generator:
     import torch
 
     from diffgap.generation.request import dimension_problem
@@ -205,60 +214,71 @@ def _load(bridge: Bridge, choice: GeneratorChoice, console: Console) -> Generato
     return generator
 
 
-def _asked(
-    wanted: Wanted, bridge: Bridge, made: dict[str, Any], generator: Generator, console: Console
+def _request(
+    options: GenerateOptions,
+    bridge: Bridge,
+    record: dict[str, Any],
+    generator: Generator,
+    console: Console,
 ) -> tuple[GenerationRequest, Encoder | None]:
-    """The queries, and the encoder that hears what comes of them."""
-    from diffgap.generation.conditions import choose
+    """The queries, and the encoder that ranks what is generated; None where it is not needed."""
+    from diffgap.generation.conditions import store_request
     from diffgap.generation.request import (
         clap_problem,
-        encoded_prompts,
-        encoded_videos,
-        own_encoder,
+        encode_prompts,
+        encode_videos,
+        load_encoder,
     )
 
-    task = "-".join(bridge.config.modalities)
-    if wanted.store is not None:
-        asked = choose(open_known(wanted.store, console), task, wanted.split, wanted.limit)
-        if wanted.candidates == 1 and made.get("name") != "soundscape" and not wanted.checkpoint:
-            return asked, None
-    encoder = own_encoder(made, wanted.checkpoint, "cpu")
+    if options.store is not None:
+        store = open_known(options.store, console)
+        task = "-".join(bridge.config.modalities)
+        request = store_request(store, task, options.split, options.limit)
+        # A store has its queries' embeddings, so that weights to be downloaded are not needed.
+        bundled = record.get("name") == BUNDLED
+        if options.candidates == 1 and not bundled and not options.checkpoint:
+            return request, None
+    encoder = load_encoder(record, options.checkpoint, "cpu")
     if problem := clap_problem(generator, encoder):
         raise UserError(problem)
-    if wanted.prompts:
-        asked = encoded_prompts(encoder, wanted.prompts)
-    elif wanted.videos:
-        asked = encoded_videos(encoder, wanted.videos, generator, wanted.pooled)
-    return asked, encoder
+    if options.prompts:
+        request = encode_prompts(encoder, options.prompts)
+    elif options.videos:
+        request = encode_videos(encoder, options.videos, generator, options.pooled)
+    return request, encoder
 
 
 def _write(
-    wanted: Wanted,
+    options: GenerateOptions,
     generator: Generator,
-    asked: GenerationRequest,
-    best: list[Candidate],
+    request: GenerationRequest,
+    clips: list[Candidate],
     console: Console,
 ) -> None:
     from diffgap.audio.files import write_audio
     from diffgap.io.atomic import write_text
 
-    told = asked.captions or asked.ids
-    if wanted.is_file:
-        write_audio(wanted.out, best[0].samples, generator.rate)
-        console.print(f"{wanted.out}: {_told(told[0], best[0], generator)}.", soft_wrap=True)
+    queries = request.captions or request.ids
+    if options.is_file:
+        write_audio(options.out, clips[0].samples, generator.rate)
+        summary = _summary(queries[0], clips[0], generator)
+        console.print(f"{options.out}: {summary}.", soft_wrap=True)
         return
-    index = csv.writer(lines := StringIO())
+    table = StringIO()
+    index = csv.writer(table)
     index.writerow(["file", "query", "seed", "similarity"])
-    for name, query, one in zip(asked.ids, told, best, strict=True):
-        file = f"{name.replace('/', '_')}.{wanted.style}"
-        write_audio(wanted.out / file, one.samples, generator.rate)
-        like = "" if one.similarity is None else f"{one.similarity:.4f}"
-        index.writerow([file, query, one.seed, like])
-        console.print(f"{wanted.out / file}: {_told(query, one, generator)}.", soft_wrap=True)
-    write_text(wanted.out / INDEX, lines.getvalue())
+    for name, query, clip in zip(request.ids, queries, clips, strict=True):
+        file = f"{name.replace('/', '_')}.{options.style}"  # ids of a corpus may hold slashes
+        write_audio(options.out / file, clip.samples, generator.rate)
+        similarity = "" if clip.similarity is None else f"{clip.similarity:.4f}"
+        index.writerow([file, query, clip.seed, similarity])
+        summary = _summary(query, clip, generator)
+        console.print(f"{options.out / file}: {summary}.", soft_wrap=True)
+    # Last, so that an index lists only files that are complete.
+    write_text(options.out / INDEX, table.getvalue())
 
 
-def _told(query: str, one: Candidate, generator: Generator) -> str:
-    seconds = f"{len(one.samples) / generator.rate:.1f} s at {generator.rate:,} Hz"
-    like = "" if one.similarity is None else f", similarity {one.similarity:.2f}"
-    return f"{query}; {seconds}, seed {one.seed}{like}"
+def _summary(query: str, clip: Candidate, generator: Generator) -> str:
+    seconds = f"{len(clip.samples) / generator.rate:.1f} s at {generator.rate:,} Hz"
+    similarity = "" if clip.similarity is None else f", similarity {clip.similarity:.2f}"
+    return f"{query}; {seconds}, seed {clip.seed}{similarity}"

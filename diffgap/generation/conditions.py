@@ -1,4 +1,4 @@
-"""What a generator is asked for: clips of a store, and the embedding it is given of each."""
+"""Clips that a generator is asked for, and the embeddings that condition it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from diffgap.store.store import EmbeddingStore
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """N clips of which sound is to be made.
+    """N clips to generate sound for.
 
     Attributes:
         ids: of the clips.
-        captions: the text that asks, where x is text; else empty.
-        queries: (N, D) unit vectors of x, of several texts of a clip the first; or (N, T, D), the
-            tokens of a video.
+        captions: the texts that the queries encode, or names of the videos; else empty.
+        queries: (N, D) unit vectors of x, the first where a clip has several texts; or (N, T, D),
+            the tokens of a video.
         targets: (N, D) unit vectors of the true audio; None where there is none.
     """
 
@@ -36,79 +36,77 @@ class GenerationRequest:
     targets: np.ndarray | None
 
 
-def choose(store: EmbeddingStore, task: str, split: str, clips: int) -> GenerationRequest:
-    """So many clips of a split, those of least hash: the same for everybody who asks.
+def store_request(store: EmbeddingStore, task: str, split: str, clips: int) -> GenerationRequest:
+    """So many clips of a split of a store.
 
     Raises:
         UserError: where the store does not serve the task.
     """
     pairs = store.pairs(task, split)
-    chosen = sorted(range(len(pairs.ids)), key=lambda i: hash_fraction(pairs.ids[i]))[:clips]
-    _, first = np.unique(pairs.owner, return_index=True)  # every clip has one
-    rows = first[chosen]
-    told = [text for _, text in store.caption_texts(pairs.ids)] if _of_text(task) else []
-    return GenerationRequest(
-        tuple(pairs.ids[i] for i in chosen),
-        tuple(told[row] for row in rows) if told else (),
-        pairs.x[rows],
-        pairs.a[chosen],
-    )
+    # Those of least hash: the same for every trial and machine, and fewer clips are the first of
+    # more, so that generators are compared on the same sounds.
+    by_hash = sorted(range(len(pairs.ids)), key=lambda i: hash_fraction(pairs.ids[i]))
+    clip_rows = by_hash[:clips]
+    _, first_texts = np.unique(pairs.owner, return_index=True)  # every clip has at least one
+    query_rows = first_texts[clip_rows]
+    ids = tuple(pairs.ids[row] for row in clip_rows)
+    captions: tuple[str, ...] = ()
+    if split_task(task)[0] == TEXT:
+        texts = store.caption_texts(pairs.ids)
+        captions = tuple(texts[row][1] for row in query_rows)
+    return GenerationRequest(ids, captions, pairs.x[query_rows], pairs.a[clip_rows])
 
 
-def _of_text(task: str) -> bool:
-    return split_task(task)[0] == TEXT
-
-
-def seeds_of(ids: tuple[str, ...], seed: int) -> list[int]:
-    """A seed for the noise of each clip: the same whatever the generator is given."""
+def noise_seeds(ids: Sequence[str], seed: int) -> list[int]:
+    """A seed for each clip's noise, whatever the generator is conditioned on."""
+    # Noise in common makes two conditions' clips differ by their conditions alone.
     return [zlib.crc32(f"{seed}/{name}".encode()) for name in ids]
 
 
 def conditions(
-    condition: str, bridge: Bridge, asked: GenerationRequest, seeds: Sequence[int]
+    condition: str, bridge: Bridge, request: GenerationRequest, seeds: Sequence[int]
 ) -> np.ndarray:
-    """What a generator is given of each clip: (N, D) unit vectors, or (N, T, D).
+    """The embedding that conditions each clip: (N, D) unit vectors, or (N, T, D).
 
     Args:
         condition: query, bridged (as the bridge's own score has it) or target.
-        bridge: idle where the condition is another.
-        asked: the N clips; for target, of a store.
+        bridge: unused unless the condition is bridged.
+        request: the N clips; for target, of a store.
         seeds: N of them, of the bridge's samples.
     """
     if condition == "query":
-        return asked.queries
+        return request.queries
     if condition == "target":
-        assert asked.targets is not None, "a store has the audio of its clips"
-        return asked.targets
-    return bridged(bridge, asked.queries, bridge.config.score, seeds)
+        assert request.targets is not None, "a store has the audio of its clips"
+        return request.targets
+    return bridged_queries(bridge, request.queries, bridge.config.score, seeds)
 
 
 @torch.inference_mode()
-def bridged(
+def bridged_queries(
     bridge: Bridge, queries: np.ndarray, score: ScoreConfig, seeds: Sequence[int]
 ) -> np.ndarray:
     """Queries carried over to a's side: what the score compares with a's embeddings.
 
-    The score adds ``fusion`` times the query's own cosine to that of what is carried over, which is
-    the cosine of their sum.
-
     Args:
         bridge: with the direction from x.
-        queries: (N, D) unit vectors of x, or (N, T, D): tokens are carried over each by itself.
-        score: how: `sample` runs the diffusion backwards, any other kind takes the posterior mean.
-        seeds: N of them: each clip's own draws of DiffGAP's samples, which would otherwise all
-            start from the same noise and lean the same way.
+        queries: (N, D) unit vectors of x, or (N, T, D); each token is carried over by itself.
+        score: `sample` runs the diffusion backwards, any other kind takes the posterior mean.
+        seeds: N of them, for DiffGAP's samples.
 
     Returns:
         The same shape, float32 unit vectors.
     """
-    rows = torch.from_numpy(queries).to(bridge.device)
+    rows = torch.from_numpy(queries).to(bridge.device).flatten(0, -2)
     if score.kind == "sample" and isinstance(bridge, DiffGAP):
-        each = (score.samples, *queries.shape[1:])
-        draws = noise(seeds, each).transpose(0, 1).flatten(1, -2).to(rows)
-        moved = unit(bridge.sample(rows.flatten(0, -2) * bridge.scale, 0, draws, score))
+        # Noise of its own for each clip: from one noise all samples would lean the same way.
+        shape = (score.samples, *queries.shape[1:])
+        draws = noise(seeds, shape).transpose(0, 1).flatten(1, -2).to(rows)
+        carried = unit(bridge.sample(rows * bridge.scale, 0, draws, score))
     else:
-        moved = bridge.carry(bridge.space(rows.flatten(0, -2), 0), 0, score)
-    moved = unit(moved + score.fusion * rows.flatten(0, -2))
-    found: np.ndarray = moved.float().cpu().numpy().reshape(queries.shape)
-    return found
+        carried = bridge.carry(bridge.space(rows, 0), 0, score)
+    # The score adds `fusion` times the query's own cosine, and a sum of cosines with one vector is
+    # the cosine with the sum, up to its length.
+    fused = unit(carried + score.fusion * rows)
+    embeddings: np.ndarray = fused.float().cpu().numpy().reshape(queries.shape)
+    return embeddings

@@ -1,9 +1,9 @@
-"""What a person asks a generator for: prompts or videos, encoded, with every mistake told."""
+"""Requests of people: prompts or videos, checked all at once and encoded."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from diffgap.corpora.media import read_video, video_seconds
 from diffgap.encoders import EncoderChoice
 from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import encode_streams
-from diffgap.errors import ClipError, MissingClipError, UserError
+from diffgap.errors import ClipError, UserError
 from diffgap.generation import TRAINED_ON, GeneratorChoice, encoder_mismatch
 from diffgap.generation.base import Generator
 from diffgap.generation.conditions import GenerationRequest
@@ -37,17 +37,17 @@ def default_generator(encoder: str) -> str:
     Raises:
         UserError: where there is none.
     """
-    found = next((name for name, takes in TRAINED_ON.items() if encoder in takes), None)
-    if found is None:
-        raise UserError(
-            f"BRIDGE: no generator takes embeddings of {encoder!r}; there are "
-            + ", ".join(f"{name} for {' and '.join(takes)}" for name, takes in TRAINED_ON.items())
-        )
-    return found
+    for generator, encoders in TRAINED_ON.items():
+        if encoder in encoders:
+            return generator
+    known = [f"{generator} for {' and '.join(names)}" for generator, names in TRAINED_ON.items()]
+    raise UserError(
+        f"BRIDGE: no generator takes embeddings of {encoder!r}; there are {', '.join(known)}"
+    )
 
 
-def misfits(bridge: Bridge, encoder: str, generator: GeneratorChoice) -> list[str]:
-    """Why a bridge's embeddings are not what a generator takes; nothing where they are."""
+def bridge_problems(bridge: Bridge, encoder: str, generator: GeneratorChoice) -> list[str]:
+    """Why a generator does not take what a bridge makes of its encoder's embeddings."""
     if problem := encoder_mismatch(generator.name, encoder):
         return [f"--generator: {problem}; use {default_generator(encoder)}"]
     if 0 not in bridge.directions:
@@ -62,7 +62,7 @@ def misfits(bridge: Bridge, encoder: str, generator: GeneratorChoice) -> list[st
 
 
 def dimension_problem(bridge: Bridge, generator: Generator) -> str | None:
-    """Why embeddings of this length are none that a generator takes."""
+    """Why a generator does not take embeddings of the bridge's dimension; None where it does."""
     if bridge.config.dimension == generator.dimension:
         return None
     return (
@@ -71,33 +71,34 @@ def dimension_problem(bridge: Bridge, generator: Generator) -> str | None:
     )
 
 
-def own_encoder(made: dict[str, Any], checkpoint: str | None, device: str) -> Encoder:
+def load_encoder(record: Mapping[str, Any], checkpoint: str | None, device: str) -> Encoder:
     """The frozen encoder that a bridge was trained on.
 
     Args:
-        made: what the bridge's config.json says of it.
+        record: the encoder's entry in the bridge's config.json.
         checkpoint: its weights, where it has several.
         device: of torch.
 
     Raises:
-        UserError: where it is none of ours, or the weights are others.
+        UserError: where it is not one of diffgap's, or the weights differ.
     """
-    name = made.get("name")
+    name = record.get("name")
     if name not in EncoderChoice.models:
         raise UserError(
-            f"BRIDGE: it was trained on the encoder {name!r}, which is none of diffgap's; make "
+            f"BRIDGE: it was trained on the encoder {name!r}, which is not one of diffgap's; make "
             "embeddings yourself, carry them over with: diffgap bridge, and give them to "
             "diffgap.generation"
         )
     choice = EncoderChoice(name, checkpoint)
-    return choice.load_verified(made["checkpoint_hash"], "the bridge", device)
+    return choice.load_verified(record["checkpoint_hash"], "the bridge", device)
 
 
 def clap_problem(generator: Generator, encoder: Encoder) -> str | None:
-    """Why a generator with a text tower of its own was trained on another CLAP than the bridge."""
+    """Why a generator was trained on another CLAP than the bridge; None where it was not."""
     encode = getattr(generator, "encode_text", None)
     if encode is None or TEXT not in encoder.modalities:
         return None
+    # Hashes cannot tell: the same CLAP comes in several layouts and precisions.
     cosine = float((encode([PROBE]) * encoder.encode_text([PROBE])).sum())
     if cosine >= SAME_CLAP:
         return None
@@ -112,7 +113,7 @@ def clap_problem(generator: Generator, encoder: Encoder) -> str | None:
 
 
 def prompt_problems(bridge: Bridge, prompts: Sequence[str]) -> list[str]:
-    """What is wrong with prompts, told without an encoder."""
+    """What is wrong with prompts, found without an encoder."""
     x = bridge.config.modalities[0]
     if prompts and x != TEXT:
         return [f"--prompt: this bridge starts from {x}, not from text; use one of text-audio"]
@@ -121,18 +122,18 @@ def prompt_problems(bridge: Bridge, prompts: Sequence[str]) -> list[str]:
 
 def _prompt_problem(text: str) -> str | None:
     if not text.strip():
-        return "--prompt: is empty; say what should be heard, as in 'a dog barks in the rain'"
+        return "--prompt: is empty; describe the sound, as in 'a dog barks in the rain'"
     if len(text) > LONGEST_PROMPT:
         return (
             f"--prompt: {text[:30]!r}... has {len(text)} characters; encoders read a few dozen "
             f"words, so use at most {LONGEST_PROMPT}"
         )
     if not re.search(r"[^\W_]", text):
-        return f"--prompt: {text!r} has no word; say in letters what should be heard"
+        return f"--prompt: {text!r} has no word; describe the sound in words"
     return None
 
 
-def encoded_prompts(encoder: Encoder, prompts: Sequence[str]) -> GenerationRequest:
+def encode_prompts(encoder: Encoder, prompts: Sequence[str]) -> GenerationRequest:
     """Prompts as queries.
 
     Raises:
@@ -141,20 +142,24 @@ def encoded_prompts(encoder: Encoder, prompts: Sequence[str]) -> GenerationReque
     try:
         vectors = encoder.encode_text(list(prompts))
     except ClipError as error:
-        raise UserError(f"--prompt: {error}; say it in other words") from None
-    names = [f"{number:03d}-{_slug(text)}" for number, text in enumerate(prompts)]
-    return GenerationRequest(tuple(names), tuple(prompts), vectors, None)
+        raise UserError(f"--prompt: {error}; use other words") from None
+    return GenerationRequest(_file_names(prompts), tuple(prompts), vectors, None)
 
 
-def _slug(text: str) -> str:
-    return "-".join(re.findall(r"\w+", text.lower()))[:40].strip("-") or "sound"
+def _file_names(titles: Sequence[str]) -> tuple[str, ...]:
+    """``003-rain-falls``: numbered, so that equal titles do not share a file."""
+    names = []
+    for number, title in enumerate(titles):
+        slug = "-".join(re.findall(r"\w+", title.lower()))[:40].strip("-")
+        names.append(f"{number:03d}-{slug or 'sound'}")
+    return tuple(names)
 
 
 # Videos -------------------------------------------------------------------------------------------
 
 
 def video_problems(bridge: Bridge, videos: Sequence[Path]) -> list[str]:
-    """What is wrong with videos, told before they are decoded."""
+    """What is wrong with videos, found before they are decoded."""
     x = bridge.config.modalities[0]
     if videos and x != VIDEO:
         return [f"--video: this bridge starts from {x}, not from video; use one of video-audio"]
@@ -163,12 +168,12 @@ def video_problems(bridge: Bridge, videos: Sequence[Path]) -> list[str]:
 
 def _video_problem(path: Path) -> str | None:
     if not path.is_file():
-        return f"--video: {path} is no file"
+        return f"--video: {path} is not a file"
     try:
         seconds = video_seconds(path)
     except ClipError as error:
         return f"--video: {path}: {error}; give a video with pictures, such as an .mp4"
-    if 0 < seconds < SHORTEST_VIDEO:  # a header may not say it
+    if 0 < seconds < SHORTEST_VIDEO:  # 0 where the header does not say; decoding will tell
         return _too_short(path, seconds)
     if seconds > LONGEST_VIDEO:
         return (
@@ -182,42 +187,43 @@ def _too_short(path: Path, seconds: float) -> str:
     return f"--video: {path} lasts {seconds:.1f} s; at least {SHORTEST_VIDEO:g} s are needed"
 
 
-def encoded_videos(
+def encode_videos(
     encoder: Encoder, videos: Sequence[Path], generator: Generator, pooled: bool
 ) -> GenerationRequest:
-    """The first seconds of videos as queries: as many as the generator makes sound for.
+    """The first seconds of videos as queries, as many as the generator's clips last.
 
     Args:
         encoder: with a video tower.
         videos: files.
-        generator: which may take several embeddings of a video in a row.
-        pooled: give it one embedding of the whole video all the same.
+        generator: may take several embeddings of a video in a row.
+        pooled: use one embedding of the whole video even then.
 
     Raises:
         UserError: where a video cannot be decoded, or is too short.
     """
-    vectors = []
-    for path in videos:
-        try:
-            frames = read_video(path, encoder.frame_rate, encoder.frame_size)
-        except (ClipError, MissingClipError) as error:
-            raise UserError(f"--video: {path}: {error}; give another file") from None
-        if len(frames) < SHORTEST_VIDEO * encoder.frame_rate:
-            raise UserError(_too_short(path, len(frames) / encoder.frame_rate))
-        frames = frames[: max(1, round(generator.seconds * encoder.frame_rate))]
-        vectors.append(_video_vectors(encoder, frames, None if pooled else generator.tokens))
-    names = [f"{number:03d}-{_slug(path.stem)}" for number, path in enumerate(videos)]
-    return GenerationRequest(
-        tuple(names), tuple(path.name for path in videos), np.stack(vectors), None
-    )
+    tokens = None if pooled else generator.tokens
+    length = max(1, round(generator.seconds * encoder.frame_rate))
+    vectors = [_video_vectors(encoder, _frames(encoder, path)[:length], tokens) for path in videos]
+    ids = _file_names([path.stem for path in videos])
+    return GenerationRequest(ids, tuple(path.name for path in videos), np.stack(vectors), None)
+
+
+def _frames(encoder: Encoder, path: Path) -> np.ndarray:
+    """uint8 (frames, height, width, 3) at the encoder's rate and size."""
+    try:
+        frames = read_video(path, encoder.frame_rate, encoder.frame_size)
+    except ClipError as error:
+        raise UserError(f"--video: {path}: {error}; give another file") from None
+    if len(frames) < SHORTEST_VIDEO * encoder.frame_rate:
+        raise UserError(_too_short(path, len(frames) / encoder.frame_rate))
+    return frames
 
 
 def _video_vectors(encoder: Any, frames: np.ndarray, tokens: int | None) -> np.ndarray:
-    """(D,) of the whole video, or (T, D) of its tokens; the last frame fills up."""
+    """(D,) of the whole video, or (T, D): a token a frame, the last frame repeated up to T."""
     if tokens is None:
-        whole: np.ndarray = encode_streams(encoder, "video", [frames])[0]
-        return whole
-    short = max(0, tokens - len(frames))
-    filled = np.concatenate([frames, np.repeat(frames[-1:], short, axis=0)])[:tokens]
-    found: np.ndarray = encoder.video_tokens(filled)
-    return found
+        pooled: np.ndarray = encode_streams(encoder, "video", [frames])[0]
+        return pooled
+    padding = np.repeat(frames[-1:], max(0, tokens - len(frames)), axis=0)
+    vectors: np.ndarray = encoder.video_tokens(np.concatenate([frames, padding])[:tokens])
+    return vectors

@@ -29,7 +29,12 @@ from diffgap.evaluation.extractors.base import Extractor, Features
 from diffgap.evaluation.extractors.soundscape_judges import SoundscapeAlignment
 from diffgap.generation import GeneratorChoice
 from diffgap.generation.base import Generator, Sampling, generate_in_batches
-from diffgap.generation.conditions import GenerationRequest, choose, conditions, seeds_of
+from diffgap.generation.conditions import (
+    GenerationRequest,
+    conditions,
+    noise_seeds,
+    store_request,
+)
 from diffgap.ledger.artifacts import GENERATED, PLAYED, REPLICATES
 from diffgap.spec import Trial
 from diffgap.store.schema import split_task
@@ -37,44 +42,45 @@ from diffgap.store.store import EmbeddingStore
 
 log = logging.getLogger(__name__)
 
-HEARD = 3
-"""Clips of a trial that are kept, to be listened to."""
+EXAMPLES = 3
+"""Clips of a trial that are kept as sound, to be listened to."""
 VIDEO = "video"
 
 
 @dataclass(frozen=True)
-class Sounds:
+class Waveforms:
     """N mono float32 clips, and their rate in Hz."""
 
-    waveforms: Sequence[np.ndarray]
+    clips: Sequence[np.ndarray]
     rate: int
 
     def at(self, rate: int) -> list[np.ndarray]:
         """The clips at another rate."""
-        return [resample(waveform, self.rate, rate) for waveform in self.waveforms]
+        return [resample(samples, self.rate, rate) for samples in self.clips]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Clips of a corpus: what was really heard and seen."""
+class CorpusClips:
+    """Clips of a corpus: their own sound and pictures."""
 
     corpus: str
     root: str | None
     ids: tuple[str, ...]
 
-    def sounds(self, count: int | None = None) -> Sounds:
-        """The own sound of the first clips, or of all, at the rate of the first."""
-        found = [corpus.audio(clip) for corpus, clip in self._clips(count)]
-        rate = found[0][1]
-        return Sounds([resample(samples, its, rate) for samples, its in found], rate)
+    def audio(self, count: int | None = None) -> Waveforms:
+        """The sound of the first clips, or of all, at the rate of the first."""
+        decoded = [corpus.audio(clip) for corpus, clip in self._clips(count)]
+        rate = decoded[0][1]
+        return Waveforms([resample(samples, its, rate) for samples, its in decoded], rate)
 
     def videos(self) -> list[np.ndarray]:
-        """The clips' own pictures, as the embedded corpus has them."""
+        """The pictures, at the rate and size of the embedded corpus."""
         return [corpus.video(clip, FPS, SIZE) for corpus, clip in self._clips(None)]
 
     def _clips(self, count: int | None) -> list[tuple[Corpus, Clip]]:
-        corpus, clips = _listed(self.corpus, self.root)
-        if missing := [name for name in self.ids if name not in clips]:
+        corpus, clips = _corpus_clips(self.corpus, self.root)
+        missing = [name for name in self.ids if name not in clips]
+        if missing:
             raise UserError(
                 f"generation.audio: {self.root} has no clip {missing[0]!r}, and lacks "
                 f"{len(missing)} of {len(self.ids)}; give the directory that the store was made of"
@@ -84,130 +90,140 @@ class Source:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What a trial has made, and how good that is."""
+    """The clips that a trial generated, and their scores."""
 
-    asked: GenerationRequest
-    made: Sounds
-    real: Sounds
-    """Of the clips that are kept to be listened to."""
+    request: GenerationRequest
+    generated: Waveforms
+    examples: Waveforms
+    """The true sound of the first clips."""
     scores: Scores
     generator: Generator
     split: str
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What its figures mean."""
-        made_by = {
+        """What the scores depend on, for the record."""
+        generator = {
             "name": self.generator.name,
             "weights_hash": self.generator.weights_hash,
             "rate": self.generator.rate,
         }
-        measured = {"clips": self.scores.clips, "extractors": self.scores.extractors}
-        return {"generation": {"generator": made_by, **measured}}
+        measurement = {"clips": self.scores.clips, "extractors": self.scores.extractors}
+        return {"generation": {"generator": generator, **measurement}}
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``test/generation/FAD`` and so on."""
-        return {f"{self.split}/generation/{n}": value for n, value in self.scores.values.items()}
+        """By ``test/generation/FAD`` and so on."""
+        values = self.scores.values
+        return {f"{self.split}/generation/{name}": value for name, value in values.items()}
 
     def write(self, path: Path) -> None:
-        """Leaves a row a clip, the replicates of every figure, and a few clips to listen to."""
-        columns = {"clip": list(self.asked.ids)}
-        if self.asked.captions:
-            columns["caption"] = list(self.asked.captions)
+        """Writes a row for each clip, the replicates of every score, and a few clips as sound."""
+        columns = {"clip": list(self.request.ids)}
+        if self.request.captions:
+            columns["caption"] = list(self.request.captions)
         pq.write_table(pa.table({**columns, **self.scores.per_clip}), path / GENERATED)
         pq.write_table(pa.table(self.scores.replicates), path / REPLICATES)
-        for number, name in enumerate(self.asked.ids[:HEARD]):
-            for kind, sounds in (("made", self.made), ("real", self.real)):
-                place = path / PLAYED / f"{number}-{kind}.flac"
-                write_audio(place, sounds.waveforms[number], sounds.rate)
+        for number, name in enumerate(self.request.ids[:EXAMPLES]):
+            for kind, waveforms in (("made", self.generated), ("real", self.examples)):
+                file = path / PLAYED / f"{number}-{kind}.flac"
+                write_audio(file, waveforms.clips[number], waveforms.rate)
             log.info("%s is %s/%d-made.flac", name, PLAYED, number)
 
 
 def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> GenerationResult:
-    """Makes sound for a trial's clips, and compares it with theirs.
+    """Generates sound for a trial's clips, and compares it with theirs.
 
     Args:
         trial: one that generates.
-        bridge: its own; idle where its condition is not `bridged`.
-        store: where the clips' embeddings are.
+        bridge: of the trial; unused unless its condition is `bridged`.
+        store: the clips' embeddings.
 
     Raises:
-        UserError: where the generator, an extractor, the encoder or the corpus cannot be had.
+        UserError: where the generator, an extractor, the encoder or the corpus cannot be loaded.
     """
-    wanted, device = trial.generation, str(bridge.device)
-    generator = _generator(GeneratorChoice(wanted.generator, wanted.weights), device)
-    asked = choose(store, trial.task, trial.split, wanted.clips)
-    seeds = seeds_of(asked.ids, trial.seed)
-    vectors = conditions(wanted.condition, bridge, asked, seeds)
-    sampling = Sampling(wanted.steps, wanted.guidance)
-    waveforms = generate_in_batches(generator, vectors, seeds, sampling, _said)
-    made = Sounds(list(waveforms), generator.rate)
-    source = Source(store.manifest.corpus.name, wanted.audio, asked.ids)
-    scores = _scores(trial, store, asked, made, source, device)
-    return GenerationResult(asked, made, source.sounds(HEARD), scores, generator, trial.split)
-
-
-def _said(done: int, total: int) -> None:
-    log.info("%d of %d clips made", done, total)
-
-
-# What it is measured with, kept by a process that runs one trial after another -------------------
-
-
-def _scores(
-    trial: Trial,
-    store: EmbeddingStore,
-    asked: GenerationRequest,
-    made: Sounds,
-    source: Source,
-    device: str,
-) -> Scores:
-    choices = [ExtractorChoice.parse(text) for text in trial.generation.extractors]
-    found = {}
-    for choice in choices:
-        extractor = _extractor(choice, device)
-        found[choice.name] = extractor.features(made.at(extractor.rate))
-    return measure(
-        found,
-        {choice.name: _real_features(choice, device, source) for choice in choices},
-        *_cosines(trial, store, asked, made, device),
-        _aligned(trial, made, source, device),
+    options, device = trial.generation, str(bridge.device)
+    generator = _generator(GeneratorChoice(options.generator, options.weights), device)
+    request = store_request(store, trial.task, trial.split, options.clips)
+    seeds = noise_seeds(request.ids, trial.seed)
+    embeddings = conditions(options.condition, bridge, request, seeds)
+    sampling = Sampling(options.steps, options.guidance)
+    clips = generate_in_batches(generator, embeddings, seeds, sampling, _log_progress)
+    generated = Waveforms(list(clips), generator.rate)
+    originals = CorpusClips(store.manifest.corpus.name, options.audio, request.ids)
+    query_cosines, target_cosines = _cosines(trial, store, request, generated, device)
+    scores = measure(
+        *_features(trial, generated, originals, device),
+        query_cosines,
+        target_cosines,
+        _aligned(trial, generated, originals, device),
     )
+    examples = originals.audio(EXAMPLES)
+    return GenerationResult(request, generated, examples, scores, generator, trial.split)
+
+
+def _log_progress(count: int, total: int) -> None:
+    log.info("%d of %d clips generated", count, total)
+
+
+def _features(
+    trial: Trial, generated: Waveforms, originals: CorpusClips, device: str
+) -> tuple[dict[str, Features], dict[str, Features]]:
+    """Features of the generated and of the true sound, by extractor."""
+    features, true_features = {}, {}
+    for text in trial.generation.extractors:
+        choice = ExtractorChoice.parse(text)
+        extractor = _extractor(choice, device)
+        features[choice.name] = extractor.features(generated.at(extractor.rate))
+        true_features[choice.name] = _true_features(choice, device, originals)
+    return features, true_features
 
 
 def _cosines(
-    trial: Trial, store: EmbeddingStore, asked: GenerationRequest, made: Sounds, device: str
+    trial: Trial,
+    store: EmbeddingStore,
+    request: GenerationRequest,
+    generated: Waveforms,
+    device: str,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(N,) cosines of each clip with what asked for it, and with its true audio, by the store's
-    own frozen encoder; None where its checkpoint is not given."""
+    """(N,) cosines of each clip with its query and with its true audio, by the store's encoder.
+
+    None where that encoder's checkpoint is not given.
+    """
     choice = EncoderChoice(store.manifest.encoder.name, trial.generation.encoder)
     if choice.weights is None and not choice.is_bundled:
         return None, None
     encoder = _encoder(choice, device)
-    heard = encode_streams(encoder, "audio", made.at(encoder.sample_rate))
-    assert asked.targets is not None, "a store has the audio of its clips"
-    return similarity(asked.queries, heard), similarity(asked.targets, heard)
+    audio = encode_streams(encoder, "audio", generated.at(encoder.sample_rate))
+    assert request.targets is not None, "a store has the audio of its clips"
+    return similarity(request.queries, audio), similarity(request.targets, audio)
 
 
-def _aligned(trial: Trial, made: Sounds, source: Source, device: str) -> np.ndarray | None:
-    """(N,) whether each clip belongs to its video; None for corpora that no judge was made for."""
-    if split_task(trial.task)[0] != VIDEO or source.corpus not in corpora.BUILTIN:
+def _aligned(
+    trial: Trial, generated: Waveforms, originals: CorpusClips, device: str
+) -> np.ndarray | None:
+    """(N,) whether each clip belongs to its video; None for corpora without a trained judge."""
+    if split_task(trial.task)[0] != VIDEO or originals.corpus not in corpora.BUILTIN:
         return None
     judge = _judge(device)
-    return judge.aligned(_videos(source), made.at(judge.rate))
+    return judge.aligned(_videos(originals), generated.at(judge.rate))
+
+
+# Caches of a process that runs one trial after another --------------------------------------------
+# Trials of a sweep mostly share generator, extractors and clips, which are slow to load and decode.
+# Sizes bound the memory: of large networks one is kept at a time.
 
 
 @lru_cache(maxsize=1)
-def _listed(name: str, root: str | None) -> tuple[Corpus, dict[str, Clip]]:
+def _corpus_clips(name: str, root: str | None) -> tuple[Corpus, dict[str, Clip]]:
     """A corpus and its clips by id."""
     corpus = corpora.load(name, Path(root) if root else None)
     return corpus, {clip.id: clip for clip in corpus.clips()}
 
 
 @lru_cache(maxsize=2)
-def _videos(source: Source) -> list[np.ndarray]:
-    return source.videos()
+def _videos(originals: CorpusClips) -> list[np.ndarray]:
+    return originals.videos()
 
 
 @lru_cache(maxsize=1)
@@ -231,6 +247,6 @@ def _judge(device: str) -> SoundscapeAlignment:
 
 
 @lru_cache(maxsize=4)
-def _real_features(choice: ExtractorChoice, device: str, source: Source) -> Features:
+def _true_features(choice: ExtractorChoice, device: str, originals: CorpusClips) -> Features:
     extractor = _extractor(choice, device)
-    return extractor.features(source.sounds().at(extractor.rate))
+    return extractor.features(originals.audio().at(extractor.rate))

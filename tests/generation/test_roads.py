@@ -17,7 +17,7 @@ from diffgap.encoders import EncoderChoice
 from diffgap.encoders.cavp_model import CAVP
 from diffgap.encoders.embed import embed
 from diffgap.generation import GeneratorChoice
-from diffgap.generation.request import encoded_videos
+from diffgap.generation.request import encode_videos
 from diffgap.generation.scoring import generate_and_measure
 from diffgap.spec import Trial
 from diffgap.store.store import EmbeddingStore
@@ -133,7 +133,7 @@ def test_a_whole_video_may_stand_for_its_tokens(video, real_videos):
     encoder = EncoderChoice("soundscape").load()  # of any encoder, and this one is fast
     generator = GeneratorChoice("diff_foley", str(video / "ldm.ckpt")).load()
     files = [real_videos / "drum.mp4"]
-    assert encoded_videos(encoder, files, generator, pooled=True).queries.shape == (1, 128)
+    assert encode_videos(encoder, files, generator, pooled=True).queries.shape == (1, 128)
 
 
 def test_a_checkpoint_of_the_wrong_kind_is_refused_by_key(video, real_videos, tmp_path):
