@@ -47,6 +47,17 @@ class Example:
     caption: str | None
     answers: dict[str, tuple[Answer, ...]]
 
+    @property
+    def right_at_once(self) -> int:
+        """How many cells have the right answer first."""
+        firsts = [answers[0] for answers in self.answers.values() if answers]
+        return sum(answer.right for answer in firsts)
+
+    @property
+    def longest(self) -> int:
+        """How many answers the cells have at most."""
+        return max(map(len, self.answers.values()), default=0)
+
 
 def examples_of(sweeps: Sequence[LoggedSweep]) -> list[Example]:
     """The examples of all cells, of the first finished seed each; by corpus, direction, query."""
@@ -71,8 +82,8 @@ def _examples(setting: str, cells: Sequence[Cell]) -> list[Example]:
         for row in pq.read_table(files / EXAMPLES).to_pylist():
             direction, query = row["direction"], row["query"]
             if (direction, query) not in queries:
-                shown = direction.replace("_to_", "->")
-                example = Example(setting, shown, query, row["query_caption"], {})
+                label = direction.replace("_to_", "->")
+                example = Example(setting, label, query, row["query_caption"], {})
                 queries[direction, query] = example
             answer = Answer(row["clip"], row["caption"], row["right"])
             answers = queries[direction, query].answers

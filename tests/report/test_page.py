@@ -196,8 +196,8 @@ def test_failed_trials_are_told_with_their_reasons():
     assert "its run has no ranks" in lost
     assert "not in MLflow" in lost
     assert "0 of 3 finished" in page
-    assert "diffgap rerun 0a --output &#x27;/data/my runs&#x27;" not in page  # in the data alone
-    assert "diffgap rerun SIGNATURE --output &#x27;/data/my runs&#x27;" in page
+    assert "diffgap rerun 0a --output &#39;/data/my runs&#39;" not in page  # in the data alone
+    assert "diffgap rerun SIGNATURE --output &#39;/data/my runs&#39;" in page
 
 
 def test_commits_say_that_the_code_was_changed():

@@ -5,9 +5,8 @@ import re
 import pytest
 
 from diffgap.report.examples import SMALL_BYTES, Answer, ClipFiles, Example, examples_of
-from diffgap.report.html.examples import examples_html
 from diffgap.report.html.page import to_html
-from diffgap.report.model import make_report
+from diffgap.report.model import Report, make_report
 from diffgap.report.references import read_references
 
 
@@ -55,7 +54,10 @@ def test_small_files_become_part_of_the_page_and_large_ones_are_linked(clips, tm
 def test_what_comes_from_outside_is_escaped(clips):
     bad = "<script>alert(1)</script>"
     answers = {bad: (Answer("small.wav", bad, True), Answer(bad, None, False))}
-    html = examples_html([Example("s", "text->audio", "small.wav", bad, answers)], clips)
-    assert "<script>" not in html
+    report = Report((), (), "here", audio=clips.root)
+    report.__dict__["examples"] = [Example("s", "text->audio", "small.wav", bad, answers)]
+    html = to_html(report)
+    assert bad not in html
+    assert html.count("<script") == 2
     assert html.count("<audio controls") == 2
     assert re.search(r"1 of 1 right at once", html)
