@@ -1,4 +1,4 @@
-"""Deals trials out into packs: those that share one Ray Train job (`resources.pack`)."""
+"""Packing of trials: which of them share one Ray Train job (`resources.pack`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from diffgap.spec import Resources
 from diffgap.sweep.plan import PlannedTrial
 from diffgap.training.shape import shape_of
 
-MOST = 64
-"""Trials of one pack, unless a number is asked for."""
+MAX_PACK = 64
+"""Trials of one pack, unless `resources.pack` is a number."""
 
 
 class Packer:
@@ -19,12 +19,12 @@ class Packer:
 
     On CPUs packs become smaller towards the end, so that none is left to run alone for long
     (guided self-scheduling, Polychronopoulos & Kuck 1987). On GPUs, which train a pack at once,
-    trials are spread evenly from the start. A cluster that is to grow gets them one by one.
+    trials are spread evenly from the start.
 
     Args:
         trials: in the order in which they are to run.
-        resources: what a trial asks for, and how large packs are.
-        room: how many packs run at once.
+        resources: of one trial, and the size of packs.
+        capacity: how many packs run at once.
     """
 
     def __init__(
@@ -34,21 +34,21 @@ class Packer:
         self._queues: dict[Hashable, list[PlannedTrial]] = {}
         for planned in trials:
             self._queues.setdefault(shape_of(planned.trial), []).append(planned)
-        self._even = math.ceil(self.left / max(1, capacity.trials()))
+        self._even_size = math.ceil(self.remaining / max(1, capacity.trials()))
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Trials that no pack has."""
         return sum(map(len, self._queues.values()))
 
     @property
     def packs(self) -> int:
-        """Packs that they would make as things are."""
+        """Packs that the remaining trials would make at the present size."""
         size = self.size
         return sum(math.ceil(len(queue) / size) for queue in self._queues.values())
 
     def next(self) -> list[PlannedTrial]:
-        """The next pack; empty where all trials are dealt out."""
+        """The next pack; empty at the end."""
         if not self._queues:
             return []
         shape, queue = next(iter(self._queues.items()))
@@ -63,14 +63,15 @@ class Packer:
     @property
     def size(self) -> int:
         """How many trials the next pack has at the most."""
-        asked = self.resources.pack
-        if asked == "off":
+        pack, capacity = self.resources.pack, self.capacity
+        if pack == "off":
             return 1
-        if isinstance(asked, int):
-            return asked
-        if self.capacity.patience:
-            return 1
-        if self.capacity.placement.gpus and self.resources.pack_mode != "in_turn":
-            return min(MOST, max(1, self._even))
-        slots = max(1, self.capacity.trials()) + self.capacity.joined  # a node may come by
-        return min(MOST, max(1, math.ceil(self.left / (2 * slots - 1))))
+        if isinstance(pack, int):
+            return pack
+        if capacity.patience:
+            return 1  # packs would keep trials from the nodes that are to join
+        if capacity.placement.gpus and self.resources.pack_mode != "in_turn":
+            return min(MAX_PACK, max(1, self._even_size))
+        slots = max(1, capacity.trials()) + capacity.joined  # one for a node that may join
+        # About half of an even share, so that later packs even out; all of it on a single slot.
+        return min(MAX_PACK, max(1, math.ceil(self.remaining / (2 * slots - 1))))

@@ -1,4 +1,4 @@
-"""Whether every node of a cluster can do its part of a sweep, asked before anything starts."""
+"""Checks of a cluster's nodes before a sweep starts: whether each can run its trials."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ ANSWER_S = 60.0
 """How long a node may take to answer."""
 
 
-def several_nodes() -> bool:
+def has_several_nodes() -> bool:
     """Whether trials may run on other machines than this one."""
     import ray
 
-    here = ray.get_runtime_context().get_node_id()
-    others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
-    return bool(others)
+    nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return bool(nodes - {ray.get_runtime_context().get_node_id()})
 
 
 def shared_store(store: str, ledger: Ledger) -> str:
-    """Where every node finds a store: an embedded corpus's is put beside the output.
+    """The path of a store on every node; a built-in one is copied to the output.
 
     Raises:
-        UserError: where the store or the output is a path of this machine alone, with the remedy.
+        UserError: where the store or the output is a path of this machine only.
     """
+    is_builtin = Path(store).is_relative_to(cache_directory())
     problems = []
     if not isinstance(ledger.output, SharedPath | RemotePath):
         problems.append(_not_shared("--output", str(ledger.output)))
-    builtin = Path(store).is_relative_to(cache_directory())
-    if not builtin and "://" not in store:
+    if not is_builtin and "://" not in store:
         problems.append(_not_shared("store", store))
     if problems:
         raise UserError(*problems)
-    if not builtin:
+    if not is_builtin:
         return store
     target = ledger.output / "stores" / Path(store).name
     if not (target / "manifest.json").is_file():
@@ -66,26 +65,30 @@ def check_nodes(ledger: Ledger, store: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    identity, look = ledger.identity(), ray.remote(num_cpus=0, max_retries=1)(_look)
-    asked = {}
+    identity, probe = ledger.identity(), ray.remote(num_cpus=0, max_retries=1)(_probe)
+    answers = {}
     for node in ray.nodes():
         if node["Alive"]:
-            on = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            answer = look.options(scheduling_strategy=on).remote(str(ledger.output), store)
-            asked[node["NodeManagerAddress"]] = answer
-    ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_S)
-    problems = [p for host, ref in asked.items() if (p := _problem(host, ref, identity))]
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = probe.options(scheduling_strategy=there).remote(str(ledger.output), store)
+            answers[node["NodeManagerAddress"]] = answer
+    # One deadline for all of them: a large cluster may have many nodes that do not answer.
+    ray.wait(list(answers.values()), num_returns=len(answers), timeout=ANSWER_S)
+    problems = []
+    for host, answer in answers.items():
+        if problem := _problem(host, answer, identity):
+            problems.append(problem)
     if problems:
         raise UserError(*problems)
 
 
-def _look(output: str, store: str) -> dict[str, Any]:
-    """What a node sees; runs there."""
+def _probe(output: str, store: str) -> dict[str, Any]:
+    """What a node has and sees; runs there."""
     from diffgap.store.store import EmbeddingStore
 
     facts: dict[str, Any] = {"version": __version__, "identity": None, "store": None}
-    path = parse_path(output) / IDENTITY
-    if path.is_file():
+    # `Ledger.identity` would create the file on a node that does not see the output.
+    if (parse_path(output) / IDENTITY).is_file():
         facts["identity"] = Ledger.at(output).identity()
     try:
         EmbeddingStore.open(store)
@@ -95,7 +98,7 @@ def _look(output: str, store: str) -> dict[str, Any]:
 
 
 def _problem(host: str, answer: Any, identity: str) -> str | None:
-    """What is wrong with a node, in one line; None where all is well."""
+    """What keeps a node from taking part, in one line; None where nothing does."""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
@@ -104,9 +107,9 @@ def _problem(host: str, answer: Any, identity: str) -> str | None:
     except GetTimeoutError:
         return f"node {host} did not answer within {ANSWER_S:.0f} s; look at: ray status"
     except RayError as error:
-        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+        last_line = str(error).strip().rpartition("\n")[2]  # of the remote traceback
         return (
-            f"node {host} cannot run trials: {redact(reason.strip())}; install this version of "
+            f"node {host} cannot run trials: {redact(last_line.strip())}; install this version of "
             "diffgap there, or send it along with: diffgap submit"
         )
     if facts["version"] != __version__:

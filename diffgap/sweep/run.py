@@ -1,4 +1,4 @@
-"""`diffgap sweep`: from a plan to finished trials, doing only what is missing."""
+"""Run of a sweep (`diffgap sweep`): from a plan to finished trials, doing only what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.locks import SweepLock
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.sweep.strategies import SweepStrategy, make_strategy
+from diffgap.sweep.strategies import make_strategy
 
 if TYPE_CHECKING:
     from diffgap.cluster.capacity import ClusterCapacity
@@ -23,137 +23,131 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted; the same command continues"
 MLFLOW = "MLflow"
-"""Stands for a trial's label where it is MLflow that does not know all."""
+"""In place of a trial's label, where MLflow could not be brought up to date."""
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How a sweep is to be run."""
+    """How a sweep is run."""
 
     address: str | None = None
     """The Ray cluster to join; else RAY_ADDRESS, else a local Ray."""
     fresh: bool = False
     """Forget earlier results of these trials first."""
     prune: bool = False
-    """Mark in MLflow what an edited spec no longer asks for."""
+    """Mark in MLflow the trials that an edited spec no longer has."""
     max_concurrent: int | None = None
     """The most trials in flight at once."""
     verbose: bool = False
-    """Show what Ray and its workers say."""
+    """Show the output of Ray and its workers."""
     quiet: bool = False
-    """Show nothing on the way."""
+    """Show no progress."""
     patience: float | None = None
     """Minutes to wait for a cluster that is to grow; None for one that has what it has."""
     on_loss: Callable[[str], None] | None = None
-    """Called when a local Ray is lost; see `ray_cluster.cluster`."""
+    """Called when a local Ray is lost; see `diffgap.cluster.connect.cluster`."""
 
 
 def run_sweep(
     plan: Plan, ledger: Ledger, console: Console, options: SweepOptions
 ) -> dict[str, str]:
-    """Runs what is missing of a plan and brings MLflow up to date.
+    """Runs the missing trials of a plan and brings MLflow up to date.
 
     A trial that any sweep has finished is not repeated; where this sweep has no MLflow run of it
-    yet, it gets one. With everything done and told, neither Ray nor MLflow is even imported.
-
-    Args:
-        plan: what is wanted.
-        ledger: what is done.
-        console: for people.
-        wishes: how to go about it.
+    yet, it gets one. With nothing to do, neither Ray nor MLflow is even imported.
 
     Returns:
         The trials without a result, with the reason of each, by label.
 
     Raises:
-        UserError: where not one trial fits the cluster, MLflow cannot be had, or another process
-            runs the sweep; then no trial has been started or forgotten.
+        UserError: where no trial fits the cluster, MLflow does not answer, or another process runs
+            the sweep; then no trial has been started or forgotten.
     """
-    say = partial(console.print, style="yellow", soft_wrap=True)
-    with sweep_lock(ledger.output, plan.spec.name, say) as lock:
+    warn = partial(console.print, style="yellow", soft_wrap=True)
+    with sweep_lock(ledger.output, plan.spec.name, warn) as lock:
         return SweepRun(plan, ledger, console, options, lock).run()
 
 
-@dataclass
 class SweepRun:
-    """One run of a sweep."""
+    """One run of a sweep, by the process that holds its lock."""
 
-    plan: Plan
-    ledger: Ledger
-    console: Console
-    options: SweepOptions
-    lock: SweepLock
+    def __init__(
+        self, plan: Plan, ledger: Ledger, console: Console, options: SweepOptions, lock: SweepLock
+    ) -> None:
+        self.plan, self.ledger, self.console = plan, ledger, console
+        self.options, self.lock = options, lock
+        self.strategy = make_strategy(plan, ledger)
 
     def run(self) -> dict[str, str]:
-        strategy = make_strategy(self.plan, self.ledger)
-        left = strategy.total if self.options.fresh else len(strategy.missing) + strategy.undrawn
-        untold, record = self._untold(strategy), self._record(strategy)
-        synced_digest = not untold and self.ledger.synced_digest(record.name) == record.digest
-        if synced_digest and not (left or self.options.prune or self.lock.was_interrupted):
+        """Runs what is missing; returns why trials have no result, by label."""
+        to_run = len(self.strategy.missing) + self.strategy.undrawn
+        if self.options.fresh:
+            to_run = self.strategy.total
+        record, unlogged = self._record(), self._unlogged()
+        is_synced = not unlogged and self.ledger.synced_digest(record.name) == record.digest
+        if is_synced and not (to_run or self.options.prune or self.lock.was_interrupted):
             return {}
-        failed: dict[str, str] = {}
-        with self._placed(left) as capacity, self._tracker() as tracker:
+        with self._cluster(to_run) as capacity, self._tracker() as tracker:
             self.lock.heartbeat({}, force=True)
             if self.options.fresh:
-                self._begin_anew(strategy, tracker)
-            tracker.describe(self._record(strategy))
+                self._forget(tracker)
+            tracker.describe(self._record())
             self._prune(tracker)
-            for planned in untold:
+            for planned in unlogged:
                 tracker.finish(planned)
-            if capacity:
-                failed = self._run_missing(strategy, tracker, capacity, left)
-            without = dict.fromkeys((p.signature for p in strategy.missing), INTERRUPTED) | failed
-            for signature in without.keys() - failed.keys():
+            failures = self._run_missing(tracker, capacity, to_run) if capacity else {}
+            interrupted = [
+                p.signature for p in self.strategy.missing if p.signature not in failures
+            ]
+            for signature in interrupted:
                 tracker.kill(signature)
-            tracker.describe(self._record(strategy))
-            tracker.status = _status(failed, without)
-        return self._by_label(strategy, without, tracker)
+            tracker.describe(self._record())  # a search knows more trials by now
+            tracker.status = _run_status(failures, interrupted)
+        self.lock.is_settled = not tracker.problem
+        reasons = self._by_label(failures | dict.fromkeys(interrupted, INTERRUPTED))
+        return reasons | ({MLFLOW: tracker.problem} if tracker.problem else {})
 
     def _run_missing(
-        self, strategy: SweepStrategy, tracker: SweepTracker, capacity: ClusterCapacity, left: int
+        self, tracker: SweepTracker, capacity: ClusterCapacity, to_run: int
     ) -> dict[str, str]:
-        """Runs what is missing; returns what failed, with the reasons, by signature."""
+        """Runs what is missing; returns why trials failed, by signature."""
         from diffgap.sweep.context import SweepContext
 
-        placement = capacity.placement
+        placement, total = capacity.placement, self.strategy.total
         if self.plan.spec.resources.gpus_per_worker and not placement.gpus:
             self._warn("No GPU in this cluster: trials run on CPUs.")
-        more = f"; {left - placement.concurrent} wait" if left > placement.concurrent else ""
-        self.console.print(f"{left} of {strategy.total} trials to run, {placement}{more}.")
-        with SweepDisplay(self.console, strategy.total, left, quiet=self.options.quiet) as show:
+        waiting = max(0, to_run - placement.concurrent)
+        more = f"; {waiting} wait" if waiting else ""
+        self.console.print(f"{to_run} of {total} trials to run, {placement}{more}.")
+        with SweepDisplay(self.console, total, to_run, quiet=self.options.quiet) as display:
             context = SweepContext(
-                self.plan,
-                self.ledger,
-                tracker,
-                self.lock,
-                capacity,
-                show,
-                verbose=self.options.verbose,
+                self.plan, self.ledger, tracker, self.lock, capacity, display, self.options.verbose
             )
-            strategy.run(context, lambda: tracker.describe(self._record(strategy)))
+            self.strategy.run(context, lambda: tracker.describe(self._record()))
         return context.failures
 
     @contextmanager
-    def _placed(self, left: int) -> Iterator[ClusterCapacity | None]:
-        """Ray, and the room that it has for trials; nothing where none is left.
+    def _cluster(self, to_run: int) -> Iterator[ClusterCapacity | None]:
+        """Connects to Ray and waits for room; yields None where there is nothing to run.
 
         Whatever keeps a node from taking part is found here, before anything is written.
         """
-        if not left:
+        if not to_run:
             yield None
             return
         from diffgap.cluster.capacity import ClusterCapacity
         from diffgap.cluster.connect import cluster
         from diffgap.tracking.client import warm_up
 
-        options = self.options
+        options, resources = self.options, self.plan.spec.resources
         self.console.print("Starting Ray ...", style="dim")
-        warm_up(self.ledger.output)  # meanwhile: both take seconds
+        warm_up(self.ledger.output)  # beside Ray, for each takes seconds
         with cluster(options.address, verbose=options.verbose, on_loss=options.on_loss) as joined:
             if joined:
                 self._check_nodes()
-            asked, most = self.plan.spec.resources, options.max_concurrent
-            capacity = ClusterCapacity(asked, most, joined, self._warn, options.patience)
+            capacity = ClusterCapacity(
+                resources, options.max_concurrent, joined, self._warn, options.patience
+            )
             try:
                 capacity.wait_for_room()
                 yield capacity
@@ -161,11 +155,10 @@ class SweepRun:
                 capacity.close()
 
     def _check_nodes(self) -> None:
-        from diffgap.sweep.preflight import check_nodes, several_nodes, shared_store
+        from diffgap.sweep.preflight import check_nodes, has_several_nodes, shared_store
 
-        if several_nodes() or self.options.patience:
-            store = shared_store(self.plan.store, self.ledger)
-            self.plan = replace(self.plan, store=store)
+        if has_several_nodes() or self.options.patience:  # which waits for more of them
+            self.plan = replace(self.plan, store=shared_store(self.plan.store, self.ledger))
         check_nodes(self.ledger, self.plan.store)
 
     def _warn(self, text: str) -> None:
@@ -176,60 +169,56 @@ class SweepRun:
 
         return SweepTracker(self.plan, self.ledger, self.console)
 
-    def _begin_anew(self, strategy: SweepStrategy, tracker: SweepTracker) -> None:
-        for planned in strategy.trials:
+    def _forget(self, tracker: SweepTracker) -> None:
+        """Drops earlier results; their MLflow runs stay, beside the new ones."""
+        for planned in self.strategy.trials:
             tracker.supersede(planned.signature)
-        strategy.forget()
+        self.strategy.forget()
 
     def _prune(self, tracker: SweepTracker) -> None:
-        """Marks what an earlier spec asked for, if that is wished."""
+        """Marks the trials that only an earlier spec had, if that was asked for."""
         record = self.ledger.sweep(self.plan.spec.name)
-        dropped = [entry for entry in record.dropped if not entry.get("pruned")]
-        if not dropped:
+        unmarked = [entry for entry in record.dropped if not entry.get("pruned")]
+        if not unmarked:
             return
         if not self.options.prune:
-            said = f"{len(dropped)} trials of an earlier spec are no longer asked for; "
-            self.console.print(f"{said}--prune marks them in MLflow.", style="dim")
+            hint = f"{len(unmarked)} trials of an earlier spec are no longer part of this sweep; "
+            self.console.print(f"{hint}--prune marks them in MLflow.", style="dim")
             return
-        for entry in dropped:
+        for entry in unmarked:
             tracker.prune(entry["signature"])
-        self.console.print(f"{len(dropped)} trials of an earlier spec are marked as pruned.")
+        self.console.print(f"{len(unmarked)} trials of an earlier spec are marked as pruned.")
         pruned = [{**entry, "pruned": True} for entry in record.dropped]
         self.ledger.record_sweep(replace(record, dropped=pruned))
 
-    def _record(self, strategy: SweepStrategy) -> SweepRecord:
-        """Keeps the sweep as it is now, with the trials that are known."""
-        asked = replace(self.plan, trials=tuple(strategy.trials)).record()
-        test_trials = [{**planned.entry(), "final": True} for planned in strategy.test_trials]
-        record = replace(asked, trials=[*asked.trials, *test_trials])
+    def _record(self) -> SweepRecord:
+        """Records the sweep with the trials that are known by now."""
+        record = replace(self.plan, trials=tuple(self.strategy.trials)).record()
+        for planned in self.strategy.test_trials:
+            record.trials.append({**planned.entry(), "final": True})
         self.ledger.record_sweep(record)
         return record
 
-    def _untold(self, strategy: SweepStrategy) -> list[PlannedTrial]:
-        """Finished trials of which this sweep has no whole MLflow run."""
-        if self.options.fresh:
-            return []
-        name = self.plan.spec.name
-        done = [planned for planned in strategy.required if strategy.finished(planned)]
-        return [p for p in done if not self.ledger.trial(p.signature).run_id(name)]
+    def _unlogged(self) -> list[PlannedTrial]:
+        """Finished trials of which this sweep has no complete MLflow run."""
+        unlogged = []
+        for planned in [] if self.options.fresh else self.strategy.required:
+            record = self.ledger.trial(planned.signature)
+            if record.finished and not record.run_id(self.plan.spec.name):
+                unlogged.append(planned)
+        return unlogged
 
-    def _by_label(
-        self, strategy: SweepStrategy, without: dict[str, str], tracker: SweepTracker
-    ) -> dict[str, str]:
-        """What is left without a result, as people know it; and what MLflow does not know."""
-        self.lock.is_settled = not tracker.problem
-        labels = {
-            planned.signature: planned.label
-            for planned in (*strategy.trials, *strategy.test_trials)
-        }
-        named = {labels[signature]: why for signature, why in without.items()}
-        return named | ({MLFLOW: tracker.problem} if tracker.problem else {})
+    def _by_label(self, reasons: dict[str, str]) -> dict[str, str]:
+        """Reasons by the label of a trial instead of its signature."""
+        trials = (*self.strategy.trials, *self.strategy.test_trials)
+        labels = {planned.signature: planned.label for planned in trials}
+        return {labels[signature]: reason for signature, reason in reasons.items()}
 
 
-def _status(failed: dict[str, str], without: dict[str, str]) -> str:
-    """What the sweep's own run ends as."""
+def _run_status(failures: dict[str, str], interrupted: list[str]) -> str:
+    """The status with which the sweep's own MLflow run ends."""
     from diffgap.tracking.client import FAILED, FINISHED, KILLED
 
-    if failed:
+    if failures:
         return FAILED
-    return KILLED if without else FINISHED
+    return KILLED if interrupted else FINISHED

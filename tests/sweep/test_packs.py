@@ -50,7 +50,7 @@ def sizes(packer):
     found = []
     while pack := packer.next():
         found.append(len(pack))
-    assert packer.left == 0
+    assert packer.remaining == 0
     return found
 
 
