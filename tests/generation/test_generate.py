@@ -108,10 +108,10 @@ def test_a_video_becomes_sound(here, real_videos):
 @pytest.mark.parametrize(
     ("prompt", "told"),
     [
-        ("", "is empty; say what should be heard"),
-        ("  \n", "is empty; say what should be heard"),
+        ("", "is empty; describe the sound"),
+        ("  \n", "is empty; describe the sound"),
         ("word " * 2000, "has 10000 characters; encoders read a few dozen words"),
-        ("🐶🌧️", "'🐶🌧️' has no word; say in letters what should be heard"),
+        ("🐶🌧️", "'🐶🌧️' has no word; describe the sound in words"),
         ("?!", "has no word"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_video_of_no_use_is_refused(here, video, told):
 def test_a_video_that_is_none_is_refused(here):
     (here / "text.mp4").write_text("no video")
     assert "not readable as video" in refused("v", "--video", "text.mp4")[0]
-    assert "clip.mp4 is no file" in refused("v", "--video", "clip.mp4")[0]
+    assert "clip.mp4 is not a file" in refused("v", "--video", "clip.mp4")[0]
 
 
 def test_a_bridge_that_does_not_fit_is_refused(here):
