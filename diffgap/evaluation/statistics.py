@@ -37,9 +37,9 @@ class PairedTest:
     p: float
 
 
-def mean_intervals(values: Sequence[np.ndarray], groups: np.ndarray) -> list[Interval]:
-    """The mean of each array's values with a 95 % interval for its expectation over queries and
-    seeds; with one seed, over queries given that seed.
+def mean_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
+    """The mean of values with a 95 % interval for its expectation over queries and seeds; with one
+    seed, over queries given that seed.
 
     Queries and seeds are crossed: all seeds answer the same queries. Their parts of the mean's
     variance come from the mean squares of that layout, as in reader studies, where readers stand
@@ -55,33 +55,24 @@ def mean_intervals(values: Sequence[np.ndarray], groups: np.ndarray) -> list[Int
     where seeds matter more than queries.
 
     Args:
-        values: (S, Q) each, in percent; the number of seeds S may differ, the queries are the same.
+        values: (S, Q), in percent.
         groups: (Q,) int64, the group of each query.
 
     Raises:
         ValueError: where a value is not between 0 and 100.
     """
-    numbers = np.unique(groups, return_inverse=True)[1]
-    return [_interval(seeds, numbers) for seeds in values]
-
-
-def mean_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
-    """`mean_intervals` of one array."""
-    return mean_intervals([values], groups)[0]
-
-
-def _interval(values: np.ndarray, numbers: np.ndarray) -> Interval:
     if values.min() < -1e-6 or values.max() > 100 + 1e-6:  # float32 means may be over by an ulp
         raise ValueError(f"values from {values.min()} to {values.max()} are not in percent")
-    mean, groups = float(values.mean()), int(numbers.max()) + 1
-    if groups < 2:
+    numbers = np.unique(groups, return_inverse=True)[1]
+    mean, count = float(values.mean()), int(numbers.max()) + 1
+    if count < 2:
         return Interval(mean, 0.0, 100.0)
     share = min(max(mean / 100, 0.0), 1.0)
     squared = _half_width_squared(values / 100, share, numbers)
     variance = share * (1 - share)
     # z^2 / n of Wilson's interval, n being the queries that are worth as much (Korn & Graubard).
     # All right or all wrong, nothing varies: n is then the number of groups.
-    excess = squared / variance if variance > 0 else _student(groups - 1) ** 2 / groups
+    excess = squared / variance if variance > 0 else _student(count - 1) ** 2 / count
     middle = (share + excess / 2) / (1 + excess)
     reach = np.sqrt(squared + excess**2 / 4) / (1 + excess)
     low, high = 100 * float(middle - reach), 100 * float(middle + reach)
@@ -89,7 +80,7 @@ def _interval(values: np.ndarray, numbers: np.ndarray) -> Interval:
 
 
 def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) -> float:
-    """Of the symmetric interval around the mean; see `mean_intervals`.
+    """Of the symmetric interval around the mean; see `mean_interval`.
 
     Args:
         values: (S, Q).
@@ -156,11 +147,6 @@ def paired_tests(
     p_values = (as_large + 1) / (FLIPS + 1)  # with the observed one, never 0 (Phipson & Smyth 2010)
     means = [float(difference.mean()) for difference in differences]
     return list(map(PairedTest, means, p_values.tolist()))
-
-
-def paired_test(a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> PairedTest:
-    """`paired_tests` of one pair."""
-    return paired_tests([(a, b)], groups, seed=seed)[0]
 
 
 def replicate_interval(values: np.ndarray, replicates: np.ndarray) -> Interval:

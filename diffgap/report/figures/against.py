@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from diffgap.report.results import Cell, read_cells
@@ -44,6 +45,10 @@ def series_against(
         values = [flatten(cell.trial)[field] for cell in cells] if used else []
         series.append(CellSeries(name, panel, tuple(cells), tuple(values)))
     return series
+
+
+def cells_of_series(series: Sequence[CellSeries]) -> list[Cell]:
+    return list(chain.from_iterable(one.cells for one in series))
 
 
 def uses(cell: Cell, field: str) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 
 from diffgap.evaluation.metrics import table_metrics
 from diffgap.evaluation.statistics import Interval, mean_interval
-from diffgap.report.figures.recall import BAND, cells_of, errors, runs_of
-from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure, seed_range
+from diffgap.report.figures.recall import BAND, bar_data, cells_of, runs_of, seeds_of
+from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
 from diffgap.report.results import Cell, RankedQueries
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import TrialRun
@@ -28,8 +28,7 @@ def recall_bars(table: Table, trials: dict[str, TrialRun]) -> Drawing | None:
     if not cells:
         return None
     caption = (
-        f"Mean over {seed_range(cell.seeds for cell in cells)} of each; {BAND}. The bars stand in "
-        "the order of the legend."
+        f"Mean over {seeds_of(cells)} of each; {BAND}. The bars stand in the order of the legend."
     )
     title = table.title.replace("in %", "with intervals")
     return Drawing(f"recall-{table.key}", title, caption, runs_of(cells), lambda: _figure(cells))
@@ -68,11 +67,12 @@ def _bars(axes: Any, index: int, cells: int, intervals: list[Interval], name: st
     from matplotlib.patheffects import withStroke
 
     width, style = 0.84 / cells, mark(index)
+    means, errors = bar_data(intervals)
     bars = axes.bar(
-        np.arange(len(intervals)) + (index - (cells - 1) / 2) * width,
-        [interval.mean for interval in intervals],
+        np.arange(len(means)) + (index - (cells - 1) / 2) * width,
+        means,
         width * 0.92,
-        yerr=errors(intervals),
+        yerr=errors,
         label=name,
         color=style.colour,
         hatch=style.hatch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from diffgap.evaluation.metrics import METRICS
@@ -42,7 +43,7 @@ def cost_figure(table: Table, trials: dict[str, TrialRun]) -> Drawing | None:
     if not table.key.startswith(KIND):
         return None
     points = cost_points(table, trials)
-    if not any(point.seconds for point in points):
+    if not any(map(attrgetter("seconds"), points)):
         return None
     cells = cells_of(table, trials)
     caption = (
@@ -55,11 +56,15 @@ def cost_figure(table: Table, trials: dict[str, TrialRun]) -> Drawing | None:
 
 def cost_points(table: Table, trials: dict[str, TrialRun]) -> list[CostPoint]:
     """What is drawn; the seconds are the table's."""
-    column = table.headings.index("device seconds")
-    seconds = [row.values[column].number or 0.0 for row in table.ours if row.runs]
     cells = cells_of(table, trials)
-    names = [cell.name for cell in cells]
-    return list(map(CostPoint, names, seconds, mean_recalls(cells, METRIC)))
+    if not cells:
+        return []
+    column = table.headings.index("device seconds")
+    rows = [row for row in table.ours if row.runs]
+    points = []
+    for row, recall in zip(rows, mean_recalls(cells, METRIC), strict=True):
+        points.append(CostPoint(row.name, row.values[column].number or 0.0, recall))
+    return points
 
 
 def _figure(points: Sequence[CostPoint]) -> Any:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def curves_figure(sweep: LoggedSweep) -> Drawing | None:
         f"curves-{sweep.name}",
         f"Learning curves on {setting_of(sweep).dataset}, val: {METRIC.title} (sweep {sweep.name})",
         caption,
-        tuple(dict.fromkeys(chain.from_iterable(curve.runs for curve in curves))),
+        tuple(dict.fromkeys(chain.from_iterable(map(attrgetter("runs"), curves)))),
         lambda: _figure(curves),
     )
 
@@ -102,23 +103,26 @@ def _names(cells: list[Cell], sweep: LoggedSweep) -> list[str]:
 
 def _curve(cell: Cell, name: str, index: int) -> LearningCurve | None:
     """A cell's curve at the steps that all its seeds have."""
-    by_signature = {trial.signature: validations(trial) for trial in cell.finished}
-    curves = {signature: curve for signature, curve in by_signature.items() if curve}
-    steps = sorted(set.intersection(*map(set, curves.values()))) if curves else []
+    by_signature: dict[str, dict[int, float]] = {}
+    for trial in cell.finished:
+        if by_step := validations(trial):
+            by_signature[trial.signature] = by_step
+    curves = list(by_signature.values())
+    steps = sorted(set(curves[0]).intersection(*curves)) if curves else []
     if not steps:
         return None
-    values = np.array([[curve[step] for step in steps] for curve in curves.values()])
-    return LearningCurve(name, index, np.array(steps), values, tuple(curves))
+    values = np.array([list(map(curve.__getitem__, steps)) for curve in curves])
+    return LearningCurve(name, index, np.array(steps), values, tuple(by_signature))
 
 
 def validations(trial: TrialRun) -> dict[int, float]:
     """R@5 in percent by step, mean of both directions."""
-    curve = {}
+    by_step = {}
     for point in trial.history:
         value = mean_objective(point["metrics"], METRIC.name)
         if value is not None:
-            curve[int(point["step"])] = value
-    return curve
+            by_step[int(point["step"])] = value
+    return by_step
 
 
 def _figure(curves: Sequence[LearningCurve]) -> Any:
@@ -127,8 +131,8 @@ def _figure(curves: Sequence[LearningCurve]) -> Any:
     if len(curves) > DISTINCT:
         for curve in curves:
             axes.plot(curve.steps, curve.values.mean(0), color=FAINT, linewidth=0.6, zorder=1)
-        highest = sorted(curves, key=lambda curve: -curve.end)[:DISTINCT]
-        for order, curve in enumerate(sorted(highest, key=lambda curve: curve.index)):
+        highest = sorted(curves, key=attrgetter("end"), reverse=True)[:DISTINCT]
+        for order, curve in enumerate(sorted(highest, key=attrgetter("index"))):
             _plot(axes, curve, order)
     else:
         # By the cell's own index, as in the other figures of the sweep.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
+from operator import attrgetter
 from typing import Any
 
 from diffgap.evaluation.metrics import METRICS
@@ -42,12 +44,11 @@ class Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Places and their labels."""
-        if self.choices:
-            return [(self.place(choice), str(choice)) for choice in self.choices]
-        if self.low == self.high:
+        if self.low == self.high and not self.choices:
             return [(0.5, f"{self.low:.4g}")]
-        values = (self.low, *self._inner, self.high)
-        return [(self.place(value), f"{value:.3g}") for value in values]
+        values = self.choices or (self.low, *self._inner, self.high)
+        label = str if self.choices else "{:.3g}".format
+        return list(zip(map(self.place, values), map(label, values), strict=True))
 
     @property
     def _inner(self) -> list[float]:
@@ -79,7 +80,7 @@ def parallel_figure(sweep: LoggedSweep) -> Drawing | None:
     if not sweep.spec["search"]:
         return None
     scales, lines = parallel_lines(sweep)
-    finished = sum(line.finished for line in lines)
+    finished = sum(map(attrgetter("finished"), lines))
     if not finished:
         return None
     caption = (
@@ -92,7 +93,7 @@ def parallel_figure(sweep: LoggedSweep) -> Drawing | None:
         f"parallel-{sweep.name}",
         f"The search on {setting_of(sweep).dataset}, val (sweep {sweep.name})",
         f"{caption}.",
-        tuple(line.signature for line in lines),
+        tuple(map(attrgetter("signature"), lines)),
         lambda: _figure(scales, lines),
     )
 
@@ -100,10 +101,11 @@ def parallel_figure(sweep: LoggedSweep) -> Drawing | None:
 def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[TrialLine]]:
     """What is drawn: the axes, the value on val last, and the trials that are over."""
     metric = sweep.spec["search"]["metric"]
-    scales = [_scale(sweep, field) for field in searched(sweep) if field != "seed"]
     trials = [trial for trial in sweep.trials if not trial.final and _is_over(trial)]
     values = [value_of(trial, metric) for trial in trials]
-    objective = _objective(metric, values)
+    numbers = [value for value in values if value is not None] or [0.0]
+    objective = Scale(f"val {METRICS[metric].title} (%)", min(numbers), max(numbers))
+    scales = [_scale(sweep, field) for field in searched(sweep) if field != "seed"]
     lines = []
     for trial, value in zip(trials, values, strict=True):
         settings = values_of(trial)
@@ -118,26 +120,17 @@ def _is_over(trial: TrialRun) -> bool:
     return trial.is_complete or trial.status in ("KILLED", "FAILED")
 
 
-def _objective(metric: str, values: Sequence[float | None]) -> Scale:
-    numbers = [value for value in values if value is not None] or [0.0]
-    return Scale(f"val {METRICS[metric].title} (%)", min(numbers), max(numbers))
-
-
 def _scale(sweep: LoggedSweep, field: str) -> Scale:
     """The axis of a field, as the search's space or the sweep's axes have it."""
     space = sweep.spec["search"]["space"]
-    if field not in space:
-        return _categories(field, sweep.spec["axes"][field])
-    dimension = Dimension(**space[field])
-    if dimension.choices is not None:
-        return _categories(field, dimension.choices)
-    assert dimension.low is not None  # without choices, it is a range
+    dimension = Dimension(**space[field]) if field in space else None
+    choices = dimension.choices if dimension else sweep.spec["axes"][field]
+    if choices is not None:
+        return Scale(field, 0, len(choices) - 1, choices=tuple(choices))
+    assert dimension is not None  # an axis has choices
+    assert dimension.low is not None  # and so has a dimension that is no range
     assert dimension.high is not None
     return Scale(field, dimension.low, dimension.high, dimension.log)
-
-
-def _categories(field: str, choices: Sequence[Any]) -> Scale:
-    return Scale(field, 0, len(choices) - 1, choices=tuple(choices))
 
 
 def _figure(scales: Sequence[Scale], lines: Sequence[TrialLine]) -> Any:
@@ -172,14 +165,12 @@ def _lines(axes: Any, lines: Sequence[TrialLine]) -> None:
     import matplotlib
 
     colours = matplotlib.colormaps["viridis_r"]
-    for line in lines:
-        if not line.finished:
-            axes.plot(line.places, color=GREY, linewidth=0.5, alpha=0.8, zorder=2)
-    finished = [line for line in lines if line.finished]
-    *others, best = sorted(finished, key=lambda line: line.value or 0.0)
-    for line in (*others, best):
+    finished = sorted(filter(attrgetter("finished"), lines), key=lambda line: line.value or 0.0)
+    for line in filterfalse(attrgetter("finished"), lines):
+        axes.plot(line.places, color=GREY, linewidth=0.5, alpha=0.8, zorder=2)
+    for line in finished:
+        is_best = line is finished[-1]
         axes.plot(
             line.places, color=colours(0.12 + 0.88 * line.places[-1]), zorder=3,
-            linewidth=2.4 if line is best else 1.1, marker="o" if line is best else None,
-            clip_on=False,
+            linewidth=2.4 if is_best else 1.1, marker="o" if is_best else None, clip_on=False,
         )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffgap.evaluation.metrics import MetricInfo
-from diffgap.evaluation.statistics import Interval, mean_intervals
+from diffgap.evaluation.statistics import Interval, mean_interval
 from diffgap.ledger.artifacts import RANKS
 from diffgap.report.figures.style import Mark, seed_range
 from diffgap.report.results import Cell
@@ -24,32 +26,26 @@ BAND = "bars: 95 % intervals over queries and seeds"
 
 def averages(cells: Sequence[Cell]) -> str:
     """What `mean_recalls` are means of, for captions."""
-    return f"of both directions and of {seed_range(cell.seeds for cell in cells)}; {BAND}"
+    return f"of both directions and of {seeds_of(cells)}; {BAND}"
 
 
 def mean_recalls(cells: Sequence[Cell], metric: MetricInfo) -> list[Interval]:
     """A metric in percent, mean of both directions, of finished cells on one split.
 
     For the interval, a clip's own query stands beside each of its captions, and clips are what
-    varies (see `mean_intervals`).
+    varies (see `mean_interval`).
     """
-    if not cells:
-        return []
+    intervals = []
     x_clips, a_query = _clips(cells[0])
-    means, values = [], []
     for cell in cells:
         x_to_a, a_to_x = cell.directions.values()
         from_x, from_a = x_to_a.values(metric), a_to_x.values(metric)
-        means.append(float(from_x.mean() + from_a.mean()) / 2)
-        values.append((from_x + from_a[:, a_query]) / 2)
-    # There a clip's own query counts once a caption, in the tables once: move to their mean.
-    return list(map(_moved, mean_intervals(values, x_clips), means))
-
-
-def _moved(interval: Interval, mean: float) -> Interval:
-    """An interval as wide around another mean."""
-    shift = mean - interval.mean
-    return Interval(mean, max(interval.low + shift, 0.0), min(interval.high + shift, 100.0))
+        interval = mean_interval((from_x + from_a[:, a_query]) / 2, x_clips)
+        # There a clip's own query counts once a caption, in the tables once: move to their mean.
+        mean = float(from_x.mean() + from_a.mean()) / 2
+        low, high = np.array([interval.low, interval.high]) + mean - interval.mean
+        intervals.append(Interval(mean, max(low, 0.0), min(high, 100.0)))
+    return intervals
 
 
 def _clips(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
@@ -67,25 +63,18 @@ def _clips(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
     return x_clips, queries[x_clips]
 
 
-def errors(intervals: Sequence[Interval]) -> np.ndarray:
-    """(2, N): how far intervals reach below and above their means, as matplotlib wants it."""
-    below = [interval.mean - interval.low for interval in intervals]
-    above = [interval.high - interval.mean for interval in intervals]
-    return np.maximum([below, above], 0.0)  # rounding may leave -1e-15, which it refuses
+def bar_data(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) means, and (2, N) how far intervals reach below and above them, as matplotlib wants."""
+    means, low, high = np.array(list(map(astuple, intervals))).T
+    return means, np.maximum([means - low, high - means], 0.0)  # rounding may leave -1e-15
 
 
 def plot_intervals(
     axes: Any, x: Sequence[float], intervals: Sequence[Interval], style: Mark, **options: Any
 ) -> None:
     """Means with their intervals, in the colour of a series."""
-    axes.errorbar(
-        x,
-        [interval.mean for interval in intervals],
-        yerr=errors(intervals),
-        color=style.colour,
-        elinewidth=0.9,
-        **options,
-    )
+    means, errors = bar_data(intervals)
+    axes.errorbar(x, means, yerr=errors, color=style.colour, elinewidth=0.9, **options)
 
 
 def trials_of(sweeps: Sequence[LoggedSweep]) -> dict[str, TrialRun]:
@@ -109,4 +98,9 @@ def cells_of(table: Table, trials: dict[str, TrialRun]) -> list[Cell]:
 
 def runs_of(cells: Sequence[Cell]) -> tuple[str, ...]:
     """The trials behind cells, each once."""
-    return tuple(dict.fromkeys(chain.from_iterable(cell.signatures for cell in cells)))
+    return tuple(dict.fromkeys(chain.from_iterable(map(attrgetter("signatures"), cells))))
+
+
+def seeds_of(cells: Sequence[Cell]) -> str:
+    """How many seeds are behind cells: ``1 to 3 seeds``."""
+    return seed_range(map(attrgetter("seeds"), cells))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from diffgap.evaluation.metrics import table_metrics
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.figures.against import CellSeries, series_against
+from diffgap.report.figures.against import CellSeries, cells_of_series, series_against
 from diffgap.report.figures.recall import averages, mean_recalls, plot_intervals, runs_of
 from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
 from diffgap.report.results import setting_of
@@ -31,7 +30,7 @@ def schedule_figure(sweep: LoggedSweep) -> Drawing | None:
     series = [one for one in series_against(sweep, FIELD, split_by) if one.values]
     if not series:
         return None
-    cells = list(chain.from_iterable(one.cells for one in series))
+    cells = cells_of_series(series)
     recalls = recall_by_schedule(series)
     return Drawing(
         f"schedules-{sweep.name}",
@@ -44,26 +43,26 @@ def schedule_figure(sweep: LoggedSweep) -> Drawing | None:
 
 def recall_by_schedule(series: Sequence[CellSeries]) -> Recalls:
     """What is drawn."""
-    cells = list(chain.from_iterable(one.cells for one in series))
     recalls: Recalls = {}
     for metric in table_metrics():
-        intervals = iter(mean_recalls(cells, metric))
         for one in series:
-            by_schedule = {schedule: next(intervals) for schedule in one.values}
+            intervals = mean_recalls(one.cells, metric)
+            by_schedule = dict(zip(one.values, intervals, strict=True))
             recalls[one.panel, one.name, metric.title] = by_schedule
     return recalls
 
 
 def _figure(recalls: Recalls, schedules: Sequence[str]) -> Any:
-    panels, names, metrics = (list(dict.fromkeys(part)) for part in zip(*recalls, strict=True))
+    panels, names, metrics = map(list, map(dict.fromkeys, zip(*recalls, strict=True)))
     figure = new_figure(1.55 * len(panels) + 1.0)
     grid = figure.subplots(len(panels), len(metrics), sharex=True, sharey="col", squeeze=False)
     for row, panel in zip(grid, panels, strict=True):
         for axes, metric in zip(row, metrics, strict=True):
             for index, name in enumerate(names):
                 shift = 0.6 * ((index + 0.5) / len(names) - 0.5)
-                by_schedule = recalls.get((panel, name, metric), {})
-                _plot(axes, by_schedule, schedules, shift, index, name)
+                if by_schedule := recalls.get((panel, name, metric)):
+                    x = [schedules.index(schedule) + shift for schedule in by_schedule]
+                    _plot(axes, x, list(by_schedule.values()), index, name)
             axes.set_ylabel(f"{metric} (%)")
             faint_grid(axes)
         row[0].set_title(panel, loc="left")
@@ -78,17 +77,11 @@ def _figure(recalls: Recalls, schedules: Sequence[str]) -> Any:
 
 
 def _plot(
-    axes: Any,
-    by_schedule: dict[Any, Interval],
-    schedules: Sequence[str],
-    shift: float,
-    index: int,
-    name: str,
+    axes: Any, x: Sequence[float], intervals: Sequence[Interval], index: int, name: str
 ) -> None:
     """One series in a panel, beside its schedules' ticks."""
     style = mark(index)
-    x = [schedules.index(schedule) + shift for schedule in by_schedule]
     plot_intervals(
-        axes, x, list(by_schedule.values()), style, fmt=style.marker,
+        axes, x, intervals, style, fmt=style.marker,
         markeredgecolor="black", markeredgewidth=0.4, label=name,
     )  # fmt: skip

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from diffgap.evaluation.metrics import METRICS
 from diffgap.evaluation.statistics import Interval
-from diffgap.report.figures.against import CellSeries, series_against
+from diffgap.report.figures.against import CellSeries, cells_of_series, series_against
 from diffgap.report.figures.recall import averages, mean_recalls, plot_intervals, runs_of
 from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
 from diffgap.report.results import setting_of
@@ -31,9 +32,9 @@ def steps_figure(sweep: LoggedSweep) -> Drawing | None:
     if FIELD not in sweep.spec["axes"] or sweep.spec["search"]:
         return None
     series = series_against(sweep, FIELD)
-    if not any(one.values for one in series):
+    if not any(map(attrgetter("values"), series)):
         return None
-    cells = list(chain.from_iterable(one.cells for one in series))
+    cells = cells_of_series(series)
     lines = recall_lines(series)
     caption = (
         f"Mean {averages(cells)}. Scores that do not sample are level lines, with their intervals "
@@ -53,10 +54,12 @@ def recall_lines(series: Sequence[CellSeries]) -> list[ScoreLine]:
     lines = []
     for one in series:
         intervals = mean_recalls(one.cells, METRIC)
-        order = sorted(range(len(one.values)), key=one.values.__getitem__)
-        if order:
-            intervals = [intervals[index] for index in order]
-        lines.append(ScoreLine(one.name, [one.values[index] for index in order], intervals))
+        if one.values:
+            by_step = sorted(zip(one.values, intervals, strict=True), key=itemgetter(0))
+            steps, intervals = map(list, zip(*by_step, strict=True))
+            lines.append(ScoreLine(one.name, steps, intervals))
+        else:
+            lines.append(ScoreLine(one.name, [], intervals))
     return lines
 
 
