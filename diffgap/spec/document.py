@@ -237,7 +237,7 @@ def apply_override(document: Document, text: str) -> None:
     if not equals or not name:
         document.problems.append(((), f"{source}: not KEY=VALUE; as in --set seeds=5"))
         return
-    key = _override_key(name)
+    key = parse_key(name)
     override = Document()
     try:
         value = _parse(value_text, override)
@@ -259,8 +259,8 @@ def apply_override(document: Document, text: str) -> None:
     document.sources[key] = source
 
 
-def _override_key(name: str) -> Key:
-    """The path that an override's name means; axes and dimensions have dots in their own names."""
+def parse_key(name: str) -> Key:
+    """The path of a dotted name; axes and dimensions have dots in their own names."""
     for block in (("axes",), ("search", "space")):
         prefix = ".".join((*block, ""))
         if name.startswith(prefix):

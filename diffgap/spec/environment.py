@@ -1,4 +1,4 @@
-"""Variables for the workers' processes: how they talk to each other, which decides no result."""
+"""Environment variables that a sweep may set for its workers: only those of communication."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field
 from diffgap.errors import nearest
 
 PREFIXES = ("FI_", "GLOO_", "NCCL_", "TORCH_NCCL_", "UCX_")
-"""What names begin with; any others could decide a result, and are no sweep's to set."""
+"""Allowed prefixes; other variables could change results, and signatures do not cover them."""
 
-USUAL = (
+COMMON_NAMES = (
     "FI_PROVIDER",
     "GLOO_SOCKET_IFNAME",
     "NCCL_DEBUG",
@@ -23,13 +23,13 @@ USUAL = (
     "UCX_NET_DEVICES",
     "UCX_TLS",
 )
-"""Names that people mean by misspelt ones."""
+"""Suggestions for misspelt names."""
 
 
 def _as_text(value: Any) -> Any:
-    """A number as the text that a process sees; whatever else is left as it is."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if number else value
+    """A number as text, since environment variables are; other values unchanged."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
 
 
 Name = Annotated[str, Field(pattern=rf"^({'|'.join(PREFIXES)})[A-Z0-9_]+$")]
@@ -37,13 +37,13 @@ Value = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[^\x00-\x1f\x
 Environment = dict[Name, Value]
 
 
-def no_name(name: str) -> str:
-    """What is wrong with a name, and which are none."""
-    hint = nearest(name.upper(), USUAL)
+def name_problem(name: str) -> str:
+    """Why a name is refused, and which are allowed."""
+    hint = nearest(name.upper(), COMMON_NAMES)
     hint = "" if hint.startswith("known") else f"; {hint}"
-    return f"is no setting of communication; names begin with {', '.join(PREFIXES)}{hint}"
+    return f"is not a setting of communication; names begin with {', '.join(PREFIXES)}{hint}"
 
 
-def no_value(shown: str) -> str:
-    """What is wrong with a value, as it is shown."""
-    return f"{shown} is no text or number; quote it, as in NCCL_SOCKET_IFNAME: 'eth0'"
+def value_problem(value: str) -> str:
+    """Why a value is refused."""
+    return f"{value} is not a text or number; quote it, as in NCCL_SOCKET_IFNAME: 'eth0'"

@@ -1,4 +1,4 @@
-"""pydantic's errors as people read them: what is wrong, what is allowed, the remedy."""
+"""pydantic's errors in plain words: what is wrong, what is allowed, the remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from diffgap.errors import nearest
 from diffgap.spec.document import MAX_WORD, Key, format_key
-from diffgap.spec.environment import no_name, no_value
+from diffgap.spec.environment import name_problem, value_problem
 from diffgap.spec.sweep import SweepSpec
 
 TYPES = {
@@ -26,22 +26,23 @@ TYPES = {
 }
 
 KEY = "[key]"
-"""What pydantic adds to the path of a key that is wrong itself."""
+"""What pydantic adds to the path where a key itself is wrong."""
 
 
-def explained(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Key, str]]:
-    """pydantic's errors in our words; the branches of a union are one problem."""
-    seen = set()
+def explain_errors(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Key, str]]:
+    """Path and text of each error; the branches of a union are one."""
+    explained = set()
     for detail in error.errors(include_url=False):
-        key = _existing(detail["loc"], root)
-        emptied = detail["type"] == "too_short" and detail["input"]  # of its wrong values
-        if key not in seen and not emptied:
-            seen.add(key)
+        key = _file_path(detail["loc"], root)
+        # pydantic counts a list after dropping its wrong values, which have errors of their own.
+        emptied = detail["type"] == "too_short" and detail["input"]
+        if key not in explained and not emptied:
+            explained.add(key)
             yield key, _explain(detail, key, root)
 
 
-def _existing(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
-    """An error's path without what pydantic adds: names of a union's branches, and of a key."""
+def _file_path(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
+    """An error's path in the file, without the union branches and keys that pydantic adds."""
     if root is SweepSpec and loc[:1] == ("seeds",):
         return ("seeds",)
     if loc[:2] == ("resources", "pack"):
@@ -58,15 +59,15 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
     kind, value = detail["type"], detail["input"]
     if key[:2] == ("resources", "environment") and len(key) > 2:
         wrong_name = detail["loc"][-1:] == (KEY,)
-        return no_name(str(key[2])) if wrong_name else no_value(short(value))
+        return name_problem(str(key[2])) if wrong_name else value_problem(short(value))
     if kind == "missing":
         return f"is missing; add {format_key(key)}: to the file"
     if kind == "extra_forbidden":
         return f"unknown key; {nearest(str(key[-1]), model.model_fields)}"
     if key == ("seeds",):
-        return f"{short(value)} is no number in [1, 10000] and no list of whole numbers; use 3"
+        return f"{short(value)} is neither in [1, 10000] nor a list of whole numbers; use 3"
     if key == ("resources", "pack"):
-        return f"{short(value)} is no number in [1, 1024], and neither auto nor off; use auto"
+        return f"{short(value)} is not a number in [1, 1024], auto or off; use auto"
     if key[0] == "search" and key[3:] in (("low",), ("high",)):
         return f"{short(value)} is not a number; as in {{low: 0.1, high: 0.9}}"
     remedy = _remedy(schema)
@@ -75,8 +76,8 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
         hint = nearest(str(value)[:MAX_WORD], allowed)
         return f"{short(value)} is not one of {', '.join(allowed)}; {hint}"
     if kind.endswith("_type"):
-        wanted = TYPES.get(kind.removesuffix("_type"), kind)
-        return f"{short(value)} is not {wanted}; {remedy}"
+        expected = TYPES.get(kind.removesuffix("_type"), kind)
+        return f"{short(value)} is not {expected}; {remedy}"
     if kind == "too_short":
         return f"is empty; {remedy}"
     if kind == "string_pattern_mismatch":
@@ -88,16 +89,16 @@ def _schema(key: Key, root: type[BaseModel]) -> tuple[type[BaseModel], dict[str,
     """The innermost model on the way to a path, and the JSON schema of its field there."""
     model = root
     schema: dict[str, Any] = {}
-    names_any = False
+    free_name = False  # the next part is a key of a dict, such as an axis's name
     for part in key:
         if isinstance(part, int):
             schema = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        elif names_any:
-            names_any = False
+        elif free_name:
+            free_name = False
         elif part in model.model_fields:
             schema = _properties(model).get(part, {})
             annotation = model.model_fields[part].annotation
-            names_any = get_origin(annotation) is dict
+            free_name = get_origin(annotation) is dict
             model = _model_in(annotation) or model
         else:
             break
@@ -105,7 +106,7 @@ def _schema(key: Key, root: type[BaseModel]) -> tuple[type[BaseModel], dict[str,
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation is, or has as an option or as a mapping's values."""
+    """The model that an annotation is, or contains as an option or as the values of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
@@ -119,10 +120,15 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
 
 def _range(schema: dict[str, Any]) -> str:
     """The interval that a number's schema allows, such as ``(0, 1)`` or ``[1, inf)``."""
-    low = f"({schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else None
-    low = low or (f"[{schema['minimum']:.10g}" if "minimum" in schema else "(-inf")
-    high = f"{schema['exclusiveMaximum']:.10g})" if "exclusiveMaximum" in schema else None
-    high = high or (f"{schema['maximum']:.10g}]" if "maximum" in schema else "inf)")
+    low, high = "(-inf", "inf)"
+    if "exclusiveMinimum" in schema:
+        low = f"({schema['exclusiveMinimum']:g}"
+    elif "minimum" in schema:
+        low = f"[{schema['minimum']:.10g}"
+    if "exclusiveMaximum" in schema:
+        high = f"{schema['exclusiveMaximum']:.10g})"
+    elif "maximum" in schema:
+        high = f"{schema['maximum']:.10g}]"  # .10g: 1e+07 is not how people write 10000000
     return f"{low}, {high}"
 
 
@@ -132,9 +138,12 @@ def _remedy(schema: dict[str, Any]) -> str:
     default = schema.get("default")
     if default is None or isinstance(default, dict):
         return "see the example specs in sweeps/"
-    return f"the default is {str(default).lower() if isinstance(default, bool) else default}"
+    if isinstance(default, bool):
+        default = str(default).lower()  # as in YAML
+    return f"the default is {default}"
 
 
 def short(value: Any) -> str:
+    """A value as an error repeats it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

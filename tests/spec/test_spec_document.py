@@ -103,19 +103,19 @@ WRONG = {
     ),
     "seeds of no kind": (
         GOOD + "seeds: none\n",
-        "seeds (line 8): 'none' is no number in [1, 10000] and no list of whole numbers; use 3",
+        "seeds (line 8): 'none' is neither in [1, 10000] nor a list of whole numbers; use 3",
     ),
     "a seed twice": (
         GOOD + "seeds: [1, 2, 1]\n",
-        "seeds (line 8): [1, 2, 1] names a seed twice; keep each once",
+        "seeds (line 8): [1, 2, 1] has a seed twice; keep each once",
     ),
     "axis of no field": (
         GOOD + "axes: {cdm.enabeld: [true]}\n",
-        "axes.cdm.enabeld (line 8): no field of a trial; did you mean cdm.enabled?",
+        "axes.cdm.enabeld (line 8): not a field of a trial; did you mean cdm.enabled?",
     ),
     "axis of a block": (
         GOOD + "axes: {cdm: [1]}\n",
-        "axes.cdm (line 8): no field of a trial; it is a block; use cdm.enabled",
+        "axes.cdm (line 8): not a field of a trial; it is a block; use cdm.enabled",
     ),
     "axis without values": (
         GOOD + "axes: {cdm.enabled: []}\n",
@@ -131,7 +131,7 @@ WRONG = {
     ),
     "axis with a value twice": (
         GOOD + "axes: {train.lr: [0.1, 0.1]}\n",
-        "axes.train.lr (line 8): [0.1, 0.1] holds a value twice; keep each once",
+        "axes.train.lr (line 8): [0.1, 0.1] has a value twice; keep each once",
     ),
     "batch that cannot be shared": (
         GOOD + "resources: {workers: 3}\n",
@@ -175,31 +175,31 @@ WRONG = {
     ),
     "a variable that could decide a result": (
         GOOD + "resources: {environment: {OMP_NUM_THREADS: 1}}\n",
-        "resources.environment.OMP_NUM_THREADS (line 8): is no setting of communication; names "
+        "resources.environment.OMP_NUM_THREADS (line 8): is not a setting of communication; names "
         "begin with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_",
     ),
     "a misspelt variable": (
         GOOD + "resources:\n  environment:\n    NCLC_SOCKET_IFNAME: eth0\n",
-        "resources.environment.NCLC_SOCKET_IFNAME (line 10): is no setting of communication; names "
+        "resources.environment.NCLC_SOCKET_IFNAME (line 10): is not a setting of communication; names "
         "begin with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_; did you mean NCCL_SOCKET_IFNAME?",
     ),
     "a variable in small letters": (
         GOOD + "resources: {environment: {nccl_debug: INFO}}\n",
-        "resources.environment.nccl_debug (line 8): is no setting of communication; names begin "
+        "resources.environment.nccl_debug (line 8): is not a setting of communication; names begin "
         "with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_; did you mean NCCL_DEBUG?",
     ),
     "a variable that is a flag": (
         GOOD + "resources: {environment: {NCCL_IB_DISABLE: true}}\n",
-        "resources.environment.NCCL_IB_DISABLE (line 8): True is no text or number; quote it, as "
+        "resources.environment.NCCL_IB_DISABLE (line 8): True is not a text or number; quote it, as "
         "in NCCL_SOCKET_IFNAME: 'eth0'",
     ),
     "a variable without a value": (
         GOOD + "resources: {environment: {NCCL_DEBUG: }}\n",
-        "resources.environment.NCCL_DEBUG (line 8): None is no text or number; quote it",
+        "resources.environment.NCCL_DEBUG (line 8): None is not a text or number; quote it",
     ),
     "a variable of two lines": (
         GOOD + 'resources: {environment: {NCCL_DEBUG: "a\\nb"}}\n',
-        "resources.environment.NCCL_DEBUG (line 8): 'a\\nb' is no text or number",
+        "resources.environment.NCCL_DEBUG (line 8): 'a\\nb' is not a text or number",
     ),
     "variables in a list": (
         GOOD + "resources: {environment: [NCCL_DEBUG]}\n",
@@ -216,7 +216,7 @@ WRONG = {
     ),
     "a pack that is none": (
         GOOD + "resources: {pack: 0}\n",
-        "resources.pack (line 8): 0 is no number in [1, 1024], and neither auto nor off; use auto",
+        "resources.pack (line 8): 0 is not a number in [1, 1024], auto or off; use auto",
     ),
     "a misspelt way to pack": (
         GOOD + "resources: {pack_mode: in-turn}\n",
@@ -224,7 +224,7 @@ WRONG = {
     ),
     "one trial at once": (
         GOOD + "resources: {pack: off, pack_mode: batched}\n",
-        "resources.pack_mode (line 8): 'batched' with pack off has nothing to train at once",
+        "resources.pack_mode (line 8): 'batched' with pack off has only one trial to train at once",
     ),
     "a batch of shared-out weights": (
         GOOD + "    zero_stage: 1\nresources: {pack_mode: batched}\n",
@@ -236,7 +236,7 @@ WRONG = {
     ),
     "a score that uses no bridge": (
         GOOD + "  score: {kind: cosine}\n",
-        "trial.score.kind (line 8): 'cosine' would score every trained bridge without using it",
+        "trial.score.kind (line 8): 'cosine' would never use the trained bridges",
     ),
     "a task that is none": (
         GOOD + "task: audio\n",
@@ -244,11 +244,11 @@ WRONG = {
     ),
     "a method that decides on CDM": (
         GOOD + "  method: close\n",
-        "trial.cdm.enabled (line 4): is decided by method close; take it out",
+        "trial.cdm.enabled (line 4): is fixed by method close; remove it",
     ),
     "methods crossed with CDM": (
         GOOD + "axes: {method: [none, diffgap], cdm.enabled: [true]}\n",
-        "axes.cdm.enabled (line 8): is decided by method none",
+        "axes.cdm.enabled (line 8): is fixed by method none",
     ),
     "nothing to minimise": (
         GOOD + "  loss: {denoising_weight: 0, infonce_weight: 0}\n",
@@ -256,7 +256,7 @@ WRONG = {
     ),
     "a search of no field": (
         GOOD + "search: {space: {train.rl: {low: 1, high: 2}}}\n",
-        "search.space.train.rl (line 8): no field of a trial; did you mean train.lr?",
+        "search.space.train.rl (line 8): not a field of a trial; did you mean train.lr?",
     ),
     "half a range": (
         GOOD + "search: {space: {train.lr: {low: 0.1}}}\n",

@@ -290,7 +290,7 @@ TOLD = {
     ),
     "a choice twice": (
         GOOD + "search: {space: {denoiser.width: {choices: [8, 8]}}}\n",
-        "search.space.denoiser.width (line 3): choices [8, 8] holds a value twice; keep each once",
+        "search.space.denoiser.width (line 3): choices [8, 8] has a value twice; keep each once",
     ),
     "a broken search, for which its scheduler cannot be blamed": (
         GOOD + "search: 3\nscheduler: {min_steps: 10}\n",
@@ -345,37 +345,37 @@ TOLD = {
     ),
     "an axis of no block": (
         GOOD + "axes: {zzz: [1]}\n",
-        "axes.zzz (line 3): no field of a trial; fields begin with method, cdm, bst, denoiser, "
+        "axes.zzz (line 3): not a field of a trial; fields begin with method, cdm, bst, denoiser, "
         "loss, train, score, generation, mean_shift, close, diffusion_bridge, diffusion_link",
     ),
     "only wrong values in a list": (
         GOOD + "report: {tables: [axis]}\n",
-        "report.tables[0] (line 3): 'axis' is not one of ablation, methods, axes, generation; did "
+        "report.tables[0] (line 3): 'axis' is not one of generation, ablation, methods, axes; did "
         "you mean axes?",
     ),
     "sound beside recall": (
         GOOD + "axes: {generation.generator: [none, soundscape]}\n",
-        "axes.generation.generator (line 3): 'none' beside others mixes recall and sound; give "
+        "axes.generation.generator (line 3): 'none' beside others mixes retrieval and generation; give "
         "each its own sweep",
     ),
     "a search of sound": (
         GOOD + SOUND + "search: {space: {train.lr: {low: 0.1, high: 0.2}}}\n",
-        "search (line 5): looks at recall, and these trials make sound; cross axes instead",
+        "search (line 5): optimises recall, and these trials generate audio; use axes instead",
     ),
     "a table of recall for sound": (
         GOOD + SOUND.replace("generation]", "methods]"),
-        "report.tables (line 4): 'methods' tells of recall, and these trials make sound; use "
+        "report.tables (line 4): 'methods' compares recall, and these trials generate audio; use "
         "[generation]",
     ),
     "a table of sound for recall": (
         GOOD + "report: {tables: [generation]}\n",
-        "report.tables (line 3): 'generation' needs trials that make sound; use "
+        "report.tables (line 3): 'generation' needs trials that generate; use "
         "trial.generation.generator: soundscape",
     ),
     "recall of two tasks": (
         GOOD + "axes: {task: [text-audio, video-audio]}\n",
-        "axes.task (line 3): recall is compared within one task; set task, and give each a sweep "
-        "of its own",
+        "axes.task (line 3): recall is compared within one task; set task, and give each task its own "
+        "sweep",
     ),
     "a task that is none": (
         GOOD + SOUND + "axes: {task: [text]}\n",
@@ -383,7 +383,7 @@ TOLD = {
     ),
     "sound through a bridge that is none": (
         GOOD + SOUND.replace("{generation", "{method: center, generation"),
-        "trial.method (line 3): center has no way to embeddings that a generator knows; use "
+        "trial.method (line 3): center does not reach the embeddings that a generator takes; use "
         "deterministic or diffgap, or generation.condition query",
     ),
     "an extractor that is none": (
@@ -397,7 +397,7 @@ TOLD = {
     ),
     "a generator without its weights": (
         GOOD + SOUND.replace("soundscape}", "diff_foley}"),
-        "trial.generation.weights (line 3): diff_foley has none of its own; give the path of "
+        "trial.generation.weights (line 3): diff_foley ships without weights; give the path of "
         "ldm_epoch240.ckpt",
     ),
 }  # fmt: skip
