@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli.options import (
-    ADDRESS,
-    ROOT,
-    Percentage,
-    make_console,
-    open_known,
-    progress_bar,
-)
+from diffgap.cli.options import ADDRESS, ROOT, Percentage, make_console, open_known, progress_bar
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,8 +38,7 @@ STORE = click.argument("store")
     "--encoder", required=True, help="Frozen encoder: soundscape, laion_clap, hf_clap or cavp."
 )
 @click.option(
-    "--checkpoint",
-    help="Weights: a published name (laion_clap), a hub id (hf_clap) or a path.",
+    "--checkpoint", help="Weights: a published name (laion_clap), a hub id (hf_clap) or a path."
 )
 @click.option(
     "--out",

@@ -180,8 +180,8 @@ WRONG = {
     ),
     "a misspelt variable": (
         GOOD + "resources:\n  environment:\n    NCLC_SOCKET_IFNAME: eth0\n",
-        "resources.environment.NCLC_SOCKET_IFNAME (line 10): is not a setting of communication; names "
-        "begin with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_; did you mean NCCL_SOCKET_IFNAME?",
+        "resources.environment.NCLC_SOCKET_IFNAME (line 10): is not a setting of communication; "
+        "names begin with FI_, GLOO_, NCCL_, TORCH_NCCL_, UCX_; did you mean NCCL_SOCKET_IFNAME?",
     ),
     "a variable in small letters": (
         GOOD + "resources: {environment: {nccl_debug: INFO}}\n",
@@ -190,8 +190,8 @@ WRONG = {
     ),
     "a variable that is a flag": (
         GOOD + "resources: {environment: {NCCL_IB_DISABLE: true}}\n",
-        "resources.environment.NCCL_IB_DISABLE (line 8): True is not a text or number; quote it, as "
-        "in NCCL_SOCKET_IFNAME: 'eth0'",
+        "resources.environment.NCCL_IB_DISABLE (line 8): True is not a text or number; quote it, "
+        "as in NCCL_SOCKET_IFNAME: 'eth0'",
     ),
     "a variable without a value": (
         GOOD + "resources: {environment: {NCCL_DEBUG: }}\n",

@@ -355,8 +355,8 @@ TOLD = {
     ),
     "sound beside recall": (
         GOOD + "axes: {generation.generator: [none, soundscape]}\n",
-        "axes.generation.generator (line 3): 'none' beside others mixes retrieval and generation; give "
-        "each its own sweep",
+        "axes.generation.generator (line 3): 'none' beside others mixes retrieval and generation; "
+        "give each its own sweep",
     ),
     "a search of sound": (
         GOOD + SOUND + "search: {space: {train.lr: {low: 0.1, high: 0.2}}}\n",
@@ -374,8 +374,8 @@ TOLD = {
     ),
     "recall of two tasks": (
         GOOD + "axes: {task: [text-audio, video-audio]}\n",
-        "axes.task (line 3): recall is compared within one task; set task, and give each task its own "
-        "sweep",
+        "axes.task (line 3): recall is compared within one task; set task, and give each task its "
+        "own sweep",
     ),
     "a task that is none": (
         GOOD + SOUND + "axes: {task: [text]}\n",
