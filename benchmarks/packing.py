@@ -70,7 +70,7 @@ def plain_loop(options: argparse.Namespace) -> None:
     from diffgap.spec import load_sweep
     from diffgap.training.data import PairTable
     from diffgap.training.engine import lr_factor
-    from diffgap.training.trial import WHILE_TRAINING, bridge_config
+    from diffgap.training.trial import VALIDATION_SCORE, bridge_config
 
     spec = load_sweep(common.SPEC, sets(options), known_stores=lambda name: None)
     store = open_store(spec.store)
@@ -95,7 +95,7 @@ def plain_loop(options: argparse.Namespace) -> None:
             with torch.no_grad():
                 torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
             if (step + 1) % settings.epoch_steps == 0 or step + 1 == settings.steps:
-                evaluate(bridge, val, WHILE_TRAINING)
+                evaluate(bridge, val, VALIDATION_SCORE)
         with torch.no_grad():
             torch._foreach_copy_([p.detach() for p in parameters], average)
         print(evaluate(bridge, test).metrics["text_to_audio/R5"])

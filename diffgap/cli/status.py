@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli.options import OUTPUT, make_console
+from diffgap.cli.options import OUTPUT, make_console, progress_bar
 from diffgap.io.paths import StoragePath
 
 if TYPE_CHECKING:
@@ -108,16 +108,17 @@ def rerun(signature: str, store: str | None, output: StoragePath) -> None:
     from diffgap.training import rerun as module
 
     console = make_console()
-    record, comparison = module.rerun(Ledger(output), signature, store, console)
+    with progress_bar(console, "Training", "steps") as advance:
+        record, difference = module.rerun(Ledger(output), signature, store, console, advance)
     console.print(f"Bridge: {record.bridge}", soft_wrap=True)
-    if comparison is None:
+    if difference is None:
         console.print("The trial never finished: there is nothing to compare with.")
         return
-    if comparison.equal:
+    if difference.is_none:
         console.print("Same weights, bit for bit, and same metrics.")
         return
-    console.print(f"Largest difference of weights: {comparison.difference:.3g}")
-    for name, (old, new) in comparison.metrics.items():
+    console.print(f"Largest difference of weights: {difference.weights:.3g}")
+    for name, (old, new) in difference.metrics.items():
         console.print(f"{name:32} {old:10.4f} -> {new:10.4f}")
     sys.exit(1)
 

@@ -148,7 +148,8 @@ def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
     (planned,) = make_plan(sweep_spec, uri, store.fingerprint).trials
     ledger = Ledger(output)
     try:
-        train_here(planned.trial, planned.signature, uri, ledger, console)
+        with progress_bar(console, "Training", "steps") as advance:
+            train_here(planned.trial, planned.signature, uri, ledger, advance)
     except DivergedError as error:
         click.echo(f"{planned.label}: {error}", err=True)
         sys.exit(1)

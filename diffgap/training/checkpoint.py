@@ -1,15 +1,15 @@
-"""What a trial needs to continue exactly where it was.
+"""Checkpoints: what a trial needs to resume exactly where it stopped.
 
 A checkpoint is a directory ``step-00000500``: `weights.safetensors`, `optimizer.safetensors`
 (AdamW's moments, NAME.exp_avg and NAME.exp_avg_sq of every weight), `average.safetensors` (the
 EMA), `best.safetensors` (the EMA that was best on val), `progress.json` (step and history) and,
-written last, `files.json`: the digest of each file. One that does not match its digests is passed
-over for the one before it. The learning rate, batches and noise follow from the step, so no
+written last, `files.json`: the digest of each file. A checkpoint that does not match its digests is
+skipped for the one before it. The learning rate, batches and noise follow from the step, so no
 schedule and no generator is saved. It is the same whether the trial was alone or in a batch of
 trials, and for any number of workers.
 
-In ZeRO 1, 2 and 3, which share weights or moments out, DeepSpeed's own form of both, `deepspeed/`,
-stands for the first two files; `elastic` makes it fit other numbers of workers.
+In ZeRO 1, 2 and 3, which partition weights or moments, `deepspeed/`, DeepSpeed's own form of both,
+replaces the first two files; `resume` converts it for other numbers of workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,14 +38,16 @@ AVERAGE, BEST, PROGRESS = "average.safetensors", "best.safetensors", "progress.j
 FILES = "files.json"
 
 KEPT = 2
-"""Checkpoints of a trial that are kept: the second is for when the first proves broken."""
+"""Checkpoints kept of a trial: the second for when the first proves broken."""
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """Metrics at one step, as a tracker logs them."""
+    """Metrics at one step, as MLflow gets them."""
 
     step: int
     metrics: dict[str, float]
@@ -53,7 +55,7 @@ class HistoryPoint:
 
 @dataclass(frozen=True)
 class Best:
-    """The validation that was best so far; of equal ones the latest."""
+    """The best validation so far; of equal ones the latest."""
 
     step: int
     value: float
@@ -62,27 +64,27 @@ class Best:
 
 @dataclass
 class Progress:
-    """How far a trial is: optimiser steps done, and every point logged on the way."""
+    """Progress of a trial: its optimiser steps so far, and every point of its history."""
 
     step: int = 0
     workers: int = 1
     seconds: float = 0.0
-    """Time spent on optimiser steps, over all restarts."""
+    """Wall-clock time of the optimiser steps, over all restarts."""
     history: list[HistoryPoint] = field(default_factory=list)
     best: Best | None = None
 
 
 @dataclass
 class State:
-    """A training between two steps: all that a checkpoint holds."""
+    """State of a training between two steps: all that a checkpoint holds."""
 
     engine: Any
-    """What trains it, perhaps with other trials."""
+    """The DeepSpeed engine that trains it, perhaps with other trials."""
     bridge: Bridge
     average: Average[Bridge]
     progress: Progress
     best: dict[str, Tensor] = field(default_factory=dict)
-    """The averaged weights of `progress.best`; of the first worker alone."""
+    """The averaged weights of `progress.best`; on the first worker alone, which validates."""
 
     def save(self, path: Path, rank: int) -> None:
         """Fills a directory; every worker must take part."""
@@ -97,24 +99,27 @@ class State:
             (path / PROGRESS).write_text(json.dumps(asdict(self.progress)))
 
     def load(self, path: Path, shards: Path | None = None, weights_only: bool = False) -> None:
-        """Goes on from a checkpoint, but for the learning rate; every worker must take part.
+        """Loads a checkpoint, except for the learning rate; every worker must take part.
 
         Args:
             path: the checkpoint.
-            shards: where DeepSpeed's part of it is, if converted for another number of workers.
-            weights_only: leave the optimiser's state behind, which then starts anew.
+            shards: DeepSpeed's part of it, if converted for another number of workers.
+            weights_only: leave out the optimiser's state, which then starts anew.
 
         Raises:
             UserError: where weights or moments are missing.
         """
         if self.sharded:
-            source, moments_too = str(shards or path), not weights_only
-            found, _ = self.engine.load_checkpoint(source, TAG, load_optimizer_states=moments_too)
-        elif found := (path / WEIGHTS).is_file() and (path / OPTIMIZER).is_file():
-            self.bridge.load_state_dict(load_file(path / WEIGHTS))
-            step = read_progress(path).step
-            restore(load_file(path / OPTIMIZER), step, self.bridge, self.engine.optimizer)
-        if not found:
+            loaded, _ = self.engine.load_checkpoint(
+                str(shards or path), TAG, load_optimizer_states=not weights_only
+            )
+        else:
+            loaded = (path / WEIGHTS).is_file() and (path / OPTIMIZER).is_file()
+            if loaded:
+                self.bridge.load_state_dict(load_file(path / WEIGHTS))
+                step = read_progress(path).step
+                restore(load_file(path / OPTIMIZER), step, self.bridge, self.engine.optimizer)
+        if not loaded:
             raise UserError(f"checkpoint {path}: weights or moments are missing; use --fresh")
         self.average.twin.load_state_dict(load_file(path / AVERAGE))
         device = str(next(self.average.twin.parameters()).device)
@@ -123,7 +128,7 @@ class State:
 
     @property
     def sharded(self) -> bool:
-        """Whether weights or moments are DeepSpeed's alone to save."""
+        """Whether DeepSpeed partitions weights or moments, so that only it can save them."""
         return bool(self.engine.zero_optimization_stage())
 
 
@@ -132,31 +137,33 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments of a model's weights; those that have had no gradient have none."""
-    return {
-        f"{name}.{moment}": optimizer.state[parameter][moment]
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for moment in MOMENTS
-    }
+    """AdamW's moments of a model's weights; a weight without a gradient so far has none."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if parameter in optimizer.state:
+            for moment in MOMENTS:
+                tensors[f"{name}.{moment}"] = optimizer.state[parameter][moment]
+    return tensors
 
 
 def restore(saved: dict[str, Tensor], step: int, model: nn.Module, optimizer: Optimizer) -> None:
-    """Gives AdamW the moments that `moments` found after some steps."""
+    """Sets AdamW's state to the moments that `moments` returned after some steps."""
     for name, parameter in model.named_parameters():
         if f"{name}.{MOMENTS[0]}" in saved:
-            found = {moment: saved[f"{name}.{moment}"].to(parameter) for moment in MOMENTS}
-            steps = torch.tensor(float(step), device=parameter.device)  # where fused AdamW counts
-            optimizer.state[parameter] = {"step": steps, **found}
+            # Fused AdamW counts steps on the parameter's device, in float32.
+            state = {"step": torch.tensor(float(step), device=parameter.device)}
+            for moment in MOMENTS:
+                state[moment] = saved[f"{name}.{moment}"].to(parameter)
+            optimizer.state[parameter] = state
 
 
 def read_progress(path: Path) -> Progress:
-    """How far a checkpoint is."""
+    """The progress of a checkpoint."""
     fields = json.loads((path / PROGRESS).read_text())
-    best = fields["best"] and Best(**fields["best"])
-    return Progress(
-        **{**fields, "history": [HistoryPoint(**p) for p in fields["history"]], "best": best}
-    )
+    fields["history"] = [HistoryPoint(**point) for point in fields["history"]]
+    if fields["best"]:
+        fields["best"] = Best(**fields["best"])
+    return Progress(**fields)
 
 
 class Checkpoints:
@@ -168,14 +175,14 @@ class Checkpoints:
     """
 
     private = False
-    """Whether each worker gets a copy of its own from `latest`."""
+    """Whether `latest` returns a copy of each worker's own."""
 
     def __init__(self, path: Path, rank: int = 0, workers: int = 1) -> None:
         self.path, self.rank, self.workers = path, rank, workers
         self.trial = path.parent.name
 
     def write(self, step: int, save: Callable[[Path], None]) -> None:
-        """Keeps the checkpoint that `save` writes; every worker must take part."""
+        """Writes a checkpoint by `save`; every worker must take part."""
         temporary, whole = self.path / f".step-{step:08}.unfinished", self.path / f"step-{step:08}"
         if self.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -190,11 +197,15 @@ class Checkpoints:
                 shutil.rmtree(old)
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that is whole, the same for every worker; broken ones are told."""
-        found: list[Path | None] = [self._newest_whole() if self.rank == 0 else None]
+        """The newest whole checkpoint, the same on every worker; broken ones are logged."""
+        return self._from_first_worker(self._newest_whole)
+
+    def _from_first_worker(self, find: Callable[[], T | None]) -> T | None:
+        """What the first worker finds: others might see a file system that lags behind."""
+        results = [find() if self.rank == 0 else None]
         if self.workers > 1:
-            torch.distributed.broadcast_object_list(found, src=0)
-        return found[0]
+            torch.distributed.broadcast_object_list(results, src=0)
+        return results[0]
 
     def _newest_whole(self) -> Path | None:
         for path in self._newest_first():
@@ -205,8 +216,7 @@ class Checkpoints:
     def _is_whole(self, path: Path, name: str) -> bool:
         problem = broken(path)
         if problem:
-            about = {"trial": self.trial}
-            log.warning("Checkpoint %s is passed over: %s", name, problem, extra=about)
+            log.warning("Skipping checkpoint %s: %s", name, problem, extra={"trial": self.trial})
         return problem is None
 
     def _newest_first(self) -> list[Path]:
@@ -218,20 +228,24 @@ class Checkpoints:
 
 
 def broken(path: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None where all are as they were written."""
+    """The problem with a checkpoint's files; None if all are as they were written."""
     try:
-        wanted = json.loads((path / FILES).read_text())
-        found = digests(path)
+        recorded: dict[str, str] = json.loads((path / FILES).read_text())
+        current = digests(path)
     except (OSError, ValueError) as error:
         return f"{FILES}: {error}"
-    changed = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    names = sorted(recorded.keys() | current.keys())
+    changed = [name for name in names if recorded.get(name) != current.get(name)]
     return f"{', '.join(changed)} changed since" if changed else None
 
 
 def digests(path: Path) -> dict[str, str]:
-    """The SHA-256 of every file below a directory, but for the list itself."""
-    files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != FILES)
-    return {str(file.relative_to(path)): _digest(file) for file in files}
+    """The SHA-256 of every file below a directory, except the list of digests itself."""
+    result = {}
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file.name != FILES:
+            result[str(file.relative_to(path))] = _digest(file)
+    return result
 
 
 def _digest(file: Path) -> str:

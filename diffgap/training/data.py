@@ -1,4 +1,4 @@
-"""Training pairs, resident on the device, and the batch of every step.
+"""Training pairs on the device, and the batch of every step.
 
 A step's batch and randomness follow from (seed, step) alone: a resumed trial needs no saved
 generator, and every data-parallel worker draws the same batch.
@@ -34,22 +34,24 @@ class PairTable:
         self._orders: dict[int, Tensor] = {}
 
     def of_seed(self, seed: int) -> Self:
-        """The table of another trial, which shares the embeddings."""
-        other = copy.copy(self)
-        other.seed, other.generator, other._orders = seed, torch.Generator(self.x.device), {}
-        return other
+        """A table for another trial's seed, which shares the embeddings."""
+        table = copy.copy(self)
+        table.seed, table.generator, table._orders = seed, torch.Generator(self.x.device), {}
+        return table
 
     def generator_at(self, step: int) -> torch.Generator:
         """The generator of a step's noise, the same however the step is reached."""
-        self.generator.manual_seed(_mix(self.seed, 2 * step))
+        self.generator.manual_seed(_mix(self.seed, 2 * step))  # odd streams are the orders'
         return self.generator
 
     def rows(self, step: int) -> Tensor:
-        """The (P,) rows of x of a step: one endless run through shuffled passes of the data."""
-        first, count = step * self.batch_size, len(self.x)
-        last = first + self.batch_size - 1
-        passes = torch.cat([self._order(i) for i in range(first // count, last // count + 1)])
-        return passes[first % count : first % count + self.batch_size]
+        """The (P,) rows of x of a step: shuffled passes over the data, one after another."""
+        count = len(self.x)
+        first, last = step * self.batch_size, (step + 1) * self.batch_size - 1
+        # A batch may span several passes: no row is dropped, and a batch may exceed the data.
+        passes = [self._order(number) for number in range(first // count, last // count + 1)]
+        start = first % count
+        return torch.cat(passes)[start : start + self.batch_size]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """x (P, D), a (P, D) and clip (P,) of a step."""
@@ -58,8 +60,10 @@ class PairTable:
         return self.x[rows], self.a[clip], clip
 
     def _order(self, number: int) -> Tensor:
+        """The shuffled rows of a pass."""
         if number not in self._orders:
-            self._orders = {i: o for i, o in self._orders.items() if i >= number - 1}
+            self._orders.pop(number - 2, None)  # steps ascend: only the last pass is still needed
+            # On the CPU: a GPU's generator would shuffle in another order.
             generator = torch.Generator().manual_seed(_mix(self.seed, 2 * number + 1))
             order = torch.randperm(len(self.x), generator=generator)
             self._orders[number] = order.to(self.x.device)
@@ -67,7 +71,11 @@ class PairTable:
 
 
 def _mix(seed: int, stream: int) -> int:
-    """A 63-bit generator seed from a trial's seed and a stream number (SplitMix64's mixing)."""
+    """A 63-bit generator seed from a trial's seed and a stream number.
+
+    SplitMix64's mixing (Steele et al. 2014, figure 17), so that seeds that differ by 1 have
+    unrelated streams.
+    """
     mask = (1 << 64) - 1
     z = (seed * 0x9E3779B97F4A7C15 + stream + 1) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask

@@ -1,4 +1,4 @@
-"""Which errors of a trial are worth another try, and what a person is told of them."""
+"""Errors of trials: which of them are worth a retry, and what people read of them."""
 
 from __future__ import annotations
 
@@ -20,48 +20,53 @@ PERMANENT = (
 )
 """What the same trial would raise again: a diverged loss, bad data, too large a batch, a bug."""
 
+DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+"""The system's messages for a full disk or quota."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says of a full disk."""
-
+_FREE_SPACE = "free some space, then give the same command again"
+_NAME_NETWORK = "name the network that the nodes share, as in resources.environment: {%s: eth0}"
 REMEDIES = {
-    **{os.strerror(code): "free some space, then give the same command again" for code in FULL},
-    "Gloo connect": "name the network that the nodes share, as in resources.environment: "
-    "{GLOO_SOCKET_IFNAME: eth0}",
-    "NCCL error": "name the network that the nodes share, as in resources.environment: "
-    "{NCCL_SOCKET_IFNAME: eth0}",
+    **dict.fromkeys(DISK_FULL, _FREE_SPACE),
+    "Gloo connect": _NAME_NETWORK % "GLOO_SOCKET_IFNAME",
+    "NCCL error": _NAME_NETWORK % "NCCL_SOCKET_IFNAME",
 }
-"""What to do about errors, by words that tell them."""
+"""What to do about errors, by a part of their message."""
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether trying again would end the same.
+    """Whether a retry would fail in the same way.
 
-    What remains (lost processes, connections, files that cannot be read for now) may get better.
+    All other errors may be transient: lost processes and connections, files that cannot be read
+    for now.
     """
-    return isinstance(error, PERMANENT) or _gpu_is_full(error)
+    return isinstance(error, PERMANENT) or _is_gpu_full(error)
 
 
-def _gpu_is_full(error: BaseException) -> bool:
-    """Told by name: who asks (the command, say) need not have imported torch."""
-    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+def _is_gpu_full(error: BaseException) -> bool:
+    # By name: the driver and the command ask too, which have not imported torch.
+    return any(base.__name__ == "OutOfMemoryError" for base in type(error).__mro__)
+
+
+def _is_disk_full(message: str) -> bool:
+    # By its words: libraries wrap the OSError in errors of their own.
+    return any(words in message for words in DISK_FULL)
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one line, with what to do where that is known; secrets are blotted out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    if _gpu_is_full(error):
+    """An error in one line, with a remedy where one is known; secrets are redacted."""
+    message = str(error).strip()
+    text = message.splitlines()[0].rstrip() if message else type(error).__name__
+    if _is_gpu_full(error):
         remedy = "raise train.accumulation, lower train.batch_size or add resources.workers"
         text = f"out of GPU memory; {remedy} ({text})"
-    elif any(os.strerror(code) in str(error) for code in FULL):  # whoever passed it on
-        pass
-    elif not isinstance(error, ValueError | ArithmeticError):
+    elif not (isinstance(error, ValueError | ArithmeticError) or _is_disk_full(message)):
         text = f"{type(error).__name__}: {text}"
     return redact(with_remedy(text))
 
 
 def with_remedy(text: str) -> str:
-    """What was said of an error, with what to do where that follows from the words."""
-    remedy = next((r for sign, r in REMEDIES.items() if sign in text), None)
-    return f"{text}; {remedy}" if remedy and remedy not in text else text
+    """An error's text, and what to do about it where its words are known."""
+    for words, remedy in REMEDIES.items():
+        if words in text and remedy not in text:
+            return f"{text}; {remedy}"
+    return text

@@ -1,12 +1,8 @@
-"""A trial in this very process, without Ray: `diffgap train`."""
+"""A trial in this process, without Ray: `diffgap train`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from diffgap.io.paths import remove
 from diffgap.ledger.ledger import Ledger, TrialRecord
@@ -17,7 +13,7 @@ from diffgap.training.trial import run_trial
 
 
 class LocalTrialContext(TrialContext):
-    """A trial's one worker, in the process that shows it."""
+    """The only worker of a trial; passes each epoch's progress to a function."""
 
     def __init__(self, record: TrialRecord, on_epoch: Callable[[Progress], None]) -> None:
         super().__init__(record, local_device())
@@ -28,18 +24,20 @@ class LocalTrialContext(TrialContext):
 
 
 def train_here(
-    trial: Trial, signature: str, store_uri: str, ledger: Ledger, console: Console
+    trial: Trial,
+    signature: str,
+    store_uri: str,
+    ledger: Ledger,
+    advance: Callable[[int, int], None] = lambda step, steps: None,
 ) -> None:
-    """Runs a trial in this process, from its checkpoint if it has one, with a progress bar."""
-    record = ledger.trial(signature)
+    """Runs a trial in this process, from its checkpoint if it has one; finished ones are skipped.
+
+    `advance` is called at the start and after every epoch, with steps done and in all.
+    """
+    record, steps = ledger.trial(signature), trial.train.steps
     if record.finished:
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("Training", total=trial.train.steps)
-
-        def on_epoch(progress: Progress) -> None:
-            bar.update(task, completed=progress.step)
-
-        run_trial(trial, signature, store_uri, ledger, LocalTrialContext(record, on_epoch))
+    advance(0, steps)
+    context = LocalTrialContext(record, lambda progress: advance(progress.step, steps))
+    run_trial(trial, signature, store_uri, ledger, context)
     remove(record.checkpoints)

@@ -1,4 +1,4 @@
-"""Checkpoints on an object store: each worker sends its own files, and fetches all of them."""
+"""Checkpoints on an object store: each worker uploads its own files, and downloads all."""
 
 from __future__ import annotations
 
@@ -22,54 +22,56 @@ def checkpoints_of(path: StoragePath, rank: int = 0, workers: int = 1) -> Checkp
 
 
 class RemoteCheckpoints(Checkpoints):
-    """The latest checkpoints of one trial; `files.json`, written last, says that one is whole."""
+    """The latest checkpoints of one trial, whole once they have `files.json`, written last."""
 
     private = True
 
     def __init__(self, path: RemotePath, rank: int = 0, workers: int = 1) -> None:
-        self.place, self.rank, self.workers = path, rank, workers
+        self.remote, self.rank, self.workers = path, rank, workers
         self.trial = path.parent.name
-        self._fetched = ExitStack()
+        self._copies = ExitStack()
 
     def write(self, step: int, save: Callable[[Path], None]) -> None:
-        whole = self.place / f"step-{step:08}"
-        if self.rank == 0:
+        whole = self.remote / f"step-{step:08}"
+        if self.rank == 0:  # leftovers of an upload that was killed
             (whole / FILES).unlink(missing_ok=True)
             remove(whole)
         with tempfile.TemporaryDirectory(prefix="diffgap-checkpoint-") as local:
             save(Path(local))
-            found = self._gathered(digests(Path(local)))  # everyone comes here after the removal
+            # Also a barrier: nobody uploads before the first worker has removed leftovers.
+            files = self._gathered(digests(Path(local)))
             upload(Path(local), whole)
         self._meet()
         if self.rank == 0:
-            (whole / FILES).write_bytes(json.dumps(found).encode())
+            (whole / FILES).write_bytes(json.dumps(files).encode())
             for old in self._remote_newest_first()[KEPT:]:
                 remove(old)
 
     def latest(self) -> Path | None:
-        """A copy of this worker's own of the newest checkpoint that is whole."""
-        found: list[str | None] = [self._newest_name() if self.rank == 0 else None]
-        if self.workers > 1:
-            torch.distributed.broadcast_object_list(found, src=0)
-        if found[0] is None:
+        """This worker's own copy of the newest checkpoint that is whole."""
+        name = self._from_first_worker(self._newest_whole_name)
+        if name is None:
             return None
-        self._fetched.close()
-        return self._fetched.enter_context(local_copy(self.place / found[0]))
+        self._copies.close()  # the copy of an earlier call
+        return self._copies.enter_context(local_copy(self.remote / name))
 
-    def _newest_name(self) -> str | None:
-        for place in self._remote_newest_first():
-            with local_copy(place) as copy:
-                if self._is_whole(copy, place.name):
-                    return place.name
+    def _newest_whole_name(self) -> str | None:
+        for path in self._remote_newest_first():
+            with local_copy(path) as copy:
+                if self._is_whole(copy, path.name):
+                    return path.name
         return None
 
     def _remote_newest_first(self) -> list[RemotePath]:
-        return sorted(self.place.glob("step-*"), reverse=True)
+        return sorted(self.remote.glob("step-*"), reverse=True)
 
-    def _gathered(self, own: dict[str, str]) -> dict[str, str]:
+    def _gathered(self, digests_here: dict[str, str]) -> dict[str, str]:
         """The digests of all workers' files."""
         if self.workers == 1:
-            return own
+            return digests_here
         parts: list[dict[str, str]] = [{}] * self.workers
-        torch.distributed.all_gather_object(parts, own)
-        return {name: digest for part in parts for name, digest in part.items()}
+        torch.distributed.all_gather_object(parts, digests_here)
+        files: dict[str, str] = {}
+        for part in parts:
+            files.update(part)
+        return files

@@ -1,95 +1,103 @@
-"""`diffgap rerun`: a trial once more, from what is recorded of it, held against what it gave."""
+"""Repetition of a recorded trial, compared with its record: `diffgap rerun`."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
 
+from diffgap.bridge.base import WEIGHTS
 from diffgap.encoders.builtin import open_store, store_problem, store_uri
 from diffgap.errors import UserError
 from diffgap.io.paths import local_copy
 from diffgap.io.redact import HIDDEN
 from diffgap.ledger.ledger import Ledger, TrialRecord
 from diffgap.ledger.provenance import git_commit, package_versions
-from diffgap.spec import Trial
+from diffgap.spec import Trial, training_signature
+from diffgap.training.local import train_here
 
 COST = "cost/train_seconds"
 """The one metric that no two runs share."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A repeated trial beside the recorded one."""
+class RerunDifference:
+    """What differs between a repeated trial and its record."""
 
-    difference: float
-    """The largest of the weights'; 0 is bit for bit."""
+    weights: float
+    """The largest absolute difference of a weight; infinite where the weights' names differ."""
     metrics: dict[str, tuple[float, float]]
-    """Recorded and repeated, of those that differ."""
+    """Recorded and repeated values of the metrics that differ; NaN where there is none."""
 
     @property
-    def equal(self) -> bool:
-        return self.difference == 0 and not self.metrics
+    def is_none(self) -> bool:
+        """Whether the trials are equal, bit for bit."""
+        return self.weights == 0 and not self.metrics
 
 
 def rerun(
-    ledger: Ledger, signature: str, store: str | None, console: Console
-) -> tuple[TrialRecord, Comparison | None]:
+    ledger: Ledger,
+    signature: str,
+    store: str | None,
+    console: Console,
+    advance: Callable[[int, int], None],
+) -> tuple[TrialRecord, RerunDifference | None]:
     """Repeats a trial in this process, into OUTPUT/reruns.
 
     Args:
-        ledger: which knows the trial.
+        ledger: the ledger of the recorded trial.
         signature: the trial's, or its beginning.
         store: where its store is now; default where it was.
-        console: for people.
+        console: for warnings of what has changed since.
+        advance: called with steps done and in all.
 
     Returns:
-        The repeated trial, and how it compares; None where the first never finished.
+        The repeated trial, and its difference; None where the recorded one never finished.
 
     Raises:
-        UserError: where the trial's facts or its store cannot be had.
+        UserError: where the trial's facts or its store are missing, or the store has changed.
     """
     record = ledger.find(signature)
     facts, config = _facts(record), _config(record)
-    uri = _store(facts, store)
-    for line in _changed_since(config):
+    uri = _store_uri(facts, store)
+    for line in _changes_since(config):
         console.print(line, style="yellow", soft_wrap=True)
-    repeated = Ledger(ledger.output / "reruns")
-    again = repeated.trial(record.path.name)
-    again.forget()
-    _train(Trial.model_validate(facts["trial"]), again, uri, repeated, config, console)
-    return again, _compare(record, again) if record.finished else None
+    trial = Trial.model_validate(facts["trial"])
+    reruns = Ledger(ledger.output / "reruns")
+    repeated = reruns.trial(record.path.name)
+    repeated.forget()
+    reruns.forget_training(training_signature(trial, facts["fingerprint"]))
+    _train(trial, repeated, uri, reruns, config, advance)
+    return repeated, _difference(record, repeated) if record.finished else None
 
 
 def _train(
     trial: Trial,
-    again: TrialRecord,
+    repeated: TrialRecord,
     uri: str,
-    repeated: Ledger,
+    reruns: Ledger,
     config: dict[str, Any],
-    console: Console,
+    advance: Callable[[int, int], None],
 ) -> None:
-    import torch
-
-    from diffgap.spec import training_signature
-    from diffgap.store.store import EmbeddingStore
-    from diffgap.training.local import train_here
-
-    fingerprint = EmbeddingStore.open(uri).fingerprint
-    repeated.forget_training(training_signature(trial, fingerprint))
     if "threads" in config:
-        torch.set_num_threads(config["threads"])  # sums are taken in another order otherwise
-    train_here(trial, again.path.name, uri, repeated, console)
+        torch.set_num_threads(config["threads"])  # the order of sums depends on it
+    train_here(trial, repeated.path.name, uri, reruns, advance)
 
 
 def _facts(record: TrialRecord) -> dict[str, Any]:
-    if facts := record.facts:
-        return facts
-    raise UserError(
-        f"trial {record.path.name} has no trial.json, which says what it was; run its sweep again"
-    )
+    facts = record.facts
+    if facts is None:
+        raise UserError(
+            f"trial {record.path.name} has no trial.json, which describes it; run its sweep again"
+        )
+    return facts
 
 
 def _config(record: TrialRecord) -> dict[str, Any]:
@@ -97,38 +105,42 @@ def _config(record: TrialRecord) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _store(facts: dict[str, Any], given: str | None) -> str:
-    """The trial's store; its content must be what it was."""
-    name = given or facts["store"]
+def _store_uri(facts: dict[str, Any], store: str | None) -> str:
+    """The trial's store, at its present place; its content must be the recorded one."""
+    name = store or facts["store"]
     if HIDDEN in name:
         raise UserError(f"store: {name} was recorded without its secrets; give --store URI")
-    if problem := store_problem(name):
+    problem = store_problem(name)
+    if problem:
         raise UserError(f"store: {problem}; give --store PATH")
     if open_store(name).fingerprint != facts["fingerprint"]:
-        raise UserError(f"store: the content of {name} is not what it was; give --store PATH")
+        raise UserError(f"store: the content of {name} has changed; give --store PATH")
     return store_uri(name)
 
 
-def _changed_since(config: dict[str, Any]) -> list[str]:
-    """What is not as it was when the trial was recorded, a line each."""
-    then = {"git commit": config.get("git_commit")} | config.get("packages", {})
-    now = {"git commit": git_commit()} | package_versions()
-    return [
-        f"{name} is {now[name]} now; it was {then[name]}"
-        for name in now
-        if then.get(name) and then[name] != now[name]
-    ]
+def _changes_since(config: dict[str, Any]) -> list[str]:
+    """The versions that differ from the recorded ones, a line each."""
+    recorded = {"git commit": config.get("git_commit")} | config.get("packages", {})
+    current = {"git commit": git_commit()} | package_versions()
+    lines = []
+    for name, version in current.items():
+        if recorded.get(name) and recorded[name] != version:
+            lines.append(f"{name} is {version} now; it was {recorded[name]}")
+    return lines
 
 
-def _compare(record: TrialRecord, again: TrialRecord) -> Comparison:
-    from safetensors.torch import load_file
+def _difference(record: TrialRecord, repeated: TrialRecord) -> RerunDifference:
+    with local_copy(record.bridge) as old, local_copy(repeated.bridge) as new:
+        weights = _weight_difference(*(load_file(path / WEIGHTS) for path in (old, new)))
+    recorded, current = record.metrics(), repeated.metrics()
+    metrics = {}
+    for name in sorted((recorded.keys() | current.keys()) - {COST}):
+        if recorded.get(name) != current.get(name):
+            metrics[name] = recorded.get(name, math.nan), current.get(name, math.nan)
+    return RerunDifference(weights, metrics)
 
-    with local_copy(record.bridge) as old, local_copy(again.bridge) as new:
-        first, second = (load_file(path / "bridge.safetensors") for path in (old, new))
-    same = first.keys() == second.keys()
-    differences = [float((first[n] - second[n]).abs().max()) for n in first] if same else [1.0]
-    was, now = record.metrics(), again.metrics()
-    names = sorted((was.keys() | now.keys()) - {COST})
-    nan = float("nan")
-    metrics = {n: (was.get(n, nan), now.get(n, nan)) for n in names if was.get(n) != now.get(n)}
-    return Comparison(max(differences, default=0.0), metrics)
+
+def _weight_difference(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> float:
+    if old.keys() != new.keys():
+        return math.inf
+    return max((float((old[name] - new[name]).abs().max()) for name in old), default=0.0)

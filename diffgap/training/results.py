@@ -1,4 +1,4 @@
-"""What evaluating a trained bridge finds: recall, or how its sound compares."""
+"""Results of a trained bridge: its retrieval, or its generated audio."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from diffgap.store.store import EmbeddingStore, Pairs
 
 
 class TrialResult(Protocol):
-    """What a trial's checkpoint tells beside its weights."""
+    """What a trial's bridge checkpoint holds beside the weights."""
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For config.json: what the figures mean."""
+        """Facts for config.json: how the metrics were computed."""
 
     @property
     def metrics(self) -> dict[str, float]:
         """The final metrics by their names in MLflow."""
 
     def write(self, path: Path) -> None:
-        """Leaves files in the checkpoint's directory: what the report's statistics need."""
+        """Writes the files that the report's statistics need into the checkpoint's directory."""
 
 
 def trial_result(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> TrialResult:
@@ -51,8 +51,9 @@ def trial_result(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> TrialRe
 
         return generate_and_measure(trial, bridge, store)
     pairs = store.pairs(trial.task, trial.split)
-    captions = store.caption_texts(pairs.ids) if split_task(trial.task)[0] == TEXT else []
-    texts = tuple(text for _, text in captions)
+    texts: tuple[str, ...] = ()
+    if split_task(trial.task)[0] == TEXT:
+        texts = tuple(text for _, text in store.caption_texts(pairs.ids))
     return RetrievalResult(trial.split, bridge, pairs, texts, evaluate(bridge, pairs))
 
 
@@ -64,8 +65,8 @@ class RetrievalResult:
     bridge: Bridge
     pairs: Pairs
     texts: tuple[str, ...]
-    """Of x, where that is text."""
-    found: Evaluation
+    """The captions of x, where that is text."""
+    evaluation: Evaluation
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -73,18 +74,18 @@ class RetrievalResult:
 
     @cached_property
     def _bridged(self) -> Clouds | None:
-        return bridged_clouds(self.bridge, self.pairs, self.found.posterior_means)
+        return bridged_clouds(self.bridge, self.pairs, self.evaluation.posterior_means)
 
     @property
     def metrics(self) -> dict[str, float]:
-        recalls = {f"{self.split}/{name}": value for name, value in self.found.metrics.items()}
+        recalls = {f"{self.split}/{name}": value for name, value in self.evaluation.metrics.items()}
         gaps = gap_before_and_after(self.pairs, self._bridged)
         return recalls | {f"gap/{name}": value for name, value in gaps.items()}
 
     def write(self, path: Path) -> None:
-        """Ranks of every query, a sample of the two clouds, and examples to read."""
-        pq.write_table(self.found.rank_table(self.pairs), path / RANKS)
+        """Writes the ranks of all queries, a sample of both clouds, and examples to read."""
+        pq.write_table(self.evaluation.rank_table(self.pairs), path / RANKS)
         pq.write_table(gap_sample(self.pairs, self._bridged), path / GAP_SAMPLE)
-        directions = tuple(self.found.ranks)
-        answers = examples(self.found.scorer, self.pairs, self.texts, directions)
+        directions = tuple(self.evaluation.ranks)
+        answers = examples(self.evaluation.scorer, self.pairs, self.texts, directions)
         pq.write_table(answers, path / EXAMPLES)

@@ -1,4 +1,4 @@
-"""Which trials can train as one batch: told by the trials alone, without torch."""
+"""Shapes of trials: those of one shape can train as one batch. Free of torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffgap.spec import Trial
 
 
 class Shape(NamedTuple):
-    """What the trials of a batch have in common, on one store; all else may differ."""
+    """What trials must have in common to train as one batch on a store; all else may differ."""
 
     task: str
     width: int
@@ -24,10 +24,10 @@ class Shape(NamedTuple):
 
 
 def shape_of(trial: Trial) -> Shape | None:
-    """The shape of a trial's training; None where it can only train alone.
+    """The shape of a trial's training; None if it can only train alone.
 
-    Alone are trials without a network, those that change on their way (population-based training),
-    and those whose weights or optimiser state DeepSpeed shares out (ZeRO 1, 2 and 3).
+    Trials train alone if they have no network, if their settings change during training
+    (population-based training), or if DeepSpeed partitions their state (ZeRO 1, 2 and 3).
     """
     train = trial.train
     if not trial.trains or trial.changes or train.zero_stage:

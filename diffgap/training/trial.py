@@ -28,32 +28,32 @@ from diffgap.training.engine import process_group
 from diffgap.training.loop import TrainingRecipe, train
 from diffgap.training.results import trial_result
 
-WHILE_TRAINING = ScoreConfig("bridge")
-"""How bridges are validated during training, whatever the trial's own score: for curves."""
+VALIDATION_SCORE = ScoreConfig("bridge")
+"""Score of validations in training, whatever the trial's own, so that all curves compare."""
 
 
 def run_trial(
     trial: Trial, signature: str, store_uri: str, ledger: Ledger, context: TrialContext
 ) -> None:
-    """Runs one trial on this worker; rank 0 leaves the bridge checkpoint in the ledger.
+    """Runs one trial on this worker; rank 0 writes the bridge checkpoint to the ledger.
 
-    A bridge that another trial has trained, differing in its score alone, is not trained again.
+    The bridge of a trial that differs in its score alone is reused, and only evaluated.
 
     Args:
         trial: the resolved trial.
         signature: its signature.
         store_uri: the embedding store.
         ledger: where results go.
-        host: device, rank, checkpoints and reports.
+        context: device, rank, checkpoints and reports.
 
     Raises:
         DivergedError: where the loss is no number, or has exploded.
     """
     store = open_again(store_uri)
     bridge = fresh_bridge(trial, store, context.device)
-    trained = ledger.trained(training_signature(trial, store.fingerprint))
-    if trained:
-        bridge, progress = _reuse(bridge, trained, context.device)
+    source = ledger.trained(training_signature(trial, store.fingerprint))
+    if source:
+        bridge, progress = _reuse(bridge, source, context.device)
     else:
         bridge, progress = _train(trial, store, bridge, context)
     if context.rank == 0:
@@ -61,8 +61,8 @@ def run_trial(
 
 
 def fresh_bridge(trial: Trial, store: EmbeddingStore, device: torch.device) -> Bridge:
-    """A trial's bridge before its first step, as its seed has it."""
-    torch.backends.cuda.matmul.allow_tf32 = True
+    """A trial's bridge before its first step, initialised by its seed."""
+    torch.backends.cuda.matmul.allow_tf32 = True  # for training; scores are in full precision
     torch.manual_seed(trial.seed)
     return make_bridge(bridge_config(trial, store.manifest.dimension)).to(device)
 
@@ -75,25 +75,24 @@ def conclude(
     bridge: Bridge,
     progress: Progress,
 ) -> None:
-    """Evaluates a trained bridge, once, and leaves its checkpoint in the ledger."""
-    found = trial_result(trial, bridge, store)
+    """Evaluates a trained bridge, once, and writes its checkpoint to the ledger."""
+    result = trial_result(trial, bridge, store)
     with new_directory(ledger.trial(signature).bridge, METRICS) as path:
-        bridge.save_pretrained(path, **_facts(trial, signature, store), **found.facts)
+        bridge.save_pretrained(path, **_provenance(trial, signature, store), **result.facts)
         (path / CODE_DIFF).write_text(code_diff())
-        found.write(path)
+        result.write(path)
         (path / HISTORY).write_text(json.dumps([asdict(point) for point in progress.history]))
-        metrics = {**found.metrics, **_cost(bridge, progress)}
+        metrics = {**result.metrics, **_costs(bridge, progress)}
         (path / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     ledger.record_training(training_signature(trial, store.fingerprint), signature)
 
 
-def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[Bridge, Progress]:
-    """The weights and history of another trial, to be scored in this trial's way."""
-    with local_copy(trained.bridge) as path:
-        source = Bridge.from_pretrained(path)
-    bridge.load_state_dict(source.state_dict())
-    history = [HistoryPoint(**point) for point in trained.history()]
-    metrics = trained.metrics()
+def _reuse(bridge: Bridge, source: TrialRecord, device: torch.device) -> tuple[Bridge, Progress]:
+    """The weights and history of another trial, to be evaluated by this trial's score."""
+    with local_copy(source.bridge) as path:
+        bridge.load_state_dict(Bridge.from_pretrained(path).state_dict())
+    history = [HistoryPoint(**point) for point in source.history()]
+    metrics = source.metrics()
     best = None
     if "best/step" in metrics:
         best = Best(int(metrics["best/step"]), metrics["best/val_R5"])
@@ -104,7 +103,7 @@ def _reuse(bridge: Bridge, trained: TrialRecord, device: torch.device) -> tuple[
 def _train(
     trial: Trial, store: EmbeddingStore, bridge: Bridge, context: TrialContext
 ) -> tuple[Bridge, Progress]:
-    """Fits and trains on the store's training split, as far as the method has use for it."""
+    """Fits the method on the store's training split, and trains its network if it has one."""
     pairs = store.pairs(trial.task, "train")
     table = PairTable(pairs, trial.train.batch_size, trial.seed, context.device)
     bridge.fit(table.x, table.a)
@@ -117,20 +116,19 @@ def _train(
 
 def recipe_of(trial: Trial, val: Pairs) -> TrainingRecipe:
     """How a trial is trained, and validated on these pairs."""
-    dimension = val.x.shape[1]
-    return TrainingRecipe(
-        trial.train,
-        lambda b: evaluate(b, val, WHILE_TRAINING).metrics,
-        {
-            change.step: (bridge_config(later, dimension), later.train)
-            for change in trial.changes
-            for later in [trial.at(change.step)]
-        },
-    )
+    changes = {}
+    for change in trial.changes:
+        changed = trial.at(change.step)
+        changes[change.step] = bridge_config(changed, val.x.shape[1]), changed.train
+
+    def validate(bridge: Bridge) -> dict[str, float]:
+        return evaluate(bridge, val, VALIDATION_SCORE).metrics
+
+    return TrainingRecipe(trial.train, validate, changes)
 
 
 def bridge_config(trial: Trial, dimension: int) -> BridgeConfig:
-    """The bridge that a trial asks for, on embeddings of this dimension."""
+    """The config of a trial's bridge, on embeddings of this dimension."""
     options = getattr(trial, trial.method, None)
     return BridgeConfig(
         modalities=split_task(trial.task),
@@ -166,12 +164,12 @@ def objective_of(trial: Trial) -> Objective:
 
 
 def score_config(trial: Trial) -> ScoreConfig:
-    """The score that a trial's method allows, with the trial's settings."""
+    """The score that a trial's method supports, with the trial's settings."""
     return ScoreConfig(**{**trial.score.model_dump(), "kind": trial.effective_score})
 
 
-def _facts(trial: Trial, signature: str, store: EmbeddingStore) -> dict[str, Any]:
-    """What a bridge's config.json says of how it came about."""
+def _provenance(trial: Trial, signature: str, store: EmbeddingStore) -> dict[str, Any]:
+    """Facts for a bridge's config.json: what it was trained from, on and with."""
     return {
         "trial": trial.model_dump(mode="json"),
         "signature": signature,
@@ -187,12 +185,12 @@ def _facts(trial: Trial, signature: str, store: EmbeddingStore) -> dict[str, Any
     }
 
 
-def _cost(bridge: Bridge, progress: Progress) -> dict[str, float]:
-    """What it cost, and which of its validations was the best."""
-    found = {
+def _costs(bridge: Bridge, progress: Progress) -> dict[str, float]:
+    """Metrics of a training's cost, and its best validation."""
+    metrics = {
         "cost/train_seconds": progress.seconds,
         "cost/parameters": float(sum(p.numel() for p in bridge.parameters())),
     }
     if progress.best:
-        found |= {"best/step": float(progress.best.step), "best/val_R5": progress.best.value}
-    return found
+        metrics |= {"best/step": float(progress.best.step), "best/val_R5": progress.best.value}
+    return metrics

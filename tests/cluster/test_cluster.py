@@ -6,11 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import Trial
@@ -24,7 +22,7 @@ README = Path(__file__).parents[2] / "README.md"
 def losses_alone(trial, store, place):
     """The losses of a trial in this process, with one worker and without Ray."""
     ledger = Ledger(place)
-    train_here(Trial.model_validate(trial), "alone", str(store), ledger, Console(file=StringIO()))
+    train_here(Trial.model_validate(trial), "alone", str(store), ledger)
     points = [point["metrics"] for point in ledger.trial("alone").history()]
     ledger.trial("alone").forget()
     for note in (place / "trained").glob("*.json"):

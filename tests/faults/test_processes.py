@@ -56,7 +56,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(sweep, undisturbed):
     weights.write_bytes(weights.read_bytes()[:1000])
     assert sweep.run() == 0, sweep.said
     log = (newest.parents[1] / "log.txt").read_text()
-    assert f"Checkpoint {newest.name} is passed over" in log
+    assert f"Skipping checkpoint {newest.name}" in log
     logs = [path.read_text() for path in (sweep.place / "runs/trials").glob("*/log.txt")]
     assert any(re.search(r"Training from step [1-9]", log) for log in logs)
     assert_healed(sweep, undisturbed)

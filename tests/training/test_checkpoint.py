@@ -38,7 +38,7 @@ def test_a_broken_one_is_passed_over_for_the_one_before(checkpoints, name, harm,
     else:
         file.write_bytes(content[: len(content) // 2] if harm == "truncated" else content + b"?")
     assert checkpoints.latest().name == "step-00001000"
-    assert f"step-00001500 is passed over: {name}" in caplog.text
+    assert f"Skipping checkpoint step-00001500: {name}" in caplog.text
 
 
 def test_one_that_could_not_be_written_is_none(checkpoints):

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from diffgap.cli.main import main
@@ -29,7 +28,7 @@ def recorded(tmp_path, small_store):
     record = ledger.trial(signature(TRIAL, fingerprint))
     facts = {"trial": TRIAL.model_dump(mode="json"), "store": str(store)}
     record.begin({**facts, "fingerprint": fingerprint})
-    train_here(TRIAL, record.path.name, str(store), ledger, Console(quiet=True))
+    train_here(TRIAL, record.path.name, str(store), ledger)
     return ledger, record, store
 
 
