@@ -116,12 +116,10 @@ def _sound_file(path: Path) -> tuple[np.ndarray, int]:
             expected, rate = file.frames, file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ClipError(f"not readable as audio: {error}") from None
-    # Of a truncated WAV file libsndfile reports what is there, so that its own header must tell.
+    # Of a truncated WAV file libsndfile reports what is there, so that its own header must say.
     expected = max(expected, _wav_header_frames(path))
     if expected - len(samples) > MISSING * rate:
-        raise ClipError(
-            f"truncated: {len(samples) / rate:.1f} of {expected / rate:.1f} s are there"
-        )
+        raise ClipError(f"truncated: it holds {len(samples) / rate:.1f} of {expected / rate:.1f} s")
     return samples.mean(axis=1), int(rate)
 
 

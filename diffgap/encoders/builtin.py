@@ -51,7 +51,7 @@ def store_problem(name: str) -> str | None:
         return f"unknown store {name!r}; {hint} (or give the path of an embedding store)"
     if not (Path(name) / "manifest.json").is_file():
         return (
-            f"{name!r} is no embedding store (it has no manifest.json); "
+            f"{name!r} is not an embedding store (it has no manifest.json); "
             f"make one with: diffgap embed folder --root {name} --encoder soundscape --out STORE"
         )
     return None

@@ -97,7 +97,7 @@ def encode_chunk(
     for modality, windows in chunk.windows.items():
         vectors[modality] = _encode_windows(encoder, modality, windows)
         is_finite = np.isfinite(vectors[modality]).all(axis=1)
-        # Once is enough: a clip rejected for its sound is not rejected again for its video.
+        # Once is enough: a clip rejected for its audio is not rejected again for its video.
         for index in np.flatnonzero(is_good & ~is_finite):
             clip_id = chunk.clips[index].id
             rejected.append(Rejected(clip_id, modality, "its embedding is not finite"))
@@ -137,7 +137,7 @@ def cut_windows(
     if spec.window is None:
         return {modality: [stream] for modality, stream in streams.items()}
     rates = {"audio": float(spec.sample_rate), "video": spec.frame_rate}
-    # A sound track and its pictures rarely end together: only what both have is used.
+    # Audio and video of a clip rarely end together: only what both have is used.
     duration = min(len(stream) / rates[modality] for modality, stream in streams.items())
     windows: dict[str, list[np.ndarray]] = defaultdict(list)
     for start in _window_starts(duration, spec.window, clip_id, spec.long_clips):

@@ -105,7 +105,7 @@ def embed(
 
 @dataclass(frozen=True)
 class _Job:
-    """What is embedded by what."""
+    """A corpus, an encoder, and how the clips of one become inputs of the other."""
 
     corpus: Corpus
     choice: EncoderChoice
@@ -136,7 +136,7 @@ def _common_modalities(corpus: Corpus, encoder: Encoder) -> tuple[str, ...]:
     if len(common) < 2 or "audio" not in common:
         raise UserError(
             f"--encoder: {encoder.name} takes {', '.join(encoder.modalities)} and the corpus "
-            f"{corpus.name} has {', '.join(corpus.modalities)}; audio and one more must be common"
+            f"{corpus.name} has {', '.join(corpus.modalities)}; both need audio and another one"
         )
     return common
 

@@ -213,7 +213,7 @@ def _words(caption: str) -> list[str]:
 def _trigrams(word: str) -> list[int]:
     if not word:
         return [0]  # padding, which is masked; but EmbeddingBag's mean needs one
-    marked = f"<{word}>"  # tells a trigram at a word's start or end from one within it
+    marked = f"<{word}>"  # so that a word's start and end differ from its middle
     return [_bucket(marked[i : i + 3], TRIGRAMS) for i in range(len(word))]
 
 

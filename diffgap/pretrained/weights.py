@@ -65,11 +65,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"--checkpoint: no file {path}; give the path of a checkpoint") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: no checkpoint of weights: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}: not a checkpoint: {str(error).splitlines()[0]}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
-        raise UserError(f"{path}: no checkpoint of weights; it holds a {type(content).__name__}")
+        raise UserError(f"{path}: not a checkpoint; it holds a {type(content).__name__}")
     # The prefix of models that were trained under DataParallel.
     return {name.removeprefix("module."): value for name, value in content.items()}
 

@@ -144,7 +144,7 @@ def test_a_real_file_of_another_kind_is_no_store(tmp_path):
     spec.write_text(f"name: s\nstore: {tmp_path}\n")
     refused = invoke("sweep", spec)
     assert refused.exit_code == 2
-    assert "is no embedding store (it has no manifest.json); make one with: diffgap embed" in (
+    assert "is not an embedding store (it has no manifest.json); make one with: diffgap embed" in (
         refused.output
     )
 

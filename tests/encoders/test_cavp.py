@@ -122,7 +122,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--checkpoint: no file .*gone.ckpt"):
         CAVPEncoder.load(str(tmp_path / "gone.ckpt"))
     (tmp_path / "text.ckpt").write_text("no weights")
-    with pytest.raises(UserError, match=r"text.ckpt: no checkpoint of weights"):
+    with pytest.raises(UserError, match=r"text.ckpt: not a checkpoint"):
         CAVPEncoder.load(str(tmp_path / "text.ckpt"))
 
 
@@ -132,5 +132,5 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
             return (print, ("it ran",))
 
     torch.save({"state_dict": {"x": Harmful()}}, tmp_path / "harmful.ckpt")
-    with pytest.raises(UserError, match=r"harmful.ckpt: no checkpoint of weights"):
+    with pytest.raises(UserError, match=r"harmful.ckpt: not a checkpoint"):
         CAVPEncoder.load(str(tmp_path / "harmful.ckpt"))

@@ -309,7 +309,7 @@ def test_wrong_checkpoints_are_refused_by_name(tmp_path, vggish_file, panns_file
         ExtractorChoice("panns", str(tmp_path / "wrong.pth")).load()
     (tmp_path / "wrong.pth").write_text("no weights")
     for name in ("vggish", "panns"):
-        with pytest.raises(UserError, match=r"wrong.pth: no checkpoint of weights"):
+        with pytest.raises(UserError, match=r"wrong.pth: not a checkpoint"):
             ExtractorChoice(name, str(tmp_path / "wrong.pth")).load()
 
 

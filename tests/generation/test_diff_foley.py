@@ -267,7 +267,7 @@ def test_classes_beside_the_weights_are_neither_needed_nor_run(tmp_path, generat
     monkeypatch.delitem(sys.modules, "absent_lightning")
     assert DiffFoley.load(path).weights_hash == generator.weights_hash
     state["model.diffusion_model.out.2.bias"] = Harmful(tmp_path)
-    with pytest.raises(UserError, match=r"other.ckpt: no checkpoint of weights"):
+    with pytest.raises(UserError, match=r"other.ckpt: not a checkpoint"):
         DiffFoley.load(written(tmp_path, state))
     assert not (tmp_path / "it ran").exists()
 
@@ -288,7 +288,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--weights: no file .*gone.ckpt"):
         DiffFoley.load(str(tmp_path / "gone.ckpt"))
     (tmp_path / "text.ckpt").write_text("no weights")
-    with pytest.raises(UserError, match=r"text.ckpt: no checkpoint of weights"):
+    with pytest.raises(UserError, match=r"text.ckpt: not a checkpoint"):
         DiffFoley.load(str(tmp_path / "text.ckpt"))
     with pytest.raises(UserError, match=r"lacks model.diffusion_model.+it holds nothing"):
         DiffFoley.load(written(tmp_path, {}))

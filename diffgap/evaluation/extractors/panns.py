@@ -116,7 +116,7 @@ def _state(path: Path) -> Mapping[str, Tensor]:
         with torch.serialization.safe_globals([*HARMLESS, *ARRAYS]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: no checkpoint of weights: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}: not a checkpoint: {str(error).splitlines()[0]}") from None
     state = found.get("model") if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping):
         raise UserError(f"{path}: not a checkpoint of PANNs; it holds nothing under 'model'")
