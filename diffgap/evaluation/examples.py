@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -48,42 +45,25 @@ def examples(
         its clip's first; null where there are none.
     """
     # The clips of lowest hash: the same ones for every bridge on the same pairs.
-    chosen = sorted(range(len(pairs.ids)), key=lambda i: hash_fraction(pairs.ids[i]))[:QUERIES]
-    search = _Search(scorer, pairs, captions)
-    rows: list[dict[str, Any]] = []
+    queries = sorted(range(len(pairs.ids)), key=lambda i: hash_fraction(pairs.ids[i]))[:QUERIES]
+    _, first = np.unique(pairs.owner, return_index=True)  # each clip's first text or video
+    rows = []
     for direction, from_x in zip(directions, (True, False), strict=True):
-        for clip in chosen:
-            query = {"direction": direction, "query": pairs.ids[clip]}
-            rows += [query | answer for answer in search.answers(clip, from_x)]
+        for query in queries:
+            index = int(first[query]) if from_x else query
+            scores = scorer.scores(index, index + 1, from_x=from_x)[0].float().cpu()
+            best = scores.argsort(descending=True, stable=True)[:ANSWERS].tolist()
+            for place, answer in enumerate(best, 1):
+                clip, text = (answer, first[answer]) if from_x else (pairs.owner[answer], answer)
+                row = {
+                    "direction": direction,
+                    "query": pairs.ids[query],
+                    "query_caption": captions[first[query]] if captions else None,
+                    "place": place,
+                    "clip": pairs.ids[clip],
+                    "caption": captions[text] if captions else None,
+                    "score": float(scores[answer]),
+                    "right": bool(clip == query),
+                }
+                rows.append(row)
     return pa.Table.from_pylist(rows, SCHEMA)
-
-
-@dataclass(frozen=True)
-class _Search:
-    scorer: Scorer
-    pairs: Pairs
-    captions: Sequence[str]
-
-    @cached_property
-    def _first(self) -> np.ndarray:
-        """(N,) each clip's first text or video: the one that is its query."""
-        return np.unique(self.pairs.owner, return_index=True)[1]  # every clip has one
-
-    def answers(self, clip: int, from_x: bool) -> Iterator[dict[str, Any]]:
-        """The best answers to one clip's query, without what all have in common."""
-        query = int(self._first[clip]) if from_x else clip
-        scores = self.scorer.scores(query, query + 1, from_x=from_x)[0].float().cpu()
-        best = scores.argsort(descending=True, stable=True)[:ANSWERS].tolist()
-        for place, item in enumerate(best, 1):
-            owner = item if from_x else int(self.pairs.owner[item])
-            yield {
-                "query_caption": self._caption(int(self._first[clip])),
-                "place": place,
-                "clip": self.pairs.ids[owner],
-                "caption": self._caption(int(self._first[item]) if from_x else item),
-                "score": float(scores[item]),
-                "right": owner == clip,
-            }
-
-    def _caption(self, number: int) -> str | None:
-        return self.captions[number] if self.captions else None

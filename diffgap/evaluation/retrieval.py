@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from diffgap.evaluation.metrics import METRICS
+from diffgap.evaluation.metrics import METRICS, MetricInfo
 
 ScoreChunk = Callable[[int, int], Tensor]
 """(start, stop) of queries -> their (stop - start, G) scores against the whole gallery."""
@@ -38,6 +39,10 @@ class QueryRanks:
     """(Q,) int64: rank of the best relevant item."""
     ap10: Tensor
     """(Q,) float32: average precision within the first ten."""
+
+    def values(self, metric: MetricInfo) -> np.ndarray:
+        """(Q,) values of a metric; shares, where it is in percent."""
+        return metric.of_ranks({"rank": self.rank, "ap10": self.ap10}[metric.column].numpy())
 
 
 def ranks_of_owner(score: ScoreChunk, owner: Tensor, chunk: int) -> QueryRanks:
@@ -126,8 +131,7 @@ def summary(ranks: QueryRanks) -> dict[str, float]:
     """Every metric of the registry by its name: in percent, or the median rank."""
     metrics = {}
     for name, metric in METRICS.items():
-        column: Tensor = getattr(ranks, metric.column)
-        values = torch.from_numpy(metric.of_ranks(column.numpy())).double()
+        values = torch.from_numpy(ranks.values(metric)).double()
         average = values.mean() if metric.average == "mean" else values.quantile(0.5)
         metrics[name] = 100 * average.item() if metric.unit == "%" else average.item()
     return metrics

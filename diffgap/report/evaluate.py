@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch import Tensor
 
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import load_bridge, make_bridge
@@ -101,42 +101,35 @@ def _retrieval(name: str, evaluation: Evaluation, pairs: Pairs) -> Retrieval:
     clips_of = (pairs.owner, np.arange(len(pairs.ids)))  # x->a comes first, then a->x
     for (direction, ranks), clips in zip(evaluation.ranks.items(), clips_of, strict=True):
         title = direction.replace("_to_", "->")
-        metrics[title] = {m.title: _interval(m, ranks, clips) for m in METRICS.values()}
+        metrics[title] = {m.title: metric_interval(m, ranks, clips) for m in METRICS.values()}
         queries[title] = len(clips)
     return Retrieval(name, metrics, queries)
 
 
-def _interval(metric: MetricInfo, ranks: QueryRanks, clips: np.ndarray) -> Interval:
-    """Over queries, whose clips are (Q,)."""
-    column: Tensor = getattr(ranks, metric.column)
-    values = metric.of_ranks(column.numpy())
+def metric_interval(metric: MetricInfo, ranks: QueryRanks, clips: np.ndarray) -> Interval:
+    """Over queries, whose clips are (Q,); of no width for what is not a mean in percent."""
+    values = 100.0 * ranks.values(metric) if metric.unit == "%" else ranks.values(metric)
     if metric.average == "mean" and metric.unit == "%":
-        return mean_interval(100.0 * values[None], clips)  # one seed
-    # statistics.py has intervals for means from 0 to 100 only
+        return mean_interval(values[None], clips)  # one seed
     average = float(np.mean(values) if metric.average == "mean" else np.median(values))
     return Interval(average, average, average)
 
 
 def scores_table(rows: list[Retrieval], store: EmbeddingStore, task: str, split: str) -> Table:
     """Our rows, and below them the published ones."""
-    corpus = store.manifest.corpus.name
-    in_ranks = [metric.title for metric in METRICS.values() if metric.unit == "ranks"]
-    table = Table(
-        title=f"Retrieval on {corpus}, {split}: in %, {' and '.join(in_ranks)} in ranks",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    table.add_column("")
-    for heading in ("direction", *(metric.title for metric in METRICS.values())):
+    corpus, metrics = store.manifest.corpus.name, METRICS.values()
+    in_ranks = " and ".join(metric.title for metric in metrics if metric.unit == "ranks")
+    title = f"Retrieval on {corpus}, {split}: in %, {in_ranks} in ranks"
+    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("direction", *map(attrgetter("title"), metrics)):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         for direction, intervals in row.metrics.items():
-            cells = [_cell(metric, intervals[metric.title]) for metric in METRICS.values()]
-            table.add_row(row.name, direction, *cells)
+            table.add_row(row.name, direction, *map(_cell, metrics, intervals.values()))
         table.add_section()
     for number, reference in enumerate(retrieval_references(corpus, task), 1):
         for direction in rows[0].metrics:
-            cells = [_published(reference, direction, metric) for metric in METRICS.values()]
+            cells = [_published(reference, direction, metric) for metric in metrics]
             if set(cells) != {"-"}:
                 table.add_row(f"{reference.method} [{number}]", direction, *cells, style="dim")
     return table

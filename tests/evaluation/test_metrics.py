@@ -10,7 +10,7 @@ from rich.console import Console
 
 from diffgap.evaluation.metrics import METRICS, MetricInfo, table_metrics
 from diffgap.evaluation.retrieval import QueryRanks, summary
-from diffgap.report.evaluate import choose_pairs, frozen_retrieval, scores_table
+from diffgap.report.evaluate import choose_pairs, frozen_retrieval, metric_interval, scores_table
 from diffgap.spec.sweep import Search
 from diffgap.store.store import EmbeddingStore
 
@@ -44,6 +44,7 @@ def test_a_new_entry_is_logged_and_printed(monkeypatch, small_store, metric, exp
     after = summary(RANKS)
     assert after.pop(metric.name) == pytest.approx(expected)
     assert after == before
+    assert metric_interval(metric, RANKS, np.arange(4)).mean == pytest.approx(expected)
 
     store = EmbeddingStore.open(small_store)
     task = store.tasks[0]

@@ -65,7 +65,7 @@ def _clips(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
 
 def bar_data(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray]:
     """(N,) means, and (2, N) how far intervals reach below and above them, as matplotlib wants."""
-    means, low, high = np.array(list(map(astuple, intervals))).T
+    means, low, high = np.reshape(list(map(astuple, intervals)), (-1, 3)).T
     return means, np.maximum([means - low, high - means], 0.0)  # rounding may leave -1e-15
 
 

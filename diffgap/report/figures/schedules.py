@@ -60,9 +60,10 @@ def _figure(recalls: Recalls, schedules: Sequence[str]) -> Any:
         for axes, metric in zip(row, metrics, strict=True):
             for index, name in enumerate(names):
                 shift = 0.6 * ((index + 0.5) / len(names) - 0.5)
-                if by_schedule := recalls.get((panel, name, metric)):
-                    x = [schedules.index(schedule) + shift for schedule in by_schedule]
-                    _plot(axes, x, list(by_schedule.values()), index, name)
+                # A series that a panel lacks is drawn empty: the legend is the first panel's.
+                by_schedule = recalls.get((panel, name, metric), {})
+                x = [schedules.index(schedule) + shift for schedule in by_schedule]
+                _plot(axes, x, list(by_schedule.values()), index, name)
             axes.set_ylabel(f"{metric} (%)")
             faint_grid(axes)
         row[0].set_title(panel, loc="left")
