@@ -33,13 +33,8 @@ SPLIT = click.option(
 @BRIDGE
 @click.argument("source_file", metavar="IN")
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option(
-    "--from", "source", help="Modality of IN; default that of the bridge's first direction."
-)
-@click.option(
-    "--array",
-    help="Array or column of IN; default the one named like the modality, or the only one.",
-)
+@click.option("--from", "source", help="Modality of IN; default the source of BRIDGE.")
+@click.option("--array", help="Array or column of IN; default the modality's, or the only one.")
 @SPLIT
 def bridge_(
     bridge: Path, source_file: str, out: Path, source: str | None, array: str | None, split: str
@@ -89,16 +84,10 @@ def bridge_(
 @BRIDGE
 @click.argument("queries", nargs=-1, metavar="[TEXT]...")
 @click.option("--store", required=True, help="A built-in corpus, or a store's path or URI.")
-@click.option(
-    "--clip", "clips", multiple=True, metavar="ID", help="A clip as the query. May be repeated."
-)
-@click.option(
-    "--from", "source", help="Modality of --clip that is the query; default one that is not text."
-)
+@click.option("--clip", "clips", multiple=True, metavar="ID", help="A clip as the query.")
+@click.option("--from", "source", help="Modality of --clip; default the one that is not text.")
 @SPLIT
-@click.option(
-    "--top", default=10, show_default=True, type=click.IntRange(1), help="Hits per query."
-)
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Hits a query.")
 @click.option("--checkpoint", help="Weights of the store's encoder, as in: diffgap embed.")
 @click.option(
     "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True
@@ -141,10 +130,7 @@ def retrieve(
     for clip in clips:
         search_queries += clip_queries(opened, loaded, clip, source)
     if queries and opened.manifest.encoder.checkpoint_hash == UNKNOWN_HASH:
-        console.print(
-            "The store does not record which weights made it; with other weights, hits are "
-            "meaningless."
-        )
+        console.print("The store does not record its weights; with others, hits are meaningless.")
     results = gallery.search(search_queries, top)
     if style == "json":
         click.echo(json.dumps([_as_json(*result) for result in results], indent=2))
@@ -156,9 +142,7 @@ def retrieve(
 @click.command(short_help="Write a bridge and its model card to a folder to share.")
 @BRIDGE
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option(
-    "--store", help="Store that BRIDGE was trained on, so that the card can name its encoder."
-)
+@click.option("--store", help="The store that BRIDGE was trained on, for the encoder's name.")
 @click.option("--name", help="Name of the model; default that of FOLDER.")
 @click.option("--license", "licence", help="License of the weights; default apache-2.0.")
 def push(

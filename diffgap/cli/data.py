@@ -25,27 +25,19 @@ MAX_LISTED = 20
 TASK = click.option(
     "--task",
     metavar="X-A",
-    help="Two modalities of the store, text first, such as text-video; default the first task it "
-    "serves.",
+    help="Two modalities of the store, such as text-video; default the first task it serves.",
 )
-STORE = click.argument("store")
+OUT = click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The new store's directory."
+)
 
 
 @click.command(short_help="Make an embedding store from a corpus.")
 @click.argument("corpus")
 @ROOT
-@click.option(
-    "--encoder", required=True, help="Frozen encoder: soundscape, laion_clap, hf_clap or cavp."
-)
-@click.option(
-    "--checkpoint", help="Weights: a published name (laion_clap), a hub id (hf_clap) or a path."
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Directory of the new store; must not exist.",
-)
+@click.option("--encoder", required=True, help="soundscape, laion_clap, hf_clap or cavp.")
+@click.option("--checkpoint", help="The encoder's weights: a published name, hub id or path.")
+@OUT
 @click.option(
     "--window",
     type=click.Choice(["crop", "mean"]),
@@ -61,15 +53,9 @@ STORE = click.argument("store")
     show_default=True,
     help="Fail at the end if a larger share of the clips is unusable.",
 )
+@click.option("--workers", type=click.IntRange(1), help="Default one per GPU, else one per core.")
 @click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Parallel encoders; default one per GPU, else one per core.",
-)
-@click.option(
-    "--gpus-per-worker",
-    type=click.FloatRange(0),
-    help="GPUs of one encoder, such as 0.5; default 1 where there are GPUs.",
+    "--gpus-per-worker", type=click.FloatRange(0), help="Default 1 where there are GPUs, else 0."
 )
 @ADDRESS
 def embed(
@@ -188,20 +174,12 @@ def store() -> None:
 
 @store.command("import", short_help="Make a store from existing embeddings.")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New directory.")
+@OUT
 @click.option(
-    "--array",
-    "arrays",
-    multiple=True,
-    metavar="NAME=FILE.npy",
-    help="A column in a file of its own. Repeatable.",
+    "--array", "arrays", multiple=True, metavar="NAME=FILE.npy", help="A column in its own file."
 )
 @click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="NAME=THEIRS",
-    help="SOURCE's name of a column. Repeatable.",
+    "--column", "columns", multiple=True, metavar="NAME=THEIRS", help="SOURCE's name of a column."
 )
 @click.option("--encoder", default="imported", show_default=True, help="Name for the manifest.")
 @click.option("--corpus", "corpus_name", help="Name for the manifest; default that of SOURCE.")
@@ -240,7 +218,7 @@ def import_(
 
 
 @store.command(short_help="Print counts and modality gap of a store.")
-@STORE
+@click.argument("store")
 @TASK
 @click.option(
     "--picture",
@@ -282,7 +260,7 @@ def show(store: str, task: str | None, picture: Path | None) -> None:
 @click.option(
     "--per-class",
     type=click.IntRange(1),
-    help="At most so many clips per class; 5 is CAV-MAE's protocol on VGGSound. Default: all.",
+    help="At most so many clips per class (CAV-MAE on VGGSound: 5); default all.",
 )
 def evaluate(
     bridge: Path | None,
@@ -349,12 +327,7 @@ def _print_bad(console: Console, label: str, clips: Sequence[Rejected]) -> None:
 
 
 def _parse_pairs(option: str, arguments: tuple[str, ...]) -> dict[str, str]:
-    pairs, problems = {}, []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        pairs[name] = value
-        if not equals:
-            problems.append(f"{option}: {argument!r} is not NAME=VALUE")
+    problems = [f"{option}: {pair!r} is not NAME=VALUE" for pair in arguments if "=" not in pair]
     if problems:
         raise UserError(*problems)
-    return pairs
+    return dict(pair.split("=", 1) for pair in arguments)

@@ -1,12 +1,8 @@
-"""Files of embeddings that people have: .npy, .npz, .parquet, .pt and .csv, as named columns.
+"""Files of embeddings: .npy, .npz, .parquet, .pt and .csv as named columns, read and rewritten.
 
-    file = read_columns(Path("clap.npz"), "SOURCE")
-    file.columns["audio"]                                    # (N, D), in the file's own type
-
-    texts = read_embeddings(Path("texts.npy"), "text")
-    texts.write(Path("bridged.npy"), bridged)
-
-What is written is the file that was read, with its vectors replaced; rows keep their order.
+read_columns(Path("a.npz"), "SOURCE", [".npz"]).columns["audio"]    # (N, D)
+texts = read_embeddings(Path("texts.npy"), "text")
+texts.write(Path("bridged.npy"), bridged)          # the same file, its vectors replaced
 """
 
 from __future__ import annotations
@@ -35,38 +31,29 @@ SINGLE = ""
 
 @dataclass(frozen=True)
 class ColumnFile:
-    """The columns of one file, and how to write it again."""
-
     columns: Mapping[str, Any]
     """Arrays, or lists with an entry a row."""
-    write: Callable[[str, Path, np.ndarray], None] | None
+    write: Callable[[str, Path, np.ndarray], None] | None = None
     """Writes the same file with the column of this name replaced; None for .csv."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The vectors of one file or store, and how to write others in their place."""
-
     values: np.ndarray
-    """(N, D), as they are in the file."""
+    """(N, D), as they are in the file or store."""
     write: Callable[[Path, np.ndarray], None]
+    """Writes others in their place."""
 
 
 # Formats ------------------------------------------------------------------------------------------
 
 
-def read_columns(path: Path, argument: str, suffixes: Collection[str] = ()) -> ColumnFile:
-    """Reads a file of any of the formats.
-
-    Args:
-        path: the file.
-        argument: what the command line calls it, for errors.
-        suffixes: the formats allowed; default all.
+def read_columns(path: Path, argument: str, suffixes: Collection[str]) -> ColumnFile:
+    """Reads a file of one of the formats; `argument` is its name on the command line.
 
     Raises:
         UserError: where it cannot be read, or is of another format.
     """
-    suffixes = suffixes or READERS
     if path.suffix not in suffixes:
         raise UserError(
             f"{argument}: {path} is not one of {', '.join(suffixes)}; convert it to one"
@@ -139,7 +126,7 @@ def _read_csv(path: Path) -> ColumnFile:
     with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
         reader = csv.DictReader(file)
         rows = list(reader)
-    return ColumnFile({name: [row[name] for row in rows] for name in reader.fieldnames or ()}, None)
+    return ColumnFile({name: [row[name] for row in rows] for name in reader.fieldnames or ()})
 
 
 READERS: dict[str, Callable[[Path], ColumnFile]] = {
@@ -150,8 +137,7 @@ READERS: dict[str, Callable[[Path], ColumnFile]] = {
     ".pth": _read_torch,
     ".csv": _read_csv,
 }
-VECTOR_SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".csv")
-"""Formats that can hold vectors."""
+VECTOR_SUFFIXES = (".npy", ".npz", ".parquet", ".pt", ".pth")
 
 UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
@@ -167,8 +153,8 @@ def read_embeddings(path: Path, source: str, array: str | None = None) -> Embedd
 
     Args:
         path: the file.
-        source: modality, and the default name of the array in a file of several.
-        array: the array's name.
+        source: modality, the default name of the array.
+        array: name of the array in a file of several.
 
     Raises:
         UserError: where the file cannot be read, or has no such array.
@@ -204,21 +190,20 @@ def read_store(
 def _choose_array(path: Path, columns: Mapping[str, Any], source: str, array: str | None) -> str:
     """The array that was requested, else the source modality's, else the only one."""
     if SINGLE in columns:
-        if array is not None:
-            raise UserError(f"--array: {path} holds one array; leave it out")
-        return SINGLE
+        if array is None:
+            return SINGLE
+        raise UserError(f"--array: {path} holds one array; leave it out")
     names = [name for name, values in columns.items() if _is_matrix(values)]
-    if array is not None:
+    if not names:
+        raise UserError(f"--array: {path} has no vectors; give a file of embeddings")
+    if array is None:
+        array = names[0] if len(names) == 1 else source
         if array not in names:
-            raise UserError(f"--array: {path} has no {array!r}; {nearest(array, names)}")
-        return array
-    if source in names:
-        return source
-    if len(names) == 1:
-        return names[0]
-    if names:
-        raise UserError(f"--array: {path} has none called {source}; use one of {', '.join(names)}")
-    raise UserError(f"--array: {path} has no vectors; give a file of embeddings")
+            choices = ", ".join(names)
+            raise UserError(f"--array: {path} has none called {source}; use one of {choices}")
+    if array not in names:
+        raise UserError(f"--array: {path} has no {array!r}; {nearest(array, names)}")
+    return array
 
 
 def _is_matrix(values: Any) -> bool:

@@ -282,7 +282,7 @@ def test_imported_stores_say_what_they_cannot_do(here, rows):
     assert "'mine', is not one of diffgap's; give --clip ID" in line
     done = invoke("retrieve", "b", "--store", imported(here / "t", rows, "soundscape"), "a dog")
     assert done.exit_code == 0
-    assert "does not record which weights made it" in done.output
+    assert "does not record its weights" in done.output
 
 
 def test_mistakes_of_a_query_are_told(here, small_store, rows):
