@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from diffgap.report.formats import as_markdown, write_report
 from diffgap.report.model import make_report
 from diffgap.report.references import Reference
-from diffgap.tracking.client import NOTE, REPORT
+from diffgap.tracking.client import Tag
 from diffgap.tracking.reader import LoggedSweep, Reader
 
 DIRECTORY = "report"
@@ -32,13 +32,13 @@ def publish(reader: Reader, sweep: LoggedSweep, references: Sequence[Reference])
     description = as_markdown(report.tables)
     # A resumed sweep with nothing new would else draw and upload all its figures again.
     digest = hashlib.sha256(description.encode()).hexdigest()
-    if reader.tag(sweep.run_id, REPORT) == digest:
+    if reader.tag(sweep.run_id, Tag.REPORT) == digest:
         return False
     with TemporaryDirectory(prefix="diffgap-report-") as scratch:
         directory = Path(scratch) / DIRECTORY
         write_report(report, "all", directory)
         reader.client.log_artifacts(sweep.run_id, str(directory), DIRECTORY)
-    reader.client.set_tag(sweep.run_id, NOTE, description)
+    reader.client.set_tag(sweep.run_id, Tag.NOTE, description)
     # Last, so that a publication that failed half-way is repeated.
-    reader.client.set_tag(sweep.run_id, REPORT, digest)
+    reader.client.set_tag(sweep.run_id, Tag.REPORT, digest)
     return True

@@ -1,7 +1,7 @@
-"""Everything that knows MLflow.
+"""MLflow's client and the names that runs have there.
 
-One experiment a sweep name; in it a parent run a sweep, whose artifact sweep.json says what was
-asked for, and a child run a trial, found again by its signature. `writer` tells, `reader` asks.
+One experiment for each sweep name; in it a parent run for the sweep, whose artifact sweep.json is
+its record, and a child run for each trial, found by its signature. `writer` writes, `reader` reads.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ from diffgap.errors import UserError
 from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.io.redact import redact
 
-SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
-REASON, PRUNED, LEDGER = "diffgap.reason", "diffgap.pruned", "diffgap.ledger"
+
+class Tag:
+    """Names of tags."""
+
+    SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
+    REASON, PRUNED, LEDGER = "diffgap.reason", "diffgap.pruned", "diffgap.ledger"
+    REPORT = "diffgap.report"
+    """The digest of the tables that a sweep's own run carries."""
+    PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+
+
 SWEEP_KIND, TRIAL_KIND = "sweep", "trial"
-PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
-REPORT = "diffgap.report"
-"""The digest of the tables that a sweep's own run carries."""
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
@@ -32,21 +38,21 @@ INTERRUPTED, LOST_PROCESS = "interrupted", "its process ended without a word"
 """Reasons of runs that were killed, though nobody stopped their trials."""
 
 DATABASE = "mlflow.db"
-"""MLflow's own, in an output directory."""
+"""MLflow's database in an output directory."""
 
 SWEEP_FILE, BRIDGE = "sweep.json", "bridge"
-"""Artifacts: of a sweep's own run, what was asked for; of a trial's, its bridge checkpoint."""
+"""Artifacts: the record of a sweep, the bridge checkpoint of a trial."""
 
 SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the links of every run, amid our own lines
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the links of every run
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # a sweep tells its own MLflow, and nobody else
-    # A server that is away is asked again by us, who can say so; each request ends soon.
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # no data to anybody but the user's own MLflow
+    # Requests fail soon: DeliveryQueue tries them again, and says so.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-"""Read when mlflow is imported; the user's own win."""
+"""Environment variables that mlflow reads when imported; those that are set already win."""
 
 PERMANENT = (
     "INVALID_PARAMETER_VALUE",
@@ -54,15 +60,15 @@ PERMANENT = (
     "RESOURCE_DOES_NOT_EXIST",
     "PERMISSION_DENIED",
 )
-"""MLflow's codes of errors that the same request would meet again."""
+"""MLflow's codes of errors that no retry can cure."""
 
 
 def all_runs(
-    client: Any, experiments: list[str], tags: Mapping[str, str], more: str = ""
+    client: Any, experiments: list[str], tags: Mapping[str, str], *conditions: str
 ) -> list[Any]:
-    """Every run with these tags, and whatever more a query asks, over all of MLflow's pages."""
-    terms = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-    query = " and ".join([*terms, *([more] if more else [])])
+    """Every run with these tags that meets all conditions, over all of MLflow's pages."""
+    tag_conditions = (f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    query = " and ".join([*tag_conditions, *conditions])
     runs: list[Any] = []
     token: str | None = None
     while True:
@@ -82,7 +88,7 @@ def default_uri(output: StoragePath) -> str:
     """SQLite in an output directory.
 
     Raises:
-        UserError: where that is on an object store, which holds no database.
+        UserError: where that is on an object store, which cannot hold a database.
     """
     if isinstance(output, RemotePath):
         raise UserError(
@@ -93,24 +99,24 @@ def default_uri(output: StoragePath) -> str:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether a request that met this error is worth another try: MLflow may be away or locked."""
+    """Whether a request that failed so is worth a retry: a server is away, a database locked."""
     if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
         return False
     return getattr(error, "error_code", None) not in PERMANENT
 
 
 def warm_up(output: StoragePath) -> None:
-    """Begins, in a thread, what a `RunWriter` needs: MLflow's import, and its database."""
+    """Starts importing MLflow and creating its database in a thread, for a `RunWriter` to come."""
 
     def work() -> None:
-        with suppress(Exception):  # whoever opens a Tracker will be told
+        with suppress(Exception):  # RunWriter will raise it
             client_of(output).search_experiments(max_results=1)
 
     Thread(target=work, name="MLflow warm-up", daemon=True).start()
 
 
 def client_of(output: StoragePath) -> Any:
-    """MLflow's client, quiet and impatient."""
+    """MLflow's client of an output directory's runs, quiet and with short timeouts."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -127,7 +133,7 @@ def serve(output: StoragePath, port: int) -> int:
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": tracking_uri(output),  # may hold secrets
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else it starts a queue of its own
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # or else it starts a job queue
     }
     try:
         return subprocess.run(command, check=False, env=environment).returncode

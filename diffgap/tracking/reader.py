@@ -1,18 +1,19 @@
-"""Sweeps read back from MLflow: all that a report knows of them.
+"""Reader of sweeps from MLflow, the only source of a report.
 
-A sweep's own run holds what was asked for (``sweep.json``), its trials' runs what was found. Where
-several runs tell of one trial, the finished one counts, of those the newest.
+A sweep's own run has its record (``sweep.json``), its trials' runs have the results. Where several
+runs are of one trial, the finished ones count, and of those the newest.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from diffgap.errors import UserError, nearest
 from diffgap.io.paths import StoragePath
@@ -27,23 +28,22 @@ from diffgap.tracking.client import (
     FINISHED,
     INTERRUPTED,
     KILLED,
-    KIND,
     LOST_PROCESS,
-    PARENT,
-    REASON,
     RUNNING,
-    SIGNATURE,
     SWEEP_FILE,
     SWEEP_KIND,
     TRIAL_KIND,
+    Tag,
     all_runs,
     client_of,
     default_uri,
     tracking_uri,
 )
 
+T = TypeVar("T")
+
 MISSING = "MISSING"
-"""The status of a trial of which MLflow has no run: it was not started yet, or its run deleted."""
+"""Status of a trial without a run in MLflow: not started yet, or its run was deleted."""
 
 STATES = {
     FINISHED: TrialState.FINISHED,
@@ -59,15 +59,14 @@ class TrialRun:
     """One trial of a sweep, as MLflow has it.
 
     Attributes:
-        signature, label, trial: as the sweep asked for it; `trial` is the resolved spec.
-        final: whether it scores a search's winner on test.
+        signature, label, trial: from the sweep's record; `trial` is the resolved spec.
+        final: whether it evaluates a search's winner on test.
         run_id: None where MLflow has no run of it.
         status: MLflow's, or `MISSING`.
         reason: why it failed or was stopped, if it did.
         logged: the last value of every metric that was logged.
-        files: where its bridge checkpoint lies as a directory of this machine; None unless it is
-            finished and all there.
-        problem: why a finished run cannot be counted.
+        files: its bridge checkpoint as a local directory; None unless it is finished and complete.
+        problem: why a finished run does not count.
         point: its values of the sweep's axes, and of a search's space.
     """
 
@@ -94,29 +93,27 @@ class TrialRun:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it is finished, with all that a table needs."""
+        """Whether it is finished, with everything that a table needs."""
         return self.files is not None
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The final metrics; empty unless the trial counts."""
-        found: dict[str, float] = self._json(METRICS) or {}
-        return found
+        """The final metrics; empty unless the trial is complete."""
+        return self._read_json(METRICS, {})
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The checkpoint's config.json; empty unless the trial counts."""
-        found: dict[str, Any] = self._json(CONFIG) or {}
-        return found
+        """The checkpoint's config.json; empty unless the trial is complete."""
+        return self._read_json(CONFIG, {})
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        """Points ``{"step", "metrics"}`` of the training; empty unless the trial counts."""
-        found: list[dict[str, Any]] = self._json(HISTORY) or []
-        return found
+        """Points ``{"step", "metrics"}`` of the training; empty unless the trial is complete."""
+        return self._read_json(HISTORY, [])
 
-    def _json(self, name: str) -> Any:
-        return json.loads((self.files / name).read_text()) if self.files else None
+    def _read_json(self, name: str, default: T) -> T:
+        content: T = json.loads((self.files / name).read_text()) if self.files else default
+        return content
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,10 @@ class LoggedSweep:
     """A sweep, as MLflow has it.
 
     Attributes:
-        name, spec, store: as it was asked for last.
+        name, spec, store: from its record.
         run_id: of its own run.
-        trials: in the order of the sweep.
-        notes: what a reader must know of how it was read.
+        trials: in the order of its record.
+        notes: what a reader of its tables should know.
     """
 
     name: str
@@ -140,105 +137,97 @@ class LoggedSweep:
 
 
 class Reader:
-    """The reader of one tracking store: that of MLFLOW_TRACKING_URI, or an output directory's.
+    """Reader of one tracking store: that of MLFLOW_TRACKING_URI, or an output directory's.
 
     Raises:
-        UserError: where it does not answer, from any of its methods.
+        UserError: from any method, where the store does not answer.
     """
 
     def __init__(self, output: StoragePath) -> None:
         self.uri = tracking_uri(output)
-        own = isinstance(output, Path) and self.uri == default_uri(output)
-        if own and not (output / DATABASE).is_file():
+        is_default = isinstance(output, Path) and self.uri == default_uri(output)
+        if is_default and not (output / DATABASE).is_file():
             raise UserError(
                 f"SWEEP: no sweep has been run in {output}; give the --output of one that has, or "
                 "set MLFLOW_TRACKING_URI"
             )
         self.client = client_of(output)
-        self._scratch = TemporaryDirectory(prefix="diffgap-report-")
+        self._downloads = TemporaryDirectory(prefix="diffgap-report-")
 
     @property
     def where(self) -> str:
-        """The tracking store, without secrets."""
+        """The tracking store's address, without secrets."""
         return redact(self.uri)
 
     def tag(self, run_id: str, name: str) -> str | None:
         """A tag of a run; None where it has no such tag."""
-        found = self._asked(lambda: self.client.get_run(run_id)).data.tags.get(name)
-        return None if found is None else str(found)
+        value = self._query(lambda: self.client.get_run(run_id)).data.tags.get(name)
+        return None if value is None else str(value)
 
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the newest first."""
-        found = self._asked(
+        experiments = self._query(
             lambda: self.client.search_experiments(order_by=["last_update_time DESC"])
         )
-        named = {e.experiment_id: e.name for e in found}
-        runs = self._runs(list(named), {KIND: SWEEP_KIND}) if named else []
-        runs.sort(key=lambda run: -run.info.start_time)
-        return list(dict.fromkeys(named[run.info.experiment_id] for run in runs))
+        names = {experiment.experiment_id: experiment.name for experiment in experiments}
+        if not names:
+            return []
+        runs = self._runs(list(names), {Tag.KIND: SWEEP_KIND})
+        runs.sort(key=lambda run: run.info.start_time, reverse=True)
+        return list(dict.fromkeys(names[run.info.experiment_id] for run in runs))
 
     def sweep(self, name: str) -> LoggedSweep:
         """One sweep.
 
         Raises:
-            UserError: where there is none of this name, or nothing says what it asked for.
+            UserError: where there is none of this name, or its record is missing.
         """
-        experiment = self._asked(lambda: self.client.get_experiment_by_name(name))
-        place = [experiment.experiment_id] if experiment else []
-        parents = self._runs(place, {KIND: SWEEP_KIND}) if experiment else []
+        experiment = self._query(lambda: self.client.get_experiment_by_name(name))
+        experiments = [experiment.experiment_id] if experiment else []
+        parents = self._runs(experiments, {Tag.KIND: SWEEP_KIND}) if experiment else []
         if not parents:
-            known = self.sweeps()
-            hint = nearest(name, known) if known else "no sweep has been run there"
+            names = self.sweeps()
+            hint = nearest(name, names) if names else "no sweep has been run there"
             raise UserError(f"SWEEP: {name!r} is not in {self.where}; {hint}")
-        parent = max(parents, key=lambda run: run.info.start_time)
-        record = self._record(name, parent.info.run_id)
-        found = self._runs(place, {KIND: TRIAL_KIND, PARENT: parent.info.run_id})
-        notes = []
-        if len(parents) > 1:
-            notes.append(
-                f"{len(parents)} sweeps are named {name!r}; this is the one that began last. "
-                "Give each a name of its own: --set name=..."
-            )
-        trials, doubled = self._trials(record["trials"], found)
-        if doubled:
-            notes.append(f"{doubled} trials have several runs; the newest finished one counts.")
+        parent = max(parents, key=_start_time).info
+        record = self._record(name, parent.run_id)
+        runs = self._runs(experiments, {Tag.KIND: TRIAL_KIND, Tag.PARENT: parent.run_id})
+        runs_of = _by_signature(runs)
+        trials = [self._trial(entry, runs_of[entry["signature"]]) for entry in record["trials"]]
         return LoggedSweep(
             name,
             record["spec"],
             record["store"],
-            parent.info.run_id,
-            experiment.experiment_id,
-            trials,
-            tuple(notes),
+            parent.run_id,
+            parent.experiment_id,
+            tuple(trials),
+            _notes(name, parents, [runs_of[trial.signature] for trial in trials]),
         )
 
     def download_artifact(self, run_id: str, name: str) -> Path | None:
-        """An artifact of a run as a path of this machine; None where the run has no such thing."""
+        """An artifact of a run as a local path; None where the run has no such artifact."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        listed = self._asked(lambda: self.client.list_artifacts(run_id))
-        if name not in {entry.path for entry in listed}:
+        artifacts = self._query(lambda: self.client.list_artifacts(run_id))
+        if all(artifact.path != name for artifact in artifacts):
             return None
+        options = {"tracking_uri": self.uri}
+        if not self.uri.startswith("sqlite:"):  # a local store's files need no copy
+            directory = Path(self._downloads.name) / run_id
+            directory.mkdir(exist_ok=True)
+            options["dst_path"] = str(directory)
         try:
-            return Path(download_artifacts(run_id=run_id, artifact_path=name, **self._to(run_id)))
+            return Path(download_artifacts(run_id=run_id, artifact_path=name, **options))
         except (MlflowException, OSError):
             return None
-
-    def _to(self, run_id: str) -> dict[str, Any]:
-        """Where artifacts go: nowhere if they are files of this machine already."""
-        if self.uri.startswith("sqlite:"):
-            return {"tracking_uri": self.uri}
-        place = Path(self._scratch.name) / run_id
-        place.mkdir(exist_ok=True)
-        return {"tracking_uri": self.uri, "dst_path": str(place)}
 
     def _record(self, name: str, run_id: str) -> dict[str, Any]:
         file = self.download_artifact(run_id, SWEEP_FILE)
         if file is None:
             raise UserError(
-                f"SWEEP: {name!r} does not say what it asked for ({SWEEP_FILE} is missing in its "
-                "run); give its sweep command once more: finished trials are not repeated"
+                f"SWEEP: {name!r} has no record ({SWEEP_FILE} is missing in its run); run its "
+                "sweep command once more: finished trials are not repeated"
             )
         record: dict[str, Any] = json.loads(file.read_text())
         points = recorded_points(record["trials"], record["spec"])
@@ -246,59 +235,48 @@ class Reader:
             entry["point"] = point
         return record
 
-    def _trials(
-        self, entries: Sequence[dict[str, Any]], found: Iterable[Any]
-    ) -> tuple[tuple[TrialRun, ...], int]:
-        """The trials that a sweep asks for, and how many of them have several runs."""
-        by_signature: dict[str, list[Any]] = {}
-        for run in found:
-            by_signature.setdefault(run.data.tags.get(SIGNATURE, ""), []).append(run)
-        trials, doubled = [], 0
-        for entry in entries:
-            runs = by_signature.get(entry["signature"], [])
-            doubled += len(runs) > 1
-            trials.append(self._trial(entry, runs))
-        return tuple(trials), doubled
-
-    def _trial(self, entry: dict[str, Any], runs: list[Any]) -> TrialRun:
-        asked = {
-            "signature": entry["signature"],
-            "label": entry["label"],
-            "trial": entry["trial"],
-            "final": bool(entry.get("final")),
-            "point": entry["point"],
-        }
+    def _trial(self, entry: dict[str, Any], runs: Sequence[Any]) -> TrialRun:
+        """A trial of a sweep's record, with the run of it that counts."""
+        trial = TrialRun(
+            entry["signature"],
+            entry["label"],
+            entry["trial"],
+            final=bool(entry.get("final")),
+            point=entry["point"],
+        )
         if not runs:
-            return TrialRun(**asked)
-        run = max(runs, key=lambda r: (r.info.status == FINISHED, r.info.start_time))
+            return trial
+        run = max(runs, key=lambda run: (run.info.status == FINISHED, _start_time(run)))
         files, problem = None, None
         if run.info.status == FINISHED:
-            files = self.download_artifact(run.info.run_id, BRIDGE)
-            needed = (METRICS, REPLICATES if _generates(entry["trial"]) else RANKS)
-            lacking = [n for n in needed if not (files and (files / n).is_file())]
-            if lacking:
-                files, problem = None, f"its run has no {' and no '.join(lacking)}"
-        return TrialRun(
-            **asked,
+            files, problem = self._checkpoint(run.info.run_id, _needed_files(entry["trial"]))
+        return replace(
+            trial,
             run_id=run.info.run_id,
             status=run.info.status,
-            reason=run.data.tags.get(REASON),
+            reason=run.data.tags.get(Tag.REASON),
             logged=dict(run.data.metrics),
             tags=dict(run.data.tags),
             files=files,
             problem=problem,
         )
 
-    def _runs(self, experiments: list[str], tags: dict[str, str]) -> list[Any]:
-        return self._asked(lambda: all_runs(self.client, experiments, tags))
+    def _checkpoint(self, run_id: str, needed: Iterable[str]) -> tuple[Path | None, str | None]:
+        """The bridge checkpoint of a run, or why it cannot be used."""
+        files = self.download_artifact(run_id, BRIDGE)
+        missing = [name for name in needed if not (files and (files / name).is_file())]
+        return (None, f"its run has no {' and no '.join(missing)}") if missing else (files, None)
 
-    def _asked(self, question: Any) -> Any:
-        """The answer, or one line of why there is none."""
+    def _runs(self, experiments: list[str], tags: dict[str, str]) -> list[Any]:
+        return self._query(lambda: all_runs(self.client, experiments, tags))
+
+    def _query(self, request: Callable[[], T]) -> T:
+        """The answer to a request; UserError of one line where MLflow does not answer."""
         from mlflow.exceptions import MlflowException
         from requests import RequestException
 
         try:
-            return question()
+            return request()
         except (MlflowException, RequestException, OSError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
@@ -307,6 +285,33 @@ class Reader:
             ) from None
 
 
-def _generates(trial: dict[str, Any]) -> bool:
-    """Whether a resolved trial, maybe of an earlier version, makes sound."""
-    return bool(trial.get("generation", {}).get("generator", "none") != "none")
+def _start_time(run: Any) -> int:
+    return int(run.info.start_time)
+
+
+def _by_signature(runs: Iterable[Any]) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for run in runs:
+        groups[run.data.tags.get(Tag.SIGNATURE, "")].append(run)
+    return groups
+
+
+def _notes(name: str, parents: Sequence[Any], runs: Iterable[Sequence[Any]]) -> tuple[str, ...]:
+    """Warnings of sweeps that share a name, and of trials that have several runs."""
+    notes = []
+    if len(parents) > 1:
+        notes.append(
+            f"{len(parents)} sweeps are named {name!r}; this is the one that started last. "
+            "Give each a name of its own: --set name=..."
+        )
+    repeated = sum(len(group) > 1 for group in runs)
+    if repeated:
+        notes.append(f"{repeated} trials have several runs; the newest finished one counts.")
+    return tuple(notes)
+
+
+def _needed_files(trial: dict[str, Any]) -> tuple[str, str]:
+    """The files without which a resolved trial's tables cannot be made."""
+    # `get`: a trial of an earlier version may know nothing of generation.
+    generates = trial.get("generation", {}).get("generator", "none") != "none"
+    return METRICS, REPLICATES if generates else RANKS

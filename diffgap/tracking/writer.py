@@ -1,7 +1,7 @@
-"""Telling MLflow how a sweep goes.
+"""Writer of a sweep's runs to MLflow.
 
-One process writes: the one that runs the sweep. A resumed trial goes on in its own run and no point
-is logged twice. Every call may be repeated: what has arrived is not sent again.
+Only the process that runs the sweep writes. A resumed trial continues in its own run, and no point
+is logged twice. Every call may be repeated: what MLflow has already is not sent again.
 """
 
 from __future__ import annotations
@@ -18,18 +18,12 @@ from diffgap.tracking.client import (
     FINISHED,
     INTERRUPTED,
     KILLED,
-    KIND,
-    LEDGER,
     LOST_PROCESS,
-    PARENT,
-    PRUNED,
-    REASON,
     RUNNING,
-    SIGNATURE,
-    SWEEP,
     SWEEP_FILE,
     SWEEP_KIND,
     TRIAL_KIND,
+    Tag,
     all_runs,
     client_of,
     tracking_uri,
@@ -40,16 +34,18 @@ HEADLINE = "R5"
 MAX_BATCH = 1000
 """Metrics in one request: MLflow's limit."""
 
+MAX_REASON = 5000
+"""Characters of a reason: a tag holds 5,000, with recent versions of MLflow 8,000."""
+
 
 class RunWriter:
     """The writer of one sweep's runs.
 
-    Runs that an earlier process left RUNNING are ended as KILLED: nobody but this process runs
-    the sweep.
+    Marks as KILLED the runs that an earlier process left RUNNING: no other process runs the sweep.
 
     Args:
         output: the sweep's output directory, for the default backend and its artifacts.
-        sweep: the sweep's name, which is the experiment's.
+        sweep: the sweep's name, and the experiment's.
         ledger: the identity of the ledger: sweeps of one name in two ledgers have two runs.
         tags: facts for every run, such as the store and the git commit.
     """
@@ -60,25 +56,26 @@ class RunWriter:
         self.uri = tracking_uri(output)
         self.client = client_of(output)
         self.sweep, self.ledger = sweep, ledger
-        self.tags = {name: redact(value) for name, value in {**tags, SWEEP: sweep}.items()}
+        self.tags = {name: redact(value) for name, value in {**tags, Tag.SWEEP: sweep}.items()}
         self.experiment = self._experiment(output)
         self.parent = self._sweep_run()
-        self._end_forsaken()
+        self._end_orphans()
         self._runs: dict[str, str] = {}
+        """Run ids by signature."""
         self._open_runs: set[str] = set()
         self._last_step: dict[str, dict[str, int]] = {}
+        """The last step of every metric, by run id."""
 
     def start(self, signature: str, label: str, params: Mapping[str, Any]) -> str:
-        """The trial's own run, created or gone on with; returns its id."""
+        """Creates or reopens the trial's own run; returns its id."""
         if signature in self._runs:
             return self._runs[signature]
-        found = self._trials(signature)
-        if found:
-            run_id = self._reopen(found[0])
+        existing = self._trials(signature)
+        if existing:
+            run_id = self._reopen(existing[0])
         else:
-            run_id = self._create(
-                label, {KIND: TRIAL_KIND, SIGNATURE: signature, PARENT: self.parent}
-            )
+            tags = {Tag.KIND: TRIAL_KIND, Tag.SIGNATURE: signature, Tag.PARENT: self.parent}
+            run_id = self._create(label, tags)
         self._log_params(run_id, params)
         self._last_step[run_id] = self._logged_steps(run_id)
         self._open_runs.add(run_id)
@@ -86,7 +83,7 @@ class RunWriter:
         return run_id
 
     def log(self, signature: str, points: Iterable[Mapping[str, Any]], now: float) -> None:
-        """Logs points ``{"step", "metrics"}``, but for what the run has of them already.
+        """Logs points ``{"step", "metrics"}``, except what the run has already.
 
         Args:
             signature: a started trial's.
@@ -114,30 +111,30 @@ class RunWriter:
         self._end(signature, FINISHED)
 
     def describe(self, record: Mapping[str, Any]) -> None:
-        """Keeps what the sweep asks for with its own run, for whoever reads it from there."""
+        """Stores the sweep's record with its own run, from where reports read it."""
         self.client.log_dict(self.parent, dict(record), SWEEP_FILE)
 
     def fail(self, signature: str, reason: str) -> None:
-        """Ends a trial's run as FAILED, and says why."""
+        """Ends a trial's run as FAILED, with the reason."""
         self._end_early(signature, FAILED, reason)
 
     def kill(self, signature: str, reason: str = INTERRUPTED) -> None:
-        """Ends the run of a trial that was cut short as KILLED; one that never started has none."""
+        """Ends the run of a trial that was stopped or interrupted as KILLED, if it has one."""
         if signature in self._runs:
             self._end_early(signature, KILLED, reason)
 
     def supersede(self, signature: str) -> None:
-        """Keeps a trial's earlier run, but goes on with it no more."""
+        """Retires a trial's earlier run, which stays: the trial will get a new one."""
         for run in self._trials(signature):
-            self.client.set_tag(run.info.run_id, KIND, "superseded trial")
+            self.client.set_tag(run.info.run_id, Tag.KIND, "superseded trial")
 
     def prune(self, signature: str) -> None:
-        """Marks the run of a trial that its sweep no longer asks for."""
+        """Marks the run of a trial that its sweep no longer has."""
         for run in self._trials(signature):
-            self.client.set_tag(run.info.run_id, PRUNED, "true")
+            self.client.set_tag(run.info.run_id, Tag.PRUNED, "true")
 
     def close(self, status: str) -> None:
-        """Ends the sweep's parent run, and the runs of trials that something cut short."""
+        """Ends the sweep's own run, and those of interrupted trials as KILLED."""
         for run_id in sorted(self._open_runs):
             self.client.set_terminated(run_id, KILLED)
         self.client.set_terminated(self.parent, status)
@@ -149,39 +146,39 @@ class RunWriter:
         self._open_runs.discard(self._runs[signature])
 
     def _end_early(self, signature: str, status: str, reason: str) -> None:
-        self.client.set_tag(self._runs[signature], REASON, redact(reason)[:5000])
+        self.client.set_tag(self._runs[signature], Tag.REASON, redact(reason)[:MAX_REASON])
         self._end(signature, status)
 
-    def _end_forsaken(self) -> None:
-        found = all_runs(
-            self.client, [self.experiment], {PARENT: self.parent}, "attributes.status = 'RUNNING'"
-        )
-        for run in found:
-            self.client.set_tag(run.info.run_id, REASON, LOST_PROCESS)
+    def _end_orphans(self) -> None:
+        """Ends the runs whose process died before it could."""
+        tags = {Tag.PARENT: self.parent}
+        for run in all_runs(self.client, [self.experiment], tags, "attributes.status = 'RUNNING'"):
+            self.client.set_tag(run.info.run_id, Tag.REASON, LOST_PROCESS)
             self.client.set_terminated(run.info.run_id, KILLED)
 
     def _experiment(self, output: StoragePath) -> str:
-        found = self.client.get_experiment_by_name(self.sweep)
-        if found:
-            return str(found.experiment_id)
-        artifacts = None  # a server has a place for them
+        """The id of the sweep's experiment, which is created if need be."""
+        experiment = self.client.get_experiment_by_name(self.sweep)
+        if experiment:
+            return str(experiment.experiment_id)
+        artifacts = None  # a server chooses their place
         if self.uri.startswith("sqlite:") and isinstance(output, Path):
             artifacts = (output.absolute() / "mlartifacts" / self.sweep).as_uri()
         return str(self.client.create_experiment(self.sweep, artifact_location=artifacts))
 
     def _sweep_run(self) -> str:
         """The sweep's own run: its ledger's, or one from before runs named their ledger."""
-        found = all_runs(self.client, [self.experiment], {KIND: SWEEP_KIND})
-        for wanted in (self.ledger, None):
-            for run in found:
-                if run.data.tags.get(LEDGER) == wanted:
-                    self.client.set_tag(run.info.run_id, LEDGER, self.ledger)
+        runs = all_runs(self.client, [self.experiment], {Tag.KIND: SWEEP_KIND})
+        for ledger in (self.ledger, None):
+            for run in runs:
+                if run.data.tags.get(Tag.LEDGER) == ledger:
+                    self.client.set_tag(run.info.run_id, Tag.LEDGER, self.ledger)
                     return self._reopen(run)
-        return self._create(self.sweep, {KIND: SWEEP_KIND, LEDGER: self.ledger})
+        return self._create(self.sweep, {Tag.KIND: SWEEP_KIND, Tag.LEDGER: self.ledger})
 
     def _trials(self, signature: str) -> list[Any]:
         """The runs of a trial in this sweep."""
-        tags = {KIND: TRIAL_KIND, SIGNATURE: signature, PARENT: self.parent}
+        tags = {Tag.KIND: TRIAL_KIND, Tag.SIGNATURE: signature, Tag.PARENT: self.parent}
         return all_runs(self.client, [self.experiment], tags)
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
@@ -192,7 +189,7 @@ class RunWriter:
         """Sets a run RUNNING again."""
         run_id = str(run.info.run_id)
         self.client.update_run(run_id, status=RUNNING)
-        for tag in (REASON, PRUNED):
+        for tag in (Tag.REASON, Tag.PRUNED):
             if tag in run.data.tags:
                 self.client.delete_tag(run_id, tag)
         return run_id
@@ -200,20 +197,20 @@ class RunWriter:
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        known = self.client.get_run(run_id).data.params
-        fresh = [Param(n, redact(str(value))) for n, value in params.items() if n not in known]
-        if fresh:
-            self.client.log_batch(run_id, params=fresh)
+        logged = self.client.get_run(run_id).data.params  # MLflow refuses to change them
+        new = [Param(n, redact(str(value))) for n, value in params.items() if n not in logged]
+        if new:
+            self.client.log_batch(run_id, params=new)
 
     # Metrics --------------------------------------------------------------------------------------
 
     def _final(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Final metrics by names that no curve has: a search scores its trials on val, too."""
+        """Final metrics, renamed where a curve has their name: a search evaluates on val, too."""
         curves = {name for name, step in self._last_step[run_id].items() if step > 0}
         return {f"final/{n}" if n in curves else n: value for n, value in metrics.items()}
 
     def _fresh(self, run_id: str, metrics: Mapping[str, float], step: int, now: float) -> list[Any]:
-        """What a run does not have yet of the metrics of one step."""
+        """The metrics of one step that a run does not have yet."""
         from mlflow.entities import Metric
 
         last = self._last_step[run_id]
@@ -240,7 +237,7 @@ class RunWriter:
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metric that people sort runs by, under a name that stands first among all: ``R5``, the
-    mean over both directions of the split that the trial was scored on."""
-    found = [value for name, value in metrics.items() if name.endswith("/R5")]
-    return {HEADLINE: sum(found) / len(found)} if found else {}
+    """``R5``, mean over both directions of the split that the trial was evaluated on: the metric
+    by which people sort runs, under a name that MLflow lists first."""
+    values = [value for name, value in metrics.items() if name.endswith("/R5")]
+    return {HEADLINE: sum(values) / len(values)} if values else {}

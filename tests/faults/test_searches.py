@@ -139,7 +139,7 @@ def test_a_population_breeds_the_same_after_a_kill_and_its_winner_can_be_repeate
     tmp_path, small_store
 ):
     killed = Sweep(tmp_path, small_store, "search", PBT)
-    killed_in_the_middle(killed, r"goes on as a copy")
+    killed_in_the_middle(killed, r"continued as a copy")
     plan, plain = without_ray(tmp_path, small_store)
     members = bred(plan, plain)
     found = ends(tmp_path / "runs")
