@@ -34,8 +34,9 @@ SWEEP_KIND, TRIAL_KIND = "sweep", "trial"
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
-INTERRUPTED, LOST_PROCESS = "interrupted", "its process ended without a word"
-"""Reasons of runs that were killed, though nobody stopped their trials."""
+INTERRUPTED, LOST_PROCESS = "interrupted", "its process died"
+RESUMABLE = (INTERRUPTED, LOST_PROCESS, "its process ended without a word")
+"""Reasons of KILLED runs whose trials nobody stopped; the last is an earlier version's."""
 
 DATABASE = "mlflow.db"
 """MLflow's database in an output directory."""

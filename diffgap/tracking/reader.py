@@ -26,9 +26,8 @@ from diffgap.tracking.client import (
     DATABASE,
     FAILED,
     FINISHED,
-    INTERRUPTED,
     KILLED,
-    LOST_PROCESS,
+    RESUMABLE,
     RUNNING,
     SWEEP_FILE,
     SWEEP_KIND,
@@ -86,8 +85,8 @@ class TrialRun:
     @property
     def state(self) -> TrialState:
         """What has become of the trial, as MLflow knows it."""
-        if self.status == KILLED:  # as a trial that was stopped, and one that can be resumed
-            is_resumable = self.reason in (None, INTERRUPTED, LOST_PROCESS)
+        if self.status == KILLED:  # of trials that were stopped, and of those to be resumed
+            is_resumable = self.reason is None or self.reason in RESUMABLE
             return TrialState.INTERRUPTED if is_resumable else TrialState.STOPPED
         return STATES[self.status]
 
