@@ -1,1 +1,1 @@
-"""Hacks around other libraries, each with the version or issue at which it can go."""
+"""Work-arounds for other libraries, each with the version or issue at which it can be deleted."""

@@ -1,4 +1,4 @@
-"""Imports that spare what others import for nothing."""
+"""Imports of libraries without the optional packages that they import for nothing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def without(package: str) -> Iterator[None]:
-    """Within the block an optional package seems not to be installed, unless it is imported yet.
+    """Within the block a package seems not to be installed, unless it is imported already.
 
-    For libraries that import it wherever it is, and take its absence well.
+    For libraries that import it wherever it is installed, and do without it elsewhere.
     """
     if package in sys.modules:
         yield
         return
-    sys.modules[package] = None  # type: ignore[assignment]
+    sys.modules[package] = None  # type: ignore[assignment]  # by which an import of it fails
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Ray Tune without the imports that nothing here has a use for."""
+"""Ray Tune without the import of Weights & Biases, which nothing here uses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from diffgap.compat.imports import without
 
 
 def import_integrations() -> None:
-    """Imports Tune's logger callbacks, without the half second of Weights & Biases.
+    """Imports Tune's logger callbacks, without the half second that wandb takes.
 
     Tune looks for their classes among a sweep's callbacks (`ray.air._internal.usage`), and wandb
-    comes with laion-clap. Can be deleted once Tune looks only at what is imported anyway; Ray 2.60
-    does not.
+    comes with laion-clap. To be deleted once Tune imports none for that, as 2.60 still does.
     """
     with without("wandb"):
         import ray.air.integrations.wandb  # noqa: F401

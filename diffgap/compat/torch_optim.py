@@ -1,9 +1,9 @@
-"""PyTorch's optimisers without its compiler, whose import takes a process a second.
+"""PyTorch's optimisers without its compiler, whose import takes a second of every process.
 
-PyTorch keeps its compiler out of optimisers, and imports it to that end: 1,400 modules for the
-first optimiser of a process, and two calls into it in each of AdamW's steps. Nothing here is
-compiled, so these take the same methods without that wrapping; they compute the same to the last
-digit.
+PyTorch wraps an optimiser's methods to keep the compiler out of them, and imports it to do so:
+1,400 modules for the first optimiser, and two calls into it in each of AdamW's steps. Nothing here
+is compiled, so these take the same methods unwrapped, and compute the same to the last digit.
+To be deleted once `torch.optim` no longer imports `torch._dynamo`, which 2.11 does.
 """
 
 from __future__ import annotations

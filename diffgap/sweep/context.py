@@ -8,7 +8,7 @@ from diffgap.cluster.capacity import ClusterCapacity
 from diffgap.ledger.ledger import Ledger
 from diffgap.ledger.locks import SweepLock
 from diffgap.sweep.display import SweepDisplay
-from diffgap.sweep.plan import Plan, PlannedTrial
+from diffgap.sweep.plan import Plan
 from diffgap.sweep.tracking import SweepTracker
 
 
@@ -25,7 +25,3 @@ class SweepContext:
     verbose: bool = False
     failures: dict[str, str] = field(default_factory=dict)
     """Why trials failed, by signature."""
-
-    def is_over(self, planned: PlannedTrial) -> bool:
-        """Whether this run has nothing more to do for a trial."""
-        return planned.signature in self.failures or self.ledger.trial(planned.signature).finished

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,9 +26,6 @@ STYLES = {
     TrialState.FAILED: "bold red",
 }
 """Of the states that a running sweep's trials are in."""
-
-OTHER_LINES = 5
-"""Lines of the terminal that the table's header, its summary and the prompt take."""
 
 
 @dataclass
@@ -78,12 +74,7 @@ class SweepDisplay:
             self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.live.is_started:
             self.live.stop()
 
@@ -133,9 +124,8 @@ class SweepDisplay:
         self._print(row, f"stopped at step {row.step}: {reason}; {self._summary()}")
 
     def paused(self, signature: str) -> None:
-        """A trial can be resumed; one that has not started, or is paused already, stays so."""
         row = self.rows[signature]
-        if row.state == TrialState.RUNNING:
+        if row.state == TrialState.RUNNING:  # another waits as before, or is paused already
             row.end(TrialState.PAUSED)
             self._print(row, f"paused at step {row.step}")
 
@@ -160,14 +150,14 @@ class SweepDisplay:
 
     def _visible_rows(self) -> list[_Row]:
         """The rows that fit the screen: all, or those that are running and that ended last."""
-        capacity = max(5, self.console.height - OTHER_LINES)
+        capacity = max(5, self.console.height - 5)  # header, summary and some air
         rows = list(self.rows.values())
         if len(rows) <= capacity:
             return rows
-        running = [row for row in rows if row.state == TrialState.RUNNING]
-        others = [r for r in rows if r.state not in (TrialState.RUNNING, TrialState.WAITING)]
-        others.sort(key=lambda row: row.started_at or 0.0)
-        return [*others[len(others) - max(0, capacity - len(running)) :], *running]
+        started = [row for row in rows if row.state != TrialState.WAITING]
+        # The running ones at the end, whatever their start: they are what is cut off last.
+        started.sort(key=lambda row: (row.state == TrialState.RUNNING, row.started_at or 0.0))
+        return started[-capacity:]
 
     def _table(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -7,7 +7,7 @@ their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -54,10 +54,10 @@ def _fit(pack: PackJob) -> None:
     from diffgap.compat.ray_train import LeanTrainer
 
     first = Ledger.at(pack.output).trial(pack.trials[0].signature)
-    if pack.own_processes:
-        scaling, callbacks = pack.scaling, [TuneReportCallback()]
-    else:  # the callback would start a process, and slow each report down by a fifth of a second
-        scaling, callbacks = {**pack.scaling, "num_workers": 0}, []
+    scaling, callbacks, environment = pack.scaling, [TuneReportCallback()], pack.environment
+    if not pack.own_processes:
+        # The callback would start a process, and slow each report down by a fifth of a second.
+        scaling, callbacks, environment = {**scaling, "num_workers": 0}, [], {}
     with _scratch(first) as storage:
         LeanTrainer(
             train_pack,
@@ -67,8 +67,9 @@ def _fit(pack: PackJob) -> None:
                 name="run",
                 failure_config=FailureConfig(max_failures=pack.retries),
                 callbacks=callbacks,
+                # Without a runtime environment, Ray reuses idle processes.
+                worker_runtime_env={"env_vars": environment} if environment else None,
                 **storage,
-                **_environment(pack),
             ),
         ).fit()
 
@@ -77,7 +78,7 @@ def _fit_in_own_processes(pack: PackJob) -> None:
     """Runs a pack in processes of its own, in as many jobs as it takes.
 
     Ray Train gives a job up once its workers were lost `retries` times too often. Then the trial
-    that used up its attempts has failed, and the others continue in another job.
+    that used up its attempts fails, and the others continue in another job.
     """
     from ray.train import TrainingFailedError
 
@@ -88,38 +89,23 @@ def _fit_in_own_processes(pack: PackJob) -> None:
         try:
             _fit(replace(pack, trials=jobs))
         except TrainingFailedError as error:
-            for record in _to_fail(records, attempts, pack.retries):
-                _note_failure(record, error, pack.retries)
+            started = [r for r, count in zip(records, attempts, strict=True) if r.attempts > count]
+            # A job that never came as far as a trial would not the next time either.
+            for record in started or records:
+                if not record.ended and not (started and record.attempts <= pack.retries):
+                    _note_failure(record, error, pack.retries)
         else:
             return  # a trial that has not ended has paused
-
-
-def _to_fail(
-    records: Sequence[TrialRecord], attempts: Sequence[int], retries: int
-) -> list[TrialRecord]:
-    """The trials that fail with a lost job: those that used up their attempts in it.
-
-    Without any attempt the job never came as far as a trial, and would not the next time either.
-    """
-    started = [
-        record for record, count in zip(records, attempts, strict=True) if record.attempts > count
-    ]
-    blamed = [record for record in started if record.attempts > retries] if started else records
-    return [record for record in blamed if not record.ended]
 
 
 def _remaining(pack: PackJob) -> tuple[TrialJob, ...]:
     """The trials of a pack that have not ended, and that no other sweep runs."""
     ledger = Ledger.at(pack.output)
-    ours = [job for job in pack.trials if not job.is_claimed_elsewhere]
-    return tuple(job for job in ours if not ledger.trial(job.signature).ended)
-
-
-def _environment(pack: PackJob) -> dict[str, Any]:
-    """Variables of the workers' processes, as Ray Train takes them."""
-    if not (pack.environment and pack.own_processes):
-        return {}  # without a runtime environment, Ray reuses idle processes
-    return {"worker_runtime_env": {"env_vars": pack.environment}}
+    return tuple(
+        job
+        for job in pack.trials
+        if not job.is_claimed_elsewhere and not ledger.trial(job.signature).ended
+    )
 
 
 @contextmanager
@@ -135,11 +121,7 @@ def _scratch(record: TrialRecord) -> Iterator[dict[str, Any]]:
 
 
 def _note_failure(record: TrialRecord, error: Exception, retries: int) -> None:
-    """Keeps why Ray Train gave a trial up.
-
-    Raises:
-        TrialFailedError: where the ledger cannot be written, for the sweep to keep the reason.
-    """
+    """Keeps why Ray Train gave a trial up; raises it where the ledger cannot be written."""
     with log_file(record.log, "driver") as file, trial_log(file, "driver") as log:
         log.error("Ray Train gives up: %s", error)
     reason = _reason(error, retries + 1)

@@ -84,12 +84,11 @@ class TrialReport:
     """The points of the history since the last report, as `training.checkpoint.Point` fields."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "points": list(self.points)}
+        return dict(vars(self))
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> TrialReport | None:
         """The report in a result of Tune's; None in the empty result that ends a trainable."""
         if "signature" not in result:
             return None
-        event, points = TrialEvent(result["event"]), tuple(result["points"])
-        return cls(result["signature"], event, result["step"], points)
+        return cls(result["signature"], result["event"], result["step"], result["points"])

@@ -69,8 +69,8 @@ def check_nodes(ledger: Ledger, store: str) -> None:
     answers = {}
     for node in ray.nodes():
         if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            answer = probe.options(scheduling_strategy=there).remote(str(ledger.output), store)
+            on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = probe.options(scheduling_strategy=on_node).remote(str(ledger.output), store)
             answers[node["NodeManagerAddress"]] = answer
     # One deadline for all of them: a large cluster may have many nodes that do not answer.
     ray.wait(list(answers.values()), num_returns=len(answers), timeout=ANSWER_S)

@@ -68,15 +68,18 @@ def run_sweep(
         return SweepRun(plan, ledger, console, options, lock).run()
 
 
+@dataclass
 class SweepRun:
     """One run of a sweep, by the process that holds its lock."""
 
-    def __init__(
-        self, plan: Plan, ledger: Ledger, console: Console, options: SweepOptions, lock: SweepLock
-    ) -> None:
-        self.plan, self.ledger, self.console = plan, ledger, console
-        self.options, self.lock = options, lock
-        self.strategy = make_strategy(plan, ledger)
+    plan: Plan
+    ledger: Ledger
+    console: Console
+    options: SweepOptions
+    lock: SweepLock
+
+    def __post_init__(self) -> None:
+        self.strategy = make_strategy(self.plan, self.ledger)
 
     def run(self) -> dict[str, str]:
         """Runs what is missing; returns why trials have no result, by label."""

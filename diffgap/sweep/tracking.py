@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -51,17 +50,11 @@ class SweepTracker:
     def _open_writer(self, plan: Plan) -> RunWriter:
         tags = {"diffgap.git_commit": git_commit(), "diffgap.store": plan.store}
         identity, deadline = self.ledger.identity(), time.monotonic() + PATIENCE_S
-
-        def report_wait(error: Exception | None) -> None:
-            if error:
-                text = f"Waiting for {self._server}: {reason_of(error)}"
-                self.console.print(text, style="yellow", soft_wrap=True)
-
         try:
             return retry(
                 lambda: RunWriter(self.ledger.output, plan.spec.name, identity, tags),
                 is_transient,
-                report_wait,
+                self._report_trouble,
                 gives_up=lambda: time.monotonic() > deadline,
             )
         except Exception as error:
@@ -126,12 +119,7 @@ class SweepTracker:
     def __enter__(self) -> SweepTracker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind:
             self.status = KILLED if issubclass(kind, KeyboardInterrupt) else FAILED
         self._queue.put(partial(self.writer.close, self.status))
@@ -148,8 +136,7 @@ class SweepTracker:
         return None
 
     def _report_trouble(self, error: Exception | None) -> None:
-        if error:
-            text = f"{self._server} does not answer ({reason_of(error)}); trials go on meanwhile"
-        else:
-            text = f"{self._server} answers again"
-        self.console.print(text, style="yellow", soft_wrap=True)
+        trouble = (
+            f"does not answer ({reason_of(error)}); trying again" if error else "answers again"
+        )
+        self.console.print(f"{self._server} {trouble}", style="yellow", soft_wrap=True)

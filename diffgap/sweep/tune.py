@@ -31,8 +31,9 @@ def run_trials(context: SweepContext, trials: Iterable[PlannedTrial]) -> None:
     """Runs trials to their ends, in waves where some evaluate what others have trained."""
     for wave in _waves(context, trials):
         run_wave(context, wave)
-        if not all(context.is_over(planned) for planned in wave):
-            return  # interrupted, or another sweep runs some of them
+        for signature in {planned.signature for planned in wave} - set(context.failures):
+            if not context.ledger.trial(signature).finished:
+                return  # interrupted, or another sweep runs it
 
 
 def run_wave(
