@@ -1,10 +1,10 @@
-"""What a store's tables hold: vectors as columns, the tasks that these serve, what is wrong with
-them, their fingerprint."""
+"""Tables of a store: vector columns, the tasks that they serve, their checks and fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
@@ -19,13 +19,13 @@ from diffgap.store.splits import SPLITS
 TEXT = "text"
 """The modality of captions, of which a clip may have several; every other has one vector a clip."""
 FIRST = ("audio", "video")
-"""Modalities that come before others, in this order."""
+"""Modalities that are listed first, in this order."""
 MODALITY = re.compile(r"[a-z][a-z0-9_]*")
-"""What a modality may be called."""
+"""Names that a modality may have."""
 
-NORM_TOLERANCE = 1e-3
+NORM_TOLERANCE = 1e-3  # the relative precision of float16
 SHOWN = 5
-"""Rows named in an error about many."""
+"""Rows that an error names."""
 
 
 def vector_column(values: np.ndarray) -> pa.Array:
@@ -46,16 +46,15 @@ def modalities(items: pa.Table) -> list[str]:
 
     Any column of fixed-size lists of floats is one, if it is named like a `MODALITY` and not text.
     """
-    found = [
-        name
-        for name in items.column_names
-        if MODALITY.fullmatch(name) and name != TEXT and _is_vector(items[name].type)
-    ]
-    return sorted(found, key=modality_order)
+    names = []
+    for column in items.schema:
+        if MODALITY.fullmatch(column.name) and column.name != TEXT and _is_vector(column.type):
+            names.append(column.name)
+    return sorted(names, key=modality_order)
 
 
 def modality_order(name: str) -> tuple[int, str]:
-    """Sorts modalities: `FIRST`, then by name."""
+    """Sort key of modalities: `FIRST`, then by name."""
     return (FIRST.index(name) if name in FIRST else len(FIRST), name)
 
 
@@ -71,39 +70,33 @@ def vector_dimension(items: pa.Table) -> int:
     """
     if columns := modalities(items):
         return int(items[columns[0]].type.list_size)
-    raise UserError(
-        "items: no column is of fixed-size lists of floats; a store needs one a modality, such as "
-        "audio"
-    )
+    raise UserError("items: no column of fixed-size lists of floats; add one such as audio")
 
 
 def split_task(task: str) -> tuple[str, str]:
-    """The modalities of a task ``x-a``: x, of which a clip may have several, and a, its one.
+    """The modalities of a task ``x-a``; of x a clip may have several.
 
     Raises:
-        UserError: where it is not two different modalities, or text is the second.
+        UserError: where they are not two different modalities, or text is the second.
     """
     x, _, a = task.partition("-")
     if not (MODALITY.fullmatch(x) and MODALITY.fullmatch(a)):
         raise UserError(f"task: {task!r} is not two modalities; write it as in text-audio")
     if x == a:
         raise UserError(f"task: {task!r} is one modality twice; name two, as in text-audio")
-    if a == TEXT:
-        raise UserError(
-            f"task: {task!r} has text second, and a clip may have several; write it {TEXT}-{x}"
-        )
+    if a == TEXT:  # every query has one right answer in a, and a clip may have several texts
+        raise UserError(f"task: {task!r} has text second; write {TEXT}-{x}")
     return x, a
 
 
 def served_tasks(items: pa.Table, captions: pa.Table | None) -> list[str]:
-    """The tasks of a store's columns: text with each, then every two once.
+    """The tasks of a store's columns: text with each modality, then each two once.
 
-    Audio is the second of the two where it is one of them, else video, else the first by name. The
-    other way round is served too.
+    The second of two is the one that `modality_order` puts first; the reverse is served too.
     """
     columns = modalities(items)
-    texts = [f"{TEXT}-{a}" for a in columns] if captions is not None else []
-    return texts + [f"{x}-{a}" for a, x in combinations(columns, 2)]
+    tasks = [] if captions is None else [f"{TEXT}-{a}" for a in columns]
+    return tasks + [f"{x}-{a}" for a, x in combinations(columns, 2)]
 
 
 def content_problems(items: pa.Table, captions: pa.Table | None, dimension: int) -> Iterator[str]:
@@ -117,15 +110,16 @@ def content_problems(items: pa.Table, captions: pa.Table | None, dimension: int)
 
 
 def _item_problems(items: pa.Table, dimension: int) -> Iterator[str]:
-    ids = items["id"].to_pylist()
-    if len(set(ids)) < len(ids):
-        twice = [i for i, n in _counts(items["id"]) if n > 1]
-        yield f"items: duplicate ids {_named(twice)}; keep one row a clip"
-    strange = pc.invert(pc.is_in(items["split"], pa.array(SPLITS)))
-    if odd := items.filter(strange)["id"].to_pylist():
-        yield f"items: split is not one of {', '.join(SPLITS)} in rows {_named(odd)}"
-    named = set(FIRST) & set(items.column_names)  # vectors, whatever type they came in
-    for name in sorted(named | set(modalities(items)), key=modality_order):
+    counts = Counter(items["id"].to_pylist())
+    duplicates = [name for name, count in counts.items() if count > 1]
+    if duplicates:
+        yield f"items: duplicate ids {_list_rows(duplicates)}; keep one row a clip"
+    no_split = items.filter(pc.invert(pc.is_in(items["split"], pa.array(SPLITS))))
+    if len(no_split):
+        rows = _list_rows(no_split["id"].to_pylist())
+        yield f"items: split is not one of {', '.join(SPLITS)} in rows {rows}"
+    expected = set(FIRST) & set(items.column_names)  # must be vectors, whatever their type is
+    for name in sorted(expected | set(modalities(items)), key=modality_order):
         yield from _vector_problems(items, "items", name, dimension)
 
 
@@ -135,44 +129,39 @@ def _caption_problems(captions: pa.Table, ids: pa.ChunkedArray, dimension: int) 
         return
     lost = captions.filter(pc.invert(pc.is_in(captions["id"], ids.combine_chunks())))
     if len(lost):
-        yield f"captions: no clip for the ids {_named(lost['id'].to_pylist())}"
+        yield f"captions: no clip for the ids {_list_rows(lost['id'].to_pylist())}"
     yield from _vector_problems(captions, "captions", TEXT, dimension)
 
 
 def _vector_problems(table: pa.Table, kind: str, name: str, dimension: int) -> Iterator[str]:
     column = table[name]
-    wanted = pa.list_(pa.float32(), dimension)
-    if column.type != wanted:
-        yield f"{kind}: {name} is {column.type}, not {wanted} as the store's other vectors"
+    expected = pa.list_(pa.float32(), dimension)
+    if column.type != expected:
+        yield f"{kind}: {name} is {column.type}, not {expected} as the store's other vectors"
         return
     ids = np.array(table["id"].to_pylist(), dtype=object)
     if column.null_count:
-        rows = _named(ids[column.is_null().to_numpy()].tolist())
-        yield f"{kind}: {name} has no vector (null) in rows {rows}; leave these out"
+        rows = _list_rows(ids[column.is_null().to_numpy()].tolist())
+        yield f"{kind}: {name} has no vector (null) in rows {rows}; leave them out"
         return
     values = vectors(table, name)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
-        yield f"{kind}: {name} is not finite in rows {_named(ids[~finite].tolist())}"
+        yield f"{kind}: {name} is not finite in rows {_list_rows(ids[~finite].tolist())}"
     lengths = np.linalg.norm(np.where(finite[:, None], values, 0), axis=1)
     wrong = finite & (np.abs(lengths - 1) > NORM_TOLERANCE)
     if wrong.any():
-        rows = _named(ids[wrong].tolist())
+        rows = _list_rows(ids[wrong].tolist())
         yield f"{kind}: {name} is zero or not L2-normalised in rows {rows}"
 
 
-def _counts(column: pa.ChunkedArray) -> list[tuple[str, int]]:
-    counted = pc.value_counts(column)
-    return [(entry["values"], entry["counts"]) for entry in counted.to_pylist()]
-
-
-def _named(rows: list[Any]) -> str:
-    shown = ", ".join(repr(row) for row in rows[:SHOWN])
-    return shown if len(rows) <= SHOWN else f"{shown} and {len(rows) - SHOWN} more"
+def _list_rows(rows: list[Any]) -> str:
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return ", ".join(map(repr, rows[:SHOWN])) + more
 
 
 def content_fingerprint(items: pa.Table, captions: pa.Table | None) -> str:
-    """SHA-256 over every column of both tables, row order and all, however they are sharded."""
+    """SHA-256 over every column of both tables and their row order, whatever the shards."""
     digest = hashlib.sha256()
     for table in (items, captions):
         if table is None:

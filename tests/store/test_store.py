@@ -197,7 +197,7 @@ WRONG = {
     "an image missing": (
         items().append_column("image", pa.array([*unit(3).tolist(), None], pa.list_(F32, 8))),
         captions(),
-        "image has no vector .null. in rows 'd'; leave these out",
+        "image has no vector .null. in rows 'd'; leave them out",
     ),
     "a number missing": (
         items().append_column("image", pa.array([*unit(3).tolist(), HOLE], pa.list_(F32, 8))),
@@ -257,7 +257,7 @@ REFUSED = {
     "text-dpeth": "'text-dpeth' cannot be done on .*; did you mean text-depth?",
     "audio-dept": "did you mean audio-depth?",
     "textaudio": "is not two modalities; write it as in text-audio; this store serves text-audio",
-    "audio-text": "has text second, and a clip may have several; write it text-audio",
+    "audio-text": "has text second; write text-audio",
     "text-label": "cannot be done on .*; choose one of these, or another store",
 }
 
