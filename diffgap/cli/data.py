@@ -285,6 +285,7 @@ def evaluate(
     if (bridge is None) != baseline:
         raise UserError("BRIDGE: give either a trial's bridge directory or --baseline")
     from diffgap.report import evaluate as retrieval
+    from diffgap.report.formats import print_tables
 
     console = make_console()
     opened = open_known(store, console)
@@ -293,9 +294,7 @@ def evaluate(
     rows = [retrieval.frozen_retrieval(pairs, task)]
     if bridge:
         rows.append(retrieval.bridge_retrieval(bridge, pairs, task))
-    console.print(retrieval.scores_table(rows, opened, task, split))
-    for note in retrieval.retrieval_notes(rows, opened, task):
-        console.print(note)
+    print_tables([retrieval.scores_table(rows, opened, task, split)], console)
 
 
 DATA_COMMANDS = (embed, corpus, store, evaluate)

@@ -8,8 +8,6 @@ from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import load_bridge, make_bridge
@@ -19,6 +17,8 @@ from diffgap.evaluation.metrics import METRICS, MetricInfo
 from diffgap.evaluation.retrieval import QueryRanks
 from diffgap.evaluation.statistics import Interval, mean_interval
 from diffgap.report.references import Reference, retrieval_references
+from diffgap.report.tables.compare import half_width
+from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.store.schema import split_task
 from diffgap.store.splits import hash_fraction
 from diffgap.store.store import EmbeddingStore, Pairs
@@ -116,45 +116,41 @@ def metric_interval(metric: MetricInfo, ranks: QueryRanks, clips: np.ndarray) ->
 
 
 def scores_table(rows: list[Retrieval], store: EmbeddingStore, task: str, split: str) -> Table:
-    """Our rows, and below them the published ones."""
-    corpus, metrics = store.manifest.corpus.name, METRICS.values()
-    in_ranks = " and ".join(metric.title for metric in metrics if metric.unit == "ranks")
-    title = f"Retrieval on {corpus}, {split}: in %, {in_ranks} in ranks"
-    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("direction", *map(attrgetter("title"), metrics)):
-        table.add_column(heading, justify="right", no_wrap=True)
+    """A row a method and direction: ours, then the published ones."""
+    corpus, encoder = store.manifest.corpus.name, store.manifest.encoder
+    metrics, references = METRICS.values(), retrieval_references(corpus, task)
+    lines = []
     for row in rows:
         for direction, intervals in row.metrics.items():
-            table.add_row(row.name, direction, *map(_cell, metrics, intervals.values()))
-        table.add_section()
-    for number, reference in enumerate(retrieval_references(corpus, task), 1):
+            values = map(_value, metrics, intervals.values())
+            lines.append(Row(row.name, (Value(direction), *values)))
+    for number, reference in enumerate(references, 1):
         for direction in rows[0].metrics:
-            cells = [_published(reference, direction, metric) for metric in metrics]
-            if set(cells) != {"-"}:
-                table.add_row(f"{reference.method} [{number}]", direction, *cells, style="dim")
-    return table
-
-
-def retrieval_notes(rows: list[Retrieval], store: EmbeddingStore, task: str) -> list[str]:
-    """What the numbers mean, and the sources of the published ones."""
-    encoder = store.manifest.encoder
+            published = [_published(reference, direction, metric) for metric in metrics]
+            if set(published) != {NOTHING}:
+                lines.append(Row(reference.method, (Value(direction), *published), footnote=number))
+    in_ranks = " and ".join(metric.title for metric in metrics if metric.unit == "ranks")
     queries = ", ".join(f"{count} {direction}" for direction, count in rows[0].queries.items())
-    notes = [
-        f"Encoder {encoder.name} ({encoder.checkpoint_hash[:12]}). Queries: {queries}; of several "
-        "captions of a clip the best ranked counts.",
-        "± is half of the 95 % interval over queries.",
-    ]
-    for number, reference in enumerate(retrieval_references(store.manifest.corpus.name, task), 1):
-        notes.append(f"[{number}] {reference.source} ({reference.seen})")
-    return notes
+    return Table(
+        f"scores-{corpus}-{split}",
+        f"Retrieval on {corpus}, {split}: in %, {in_ranks} in ranks",
+        ("direction", *map(attrgetter("title"), metrics)),
+        tuple(lines),
+        (
+            f"Encoder {encoder.name} ({encoder.checkpoint_hash[:12]}). Queries: {queries}; of "
+            "several captions of a clip the best ranked counts.",
+            "± is half of the 95 % interval over queries.",
+        ),
+        tuple(f"{reference.source} ({reference.seen})" for reference in references),
+    )
 
 
-def _cell(metric: MetricInfo, interval: Interval) -> str:
+def _value(metric: MetricInfo, interval: Interval) -> Value:
     if metric.unit == "ranks":
-        return f"{interval.mean:g}"
-    return f"{interval.mean:.1f} ± {(interval.high - interval.low) / 2:.1f}"
+        return Value(f"{interval.mean:g}", interval.mean)
+    return Value(f"{interval.mean:.1f} ± {half_width(interval):.1f}", interval.mean)
 
 
-def _published(reference: Reference, direction: str, metric: MetricInfo) -> str:
+def _published(reference: Reference, direction: str, metric: MetricInfo) -> Value:
     value = reference.metrics.get(f"{direction} {metric.title}")
-    return "-" if value is None else f"{value:.1f}"
+    return NOTHING if value is None else Value(f"{value:.1f}", value)

@@ -11,9 +11,9 @@ from diffgap.report.evaluate import (
     bridge_retrieval,
     choose_pairs,
     frozen_retrieval,
-    retrieval_notes,
     scores_table,
 )
+from diffgap.report.formats import print_tables
 from diffgap.report.references import Reference, read_references, retrieval_references
 from diffgap.store.importing import import_store
 from diffgap.store.store import EmbeddingStore
@@ -54,16 +54,15 @@ def test_so_many_clips_a_class_are_chosen_by_id(audiocaps):
 
 def test_published_rows_stand_apart_with_their_sources(audiocaps):
     rows = [frozen_retrieval(choose_pairs(audiocaps, "text-audio", "test", None), "text-audio")]
-    console = Console(file=io.StringIO(), width=140)
-    console.print(scores_table(rows, audiocaps, "text-audio", "test"))
+    console = Console(file=io.StringIO(), width=240)
+    print_tables([scores_table(rows, audiocaps, "text-audio", "test")], console)
     shown = console.file.getvalue()
     published = retrieval_references("audiocaps", "text-audio")
     assert {"ML-CLAP"} <= {reference.method for reference in published}
     for number, reference in enumerate(published, 1):
         assert f"{reference.method} [{number}]" in shown
         assert f"{reference.metrics['text->audio R@1']:.1f}" in shown
-    notes = retrieval_notes(rows, audiocaps, "text-audio")
-    assert sum("seen" in n or "(quoted)" in n or "(table)" in n for n in notes) == len(published)
+        assert f"[{number}] {reference.source} ({reference.seen})" in shown
 
 
 def test_nothing_is_published_on_the_embedded_corpus():
