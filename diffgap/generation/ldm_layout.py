@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffgap.errors import UserError
-from diffgap.pretrained.weights import HARMLESS, read_state, some_of
+from diffgap.pretrained.weights import NUMPY_SCALARS, read_state, some_of
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 GROUPS = 32
@@ -286,7 +286,7 @@ def _inert(path: Path) -> list[Any]:
     the weights is refused.
     """
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
             unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (ValueError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError):
         return []  # no checkpoint: reading it will say so

@@ -19,7 +19,7 @@ SHOWN = 5
 
 # Published checkpoints hold NumPy scalars, such as a training loss, beside the weights. Under
 # weights_only torch refuses whatever is not on its list of safe types, and these are not.
-HARMLESS: list[Any] = [
+NUMPY_SCALARS: list[Any] = [
     np.float64(0).__reduce__()[0],
     np.dtype,
     type(np.dtype("f8")),
@@ -60,7 +60,7 @@ def load_strictly(model: nn.Module, path: Path, drop: Collection[str] = ()) -> N
 def read_state(path: Path) -> dict[str, Tensor]:
     """The weights in a torch file by name, without a ``module.`` in front."""
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"--checkpoint: no file {path}; give the path of a checkpoint") from None

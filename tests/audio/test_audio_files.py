@@ -1,4 +1,4 @@
-"""Sound as files: 16 bits at its own rate, whole or absent."""
+"""Audio files: 16 bits at their own rate, whole or absent."""
 
 import errno
 
@@ -37,6 +37,6 @@ def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_formats_are_named_with_the_ones_there_are(tmp_path):
+def test_errors_about_other_formats_name_the_known_ones(tmp_path):
     assert "ends in .mp3; use .wav or .flac" in str(format_problem(tmp_path / "a.mp3"))
     assert format_problem(tmp_path / "a.flac") is None

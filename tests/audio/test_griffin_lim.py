@@ -1,4 +1,4 @@
-"""Sound from magnitudes: Griffin-Lim's iterations, and mel bands back to magnitudes."""
+"""Audio from magnitudes: Griffin-Lim's iterations, and mel bands back to magnitudes."""
 
 import itertools
 import math

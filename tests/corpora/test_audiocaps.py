@@ -63,7 +63,7 @@ def test_an_id_may_begin_with_y_or_a_dash(tmp_path):
     assert [clip.id for clip in AudioCapsCorpus(tmp_path).clips()] == ["-fmOlUlwoNg"]
 
 
-def test_missing_and_ambiguous_clips_are_told(tmp_path):
+def test_missing_and_ambiguous_clips_are_refused(tmp_path):
     (tmp_path / "test.csv").write_text(f"{OFFICIAL}1,{NAME},20,rattling\n")
     corpus = AudioCapsCorpus(tmp_path)
     with pytest.raises(MissingClipError):

@@ -22,13 +22,13 @@ def test_present_missing_unreadable_and_duplicated_are_told_apart(tmp_path):
         f"file_name,caption,split\n{rows}".encode() + b"odd.wav,caf\xe9,test\n"
     )
     seen = []
-    found = check_corpus(FolderCorpus(tmp_path), lambda *done: seen.append(done))
-    assert (found.listed["test"], found.usable["test"]) == (33, 31)
-    assert [bad.id for bad in found.missing] == ["gone.wav"]
-    assert [bad.id for bad in found.unreadable] == ["text.wav"]
-    assert [bad.id for bad in found.bad_lines] == ["odd.wav"]
-    assert found.duplicates == [("3.wav", "twin.wav")]
-    assert not found.is_clean
+    result = check_corpus(FolderCorpus(tmp_path), lambda *done: seen.append(done))
+    assert (result.listed["test"], result.usable["test"]) == (33, 31)
+    assert [bad.id for bad in result.missing] == ["gone.wav"]
+    assert [bad.id for bad in result.unreadable] == ["text.wav"]
+    assert [bad.id for bad in result.bad_lines] == ["odd.wav"]
+    assert result.duplicates == [("3.wav", "twin.wav")]
+    assert not result.is_clean
     assert seen[-1] == (33, 33)
 
 
@@ -38,6 +38,6 @@ def test_a_whole_corpus_is_clean(tmp_path):
     assert check_corpus(FolderCorpus(tmp_path)).is_clean
 
 
-def test_what_is_made_need_not_be_checked():
+def test_a_generated_corpus_need_not_be_checked():
     with pytest.raises(UserError, match="soundscapes is generated, not read"):
         check_corpus(SoundscapeCorpus({"train": 1}))

@@ -1,4 +1,4 @@
-"""A folder of audio: what is read, how it is split, and what each bad file is told."""
+"""A folder of audio: what is read, how it is split, and the reason given for each bad file."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_any_rate_format_and_number_of_channels(tmp_path, rate, suffix):
     assert samples == pytest.approx(stereo.mean(axis=1), abs=0.01)
 
 
-def test_each_bad_file_is_told_what_is_wrong(tmp_path):
+def test_each_bad_file_has_its_reason(tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(1000), 16_000)
     soundfile.write(tmp_path / "short.wav", tone(), 16_000)
     whole = (tmp_path / "short.wav").read_bytes()

@@ -1,4 +1,4 @@
-"""Sound and pictures out of files: what is read, and what each bad file is told."""
+"""Audio and video out of files: what is read, and the reason given for each bad file."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def write_video(path, grey_levels, fps=10, sound_seconds=0.0):
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "wav", "flac"])
-def test_a_truncated_file_is_told_so_and_not_taken_for_a_short_one(tmp_path, suffix):
+def test_a_truncated_file_is_not_taken_for_a_short_one(tmp_path, suffix):
     whole = tmp_path / f"whole.{suffix}"
     soundfile.write(whole, tone(4), 16_000)
     assert len(read_audio(whole)[0]) == pytest.approx(64_000, rel=0.05)
@@ -82,17 +82,17 @@ def test_a_sound_track_is_read_as_mono(tmp_path):
 
 
 @pytest.mark.parametrize("fps", [2, 4, 10])
-def test_frames_are_those_on_display(tmp_path, fps):
+def test_frames_are_those_visible_at_their_times(tmp_path, fps):
     levels = np.arange(20) * 10 + 20
     write_video(tmp_path / "a.mp4", levels, fps=10)
     frames = read_video(tmp_path / "a.mp4", fps, 32)
     assert frames.shape == (2 * fps, 32, 32, 3)
     assert frames.dtype == np.uint8
-    shown = np.floor(np.arange(2 * fps) / fps * 10 + 1e-6).astype(int)
-    assert frames.mean(axis=(1, 2, 3)) == pytest.approx(levels[shown], abs=4)
+    visible = np.floor(np.arange(2 * fps) / fps * 10 + 1e-6).astype(int)
+    assert frames.mean(axis=(1, 2, 3)) == pytest.approx(levels[visible], abs=4)
 
 
-def test_real_videos_have_sound_and_pictures(real_videos):
+def test_real_videos_have_audio_and_video(real_videos):
     for path in sorted(real_videos.glob("*.mp4")):
         samples, rate = read_audio(path)
         frames = read_video(path, 4.0, 224)

@@ -1,4 +1,4 @@
-"""Soundscapes repeat exactly, differ from each other, and say what they are."""
+"""Soundscapes repeat exactly, differ from each other, and are captioned truthfully."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def test_a_clip_is_the_same_whoever_renders_it_and_in_any_order():
         assert np.array_equal(one.video(clip), two.video(clip))
 
 
-def test_clips_are_sound_picture_and_words():
+def test_clips_have_audio_video_and_captions():
     corpus = SoundscapeCorpus(SMALL)
     for clip in corpus.clips():
         samples, rate = corpus.audio(clip)

@@ -38,7 +38,7 @@ def test_a_fixed_part_of_train_becomes_val(tmp_path):
     assert [clip.split for clip in VGGSoundCorpus(tmp_path).clips()] == splits[:100]
 
 
-def test_a_real_clip_is_heard_and_seen(tmp_path, real_videos, shared):
+def test_audio_and_video_of_real_clips(tmp_path, real_videos, shared):
     pytest.importorskip("av", reason="needs the extra `video`")
     (tmp_path / "test.csv").write_text(
         "FwVYUHKoLtQ_000034.mp4,x\nfilm_000000.mp4,y\ngone_000000.mp4,z\n"

@@ -93,7 +93,7 @@ def test_a_path_stands_for_itself_wherever_a_worker_runs(small_store, monkeypatc
     assert open_store(small_store.name).manifest.corpus.name == "soundscapes"
 
 
-def test_unknown_names_are_told_what_there_is(tmp_path):
+def test_errors_about_unknown_names_name_the_known_ones(tmp_path):
     assert store_problem("soundscape") == (
         "unknown store 'soundscape'; did you mean soundscapes? (or give the path of an embedding "
         "store)"

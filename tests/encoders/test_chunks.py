@@ -20,7 +20,7 @@ def seconds_of(windows, rate):
     return [(w[0] / rate, len(w) / rate) for w in windows]
 
 
-def test_a_crop_is_fixed_by_the_clips_id_and_is_the_same_time_in_sound_and_pictures():
+def test_a_crop_is_fixed_by_the_clips_id_and_is_the_same_time_in_audio_and_video():
     streams = {"audio": np.arange(1000), "video": np.arange(40)}
     starts = set()
     for name in ("a", "b", "c", "d"):
@@ -55,17 +55,17 @@ class Sums:
     dimension = 2
 
     def encode_audio(self, waveforms):
-        found = np.array([[w.sum(), len(w)] for w in waveforms], np.float32)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        vectors = np.array([[w.sum(), len(w)] for w in waveforms], np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def test_a_clip_is_the_normalised_mean_of_its_windows():
     windows = [[np.ones(3), np.zeros(4)], [np.ones(5)]]
     decoded = DecodedChunk([Clip("a", "train", ()), Clip("b", "train", ())], {"audio": windows})
-    found = encode_chunk(Sums(), decoded, ("audio",)).items["audio"].to_pylist()
+    vectors = encode_chunk(Sums(), decoded, ("audio",)).items["audio"].to_pylist()
     mean = np.array([1, 1]) / np.sqrt(2) + np.array([0, 1])
-    assert found[0] == pytest.approx(mean / np.linalg.norm(mean))
-    assert found[1] == pytest.approx([1 / np.sqrt(2)] * 2)
+    assert vectors[0] == pytest.approx(mean / np.linalg.norm(mean))
+    assert vectors[1] == pytest.approx([1 / np.sqrt(2)] * 2)
 
 
 def test_an_embedding_that_is_not_finite_is_rejected_by_name():
@@ -88,19 +88,19 @@ def test_the_batch_does_not_change_a_clips_vectors(batch):
     whole = encode_chunk(encoder, decode_chunk(corpus, clips, spec), modalities)
     part = encode_chunk(encoder, decode_chunk(corpus, clips[:batch], spec), modalities)
     for name in ("audio", "video"):
-        found = np.array(part.items[name].to_pylist())
-        assert np.abs(found - np.array(whole.items[name].to_pylist())[:batch]).max() < 1e-5
+        vectors = np.array(part.items[name].to_pylist())
+        assert np.abs(vectors - np.array(whole.items[name].to_pylist())[:batch]).max() < 1e-5
     texts = np.array(part.captions["text"].to_pylist())
     assert np.abs(texts - np.array(whole.captions["text"].to_pylist())[: len(texts)]).max() < 1e-5
 
 
 @pytest.mark.parametrize("resampler", RESAMPLERS)
-@pytest.mark.parametrize(("rate", "wanted"), [(44_100, 16_000), (32_000, 48_000)])
-def test_resampling_keeps_a_tone_and_its_length(resampler, rate, wanted):
+@pytest.mark.parametrize(("rate", "target"), [(44_100, 16_000), (32_000, 48_000)])
+def test_resampling_keeps_a_tone_and_its_length(resampler, rate, target):
     if resampler == "torchaudio":
         pytest.importorskip("torchaudio", reason="needs the extra `clap`")
     tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
-    found = resample(tone, rate, wanted, resampler)
-    expected = np.sin(2 * np.pi * 440 * np.arange(wanted) / wanted)
-    assert (len(found), found.dtype) == (wanted, np.float32)
-    assert np.abs(found - expected)[200:-200].max() < 0.01
+    resampled = resample(tone, rate, target, resampler)
+    expected = np.sin(2 * np.pi * 440 * np.arange(target) / target)
+    assert (len(resampled), resampled.dtype) == (target, np.float32)
+    assert np.abs(resampled - expected)[200:-200].max() < 0.01

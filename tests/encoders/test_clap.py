@@ -1,4 +1,4 @@
-"""CLAP by both roads: the real libraries, offline, on random weights in the published formats."""
+"""CLAP in both implementations: the real libraries, offline, on random weights."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def sounds(count=3):
     return [rng.normal(0, 0.2, lengths[i % 4]).astype(np.float32) for i in range(count)]
 
 
-def test_both_roads_agree_on_the_same_weights(encoders):
+def test_both_implementations_agree_on_the_same_weights(encoders):
     laion, hf = encoders["laion_clap"], encoders["hf_clap"]
     audio = np.abs(laion.encode_audio(sounds()) - hf.encode_audio(sounds())).max()
     text = np.abs(laion.encode_text(CAPTIONS) - hf.encode_text(CAPTIONS)).max()
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(models, monkeypatch):
         EncoderChoice("laion_clap", "damaged.pt").load()
 
 
-def test_unknown_checkpoints_are_told_what_there_is(tmp_path):
+def test_errors_about_unknown_checkpoints_name_the_known_ones(tmp_path):
     with pytest.raises(UserError, match=r"'630k-bset' is neither .*did you mean 630k-best"):
         EncoderChoice("laion_clap", "630k-bset").load()
     with pytest.raises(UserError, match=r"cannot be loaded as a CLAP model"):

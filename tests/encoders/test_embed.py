@@ -1,4 +1,4 @@
-"""From a corpus to a store: bad clips are left out and told, and nothing is left half-done."""
+"""From a corpus to a store: bad clips are left out and reported, and no store is half-done."""
 
 import shutil
 
@@ -29,17 +29,17 @@ def test_the_store_does_not_depend_on_where_its_clips_were_embedded(tmp_path):
     corpus = SoundscapeCorpus({"train": 120, "val": 40, "test": 8})
     seen = []
     embed(corpus, tmp_path / "here")
-    made = embed(
+    result = embed(
         corpus, tmp_path / "ray", pool=EncoderPool(workers=2), progress=lambda *a: seen.append(a)
     )
     assert files(tmp_path / "here") == files(tmp_path / "ray")
     assert seen[-1] == (168, 168)
-    assert made.store.manifest.task == ["text-audio", "text-video", "video-audio"]
-    assert made.store.manifest.encoder.preprocessing["sample_rate"] == 16_000
+    assert result.store.manifest.task == ["text-audio", "text-video", "video-audio"]
+    assert result.store.manifest.encoder.preprocessing["sample_rate"] == 16_000
     assert not (tmp_path / "ray.partial").exists()
 
 
-def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
+def test_an_interrupted_run_is_resumed_with_the_missing_chunks(tmp_path):
     corpus = SoundscapeCorpus({"train": 150, "val": 10, "test": 8})
     embed(corpus, tmp_path / "once")
 
@@ -56,7 +56,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
     assert files(tmp_path / "once") == files(tmp_path / "twice")
 
 
-def test_a_half_made_store_of_another_request_is_not_mixed_in(tmp_path):
+def test_chunks_of_a_different_request_are_not_mixed_in(tmp_path):
     def stop(done, total):
         raise KeyboardInterrupt
 
@@ -114,12 +114,12 @@ def folder(tmp_path):
 
 def test_bad_clips_are_left_out_by_name_and_reason(tmp_path, folder):
     result = embed(FolderCorpus(folder), tmp_path / "store")
-    told = {(bad.id, bad.stage): bad.reason for bad in result.rejected}
-    assert told["bad.wav", "audio"].startswith("not readable as audio")
-    assert told["gone.wav", "audio"] == "no such file"
-    assert told["0.wav", "text"] == "caption '...' has no word"
-    assert told["mute.wav", "corpus"] == "it has no caption"
-    assert len(told) == 4
+    reasons = {(bad.id, bad.stage): bad.reason for bad in result.rejected}
+    assert reasons["bad.wav", "audio"].startswith("not readable as audio")
+    assert reasons["gone.wav", "audio"] == "no such file"
+    assert reasons["0.wav", "text"] == "caption '...' has no word"
+    assert reasons["mute.wav", "corpus"] == "it has no caption"
+    assert len(reasons) == 4
     assert sum(result.store.manifest.corpus.counts.values()) == 30
     rejected = pq.read_table(tmp_path / "store" / "rejected.parquet")
     assert rejected["id"].to_pylist() == [bad.id for bad in result.rejected]
@@ -134,7 +134,7 @@ def test_a_corpus_without_a_usable_clip_leaves_nothing(tmp_path, folder):
     assert not (tmp_path / "store").exists()
 
 
-def test_an_existing_place_is_not_touched(tmp_path, folder):
+def test_an_existing_path_is_not_touched(tmp_path, folder):
     (tmp_path / "store").mkdir()
     with pytest.raises(UserError, match="exists already; remove it, or give another path"):
         embed(FolderCorpus(folder), tmp_path / "store")

@@ -16,7 +16,7 @@ from diffgap.evaluation.extractors import ExtractorChoice
 from diffgap.evaluation.extractors.panns import ARRAYS, N_FFT, AudioTagger, mel_decibels
 from diffgap.evaluation.extractors.soundscape_judges import WEIGHTS, SoundscapeAlignment
 from diffgap.evaluation.extractors.vggish import VGGish, mel_matrix, patches_of
-from diffgap.pretrained.weights import HARMLESS
+from diffgap.pretrained.weights import NUMPY_SCALARS
 
 RATE = 16_000
 
@@ -55,7 +55,7 @@ def panns_file(tmp_path_factory):
 
 
 def read(path):
-    with torch.serialization.safe_globals([*HARMLESS, *ARRAYS]):
+    with torch.serialization.safe_globals([*NUMPY_SCALARS, *ARRAYS]):
         return torch.load(path, weights_only=True)
 
 

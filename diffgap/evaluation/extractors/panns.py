@@ -22,7 +22,7 @@ from diffgap.errors import UserError
 from diffgap.evaluation.extractors.base import Features, weights_file
 from diffgap.evaluation.extractors.waveforms import each_clip
 from diffgap.pretrained.cnn14 import WIDTH, Cnn14Trunk
-from diffgap.pretrained.weights import HARMLESS, weights_hash
+from diffgap.pretrained.weights import NUMPY_SCALARS, weights_hash
 
 RATE = 16_000
 N_FFT, HOP = 512, 160
@@ -113,7 +113,7 @@ def mel_decibels(waveforms: Tensor, filterbank: Tensor) -> Tensor:
 def _state(path: Path) -> Mapping[str, Tensor]:
     """The weights, which lie under ``model``."""
     try:
-        with torch.serialization.safe_globals([*HARMLESS, *ARRAYS]):
+        with torch.serialization.safe_globals([*NUMPY_SCALARS, *ARRAYS]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(f"{path}: not a checkpoint: {str(error).splitlines()[0]}") from None
