@@ -34,8 +34,11 @@ def run_pack(pack: PackJob, worker: WorkerContext) -> None:
             workers every error, on which Ray ends the other workers.
     """
     ledger = Ledger.at(pack.output)
-    attempts = [TrialAttempt(job, pack, ledger, worker) for job in pack.trials]
-    remaining = [attempt for attempt in attempts if not attempt.is_over]
+    remaining = []
+    for job in pack.trials:
+        attempt = TrialAttempt(job, pack, ledger, worker)
+        if not attempt.is_over:
+            remaining.append(attempt)
     if _should_batch(remaining, pack):
         _run_batched(remaining)
         return

@@ -99,16 +99,15 @@ class SweepRun:
             for planned in unlogged:
                 tracker.finish(planned)
             failures = self._run_missing(tracker, capacity, to_run) if capacity else {}
-            interrupted = [
-                p.signature for p in self.strategy.missing if p.signature not in failures
-            ]
-            for signature in interrupted:
-                tracker.kill(signature)
+            reasons = dict(failures)
+            for planned in self.strategy.missing:
+                if planned.signature not in failures:
+                    reasons[planned.signature] = INTERRUPTED
+                    tracker.kill(planned.signature)
             tracker.describe(self._record())  # a search knows more trials by now
-            tracker.status = _run_status(failures, interrupted)
+            tracker.status = _run_status(failures, reasons)
         self.lock.is_settled = not tracker.problem
-        reasons = self._by_label(failures | dict.fromkeys(interrupted, INTERRUPTED))
-        return reasons | ({MLFLOW: tracker.problem} if tracker.problem else {})
+        return self._by_label(reasons) | ({MLFLOW: tracker.problem} if tracker.problem else {})
 
     def _run_missing(
         self, tracker: SweepTracker, capacity: ClusterCapacity, to_run: int
@@ -218,10 +217,10 @@ class SweepRun:
         return {labels[signature]: reason for signature, reason in reasons.items()}
 
 
-def _run_status(failures: dict[str, str], interrupted: list[str]) -> str:
+def _run_status(failures: dict[str, str], reasons: dict[str, str]) -> str:
     """The status with which the sweep's own MLflow run ends."""
     from diffgap.tracking.client import FAILED, FINISHED, KILLED
 
     if failures:
         return FAILED
-    return KILLED if interrupted else FINISHED
+    return KILLED if reasons else FINISHED

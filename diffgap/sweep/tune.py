@@ -124,7 +124,7 @@ def _interruptible(display: SweepDisplay) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if count > 1 else handler)
 
 
-def _waves(context: SweepContext, trials: Iterable[PlannedTrial]) -> list[list[PlannedTrial]]:
+def _waves(context: SweepContext, trials: Iterable[PlannedTrial]) -> tuple[list[PlannedTrial], ...]:
     """Trials that train, the costly ones first; then those that evaluate their weights."""
     training: list[PlannedTrial] = []
     evaluating: list[PlannedTrial] = []
@@ -137,7 +137,7 @@ def _waves(context: SweepContext, trials: Iterable[PlannedTrial]) -> list[list[P
         else:
             training.append(planned)
         scheduled.add(planned.training)
-    return [wave for wave in (training, evaluating) if wave]
+    return training, evaluating
 
 
 def _cost(planned: PlannedTrial) -> tuple[int, int]:

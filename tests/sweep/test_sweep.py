@@ -130,7 +130,7 @@ def test_trials_that_differ_in_their_score_share_one_training(tmp_path, small_st
             "report.tables=[axes]"]  # fmt: skip
     words = [word for change in sets for word in ("--set", change)]
     plan = diffgap("sweep", "tiny.yaml", *words, "--dry-run", cwd=tmp_path)
-    assert "1 training; the other trials score" in plan.stdout
+    assert "1 training; the other trials evaluate the same weights" in plan.stdout
     assert "3 of 3 trials to run" in plan.stdout  # top_k is the re-rank's alone
     done = diffgap("sweep", "tiny.yaml", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
