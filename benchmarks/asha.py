@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from diffgap.ledger.ledger import Ledger
-from diffgap.sweep.suggestions import objective
+from diffgap.sweep.objective import objective
 
 SPACE = {
     "train.lr": [0.0001, 0.0005, 0.002],

@@ -60,11 +60,6 @@ class TrialRecord:
     def finished(self) -> bool:
         return (self.bridge / METRICS).is_file()
 
-    @property
-    def started(self) -> bool:
-        """Whether there is something to resume from."""
-        return self.checkpoints.is_dir()
-
     def begin(self, facts: dict[str, Any]) -> None:
         """Records what the trial is before it starts, and forgets how it ended before."""
         self.path.mkdir(parents=True, exist_ok=True)

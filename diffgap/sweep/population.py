@@ -28,8 +28,8 @@ from diffgap.spec import Trial, flatten
 from diffgap.spec.label import recorded_points, rounded, trial_label
 from diffgap.spec.sweep import Dimension
 from diffgap.spec.trial import Change
+from diffgap.sweep.objective import is_validation, objective
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
-from diffgap.sweep.suggestions import is_validation, objective
 
 FACTORS = (0.8, 1.2)
 """By which a copy's numbers are multiplied (Jaderberg et al. 2017, section 4.1)."""
@@ -82,15 +82,15 @@ class Population:
         return list(trials.values())
 
     @property
-    def youngest(self) -> list[PlannedTrial]:
-        """The trials of the youngest generation."""
+    def required(self) -> list[PlannedTrial]:
+        """The trials of the youngest generation, which are to reach its end."""
         return [member.planned for member in self.generations[-1]]
 
     def missing(self) -> list[PlannedTrial]:
         """The trials of the youngest generation that have not reached its end."""
         if self.is_last:  # which ends with the evaluation after the last step
-            return [planned for planned in self.youngest if not self._is_finished(planned)]
-        return [planned for planned in self.youngest if self._value(planned, self.end) is None]
+            return [planned for planned in self.required if not self._is_finished(planned)]
+        return [planned for planned in self.required if self._value(planned, self.end) is None]
 
     @property
     def end(self) -> int:
@@ -108,9 +108,9 @@ class Population:
         return len(self.generations) == len(self.last_steps)
 
     @property
-    def is_trained(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether the last generation is finished."""
-        return self.is_last and all(map(self._is_finished, self.youngest))
+        return self.is_last and all(map(self._is_finished, self.required))
 
     def breed(self) -> list[tuple[PlannedTrial, str]]:
         """Makes the next generation; returns the trials that it replaces, each with a reason."""
@@ -141,10 +141,10 @@ class Population:
         count = max(1, math.floor(self.scheduler.quantile * len(members)))
         return ranked[: min(count, len(members) - failed)], ranked[-max(count, failed) :]
 
-    def best(self) -> PlannedTrial | None:
-        """The finished trial that is best on val."""
-        finished = filter(self._is_finished, self.trials)
-        return max(finished, key=self._final_value, default=None)
+    def winners(self) -> list[PlannedTrial]:
+        """The finished trial that is best on val, if there is one."""
+        finished = list(filter(self._is_finished, self.trials))
+        return [max(finished, key=self._final_value)] if finished else []
 
     def forget(self) -> None:
         """Removes the generations and the results of their trials."""

@@ -6,9 +6,9 @@ Each knows its trials, which of them need a result, and how to run them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from diffgap.ledger.ledger import Ledger
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
@@ -16,6 +16,7 @@ from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
 if TYPE_CHECKING:
     from diffgap.sweep.context import SweepContext
     from diffgap.sweep.population import Population
+    from diffgap.sweep.study import Study
 
 # Ray, Optuna and NumPy are imported where they are used: a sweep with nothing to run needs none.
 
@@ -68,25 +69,6 @@ class SweepStrategy(ABC):
     def finished(self, planned: PlannedTrial) -> bool:
         return self.ledger.trial(planned.signature).finished
 
-    def _on_test(
-        self, point: dict[str, Any], winners: Iterable[PlannedTrial]
-    ) -> list[PlannedTrial]:
-        """Trials that evaluate a point's winners on test; none where the sweep stays on val."""
-        if self.plan.spec.split == "val":
-            return []
-        trials = []
-        for winner in winners:
-            trial = winner.trial.model_copy(update={"split": "test"})
-            # Of the same training signature: it evaluates the winner's weights.
-            trials.append(planned_trial(trial, point, self.plan.fingerprint))
-        return trials
-
-    def _run_test_trials(self, context: SweepContext, changed: Callable[[], None]) -> None:
-        from diffgap.sweep.tune import run_trials
-
-        changed()
-        run_trials(context, [planned for planned in self.test_trials if not self.finished(planned)])
-
 
 class GridStrategy(SweepStrategy):
     """The product of axes and seeds."""
@@ -109,98 +91,96 @@ class GridStrategy(SweepStrategy):
         run_trials(context, self.missing)
 
 
-class SearchStrategy(SweepStrategy):
-    """A study in each point of the axes; then the winner of each on test."""
+S = TypeVar("S", "Study", "Population")
+
+
+class PointwiseStrategy(SweepStrategy, Generic[S]):
+    """A search in each point of the axes; then the winner of each on test."""
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         super().__init__(plan, ledger)
-        self._open_studies()
+        self.searches: list[S] = [self._open(point) for point in points_of(plan)]
 
-    def _open_studies(self) -> None:
-        from diffgap.sweep.study import Study
-
-        self.studies = [Study(self.plan, self.ledger, point) for point in points_of(self.plan)]
+    @abstractmethod
+    def _open(self, point: dict[str, Any]) -> S:
+        """The search in one point, with what it has done before."""
 
     @property
     def trials(self) -> list[PlannedTrial]:
-        return list(chain.from_iterable(study.trials for study in self.studies))
+        return list(chain.from_iterable(search.trials for search in self.searches))
 
     @property
     def test_trials(self) -> list[PlannedTrial]:
-        if not self._is_searched():
+        if self.plan.spec.split == "val" or not self._is_searched():
             return []
         trials = []
-        for study in self.studies:
-            best = study.best()
-            if best:  # none where all of a study's trials failed
-                trials += self._on_test(study.point, best.trials)
+        for search in self.searches:
+            for winner in search.winners():
+                # Of the same training signature: it evaluates the winner's weights.
+                trial = winner.trial.model_copy(update={"split": "test"})
+                trials.append(planned_trial(trial, search.point, self.plan.fingerprint))
         return trials
 
     @property
     def required(self) -> list[PlannedTrial]:
-        searched = chain.from_iterable(study.required for study in self.studies)
-        return [*searched, *self.test_trials]
+        trials = list(chain.from_iterable(search.required for search in self.searches))
+        return trials + self.test_trials
+
+    def forget(self) -> None:
+        super().forget()
+        for search in self.searches:
+            search.forget()
+        self.searches = [self._open(search.point) for search in self.searches]
+
+    def _is_searched(self) -> bool:
+        return all(search.is_finished for search in self.searches)
+
+    def _run_test_trials(self, context: SweepContext, changed: Callable[[], None]) -> None:
+        from diffgap.sweep.tune import run_trials
+
+        changed()
+        run_trials(context, [planned for planned in self.test_trials if not self.finished(planned)])
+
+
+class SearchStrategy(PointwiseStrategy["Study"]):
+    """A study in each point of the axes."""
+
+    def _open(self, point: dict[str, Any]) -> Study:
+        from diffgap.sweep.study import Study
+
+        return Study(self.plan, self.ledger, point)
 
     @property
     def undrawn(self) -> int:
-        return len(self.plan.spec.seed_list) * sum(study.remaining for study in self.studies)
+        return len(self.plan.spec.seed_list) * sum(study.remaining for study in self.searches)
 
     @property
     def total(self) -> int:
         assert self.plan.spec.search
-        return self.plan.spec.search.trials * len(self.plan.spec.seed_list) * len(self.studies)
+        return self.plan.spec.search.trials * len(self.plan.spec.seed_list) * len(self.searches)
 
     def run(self, context: SweepContext, changed: Callable[[], None]) -> None:
         from diffgap.sweep.search import run_studies
 
         if not self._is_searched():
-            run_studies(context, self.studies, changed)
+            run_studies(context, self.searches, changed)
         self._run_test_trials(context, changed)
 
-    def _is_searched(self) -> bool:
-        return all(study.is_finished for study in self.studies)
 
-    def forget(self) -> None:
-        super().forget()
-        for study in self.studies:
-            study.forget()
-        self._open_studies()
+class PopulationStrategy(PointwiseStrategy["Population"]):
+    """A population in each point of the axes."""
 
-
-class PopulationStrategy(SweepStrategy):
-    """A population in each point of the axes; then the best member of each on test."""
-
-    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+    def _open(self, point: dict[str, Any]) -> Population:
         from diffgap.sweep.population import Population
 
-        super().__init__(plan, ledger)
-        self.populations = [Population(plan, ledger, point) for point in points_of(plan)]
-
-    @property
-    def trials(self) -> list[PlannedTrial]:
-        return list(chain.from_iterable(population.trials for population in self.populations))
-
-    @property
-    def test_trials(self) -> list[PlannedTrial]:
-        if not all(population.is_trained for population in self.populations):
-            return []
-        trials = []
-        for population in self.populations:
-            best = population.best()
-            if best:
-                trials += self._on_test(population.point, [best])
-        return trials
-
-    @property
-    def required(self) -> list[PlannedTrial]:
-        return [*self._youngest(), *self.test_trials]
+        return Population(self.plan, self.ledger, point)
 
     @property
     def total(self) -> int:
-        return len(self._youngest())
+        return sum(len(population.required) for population in self.searches)
 
     def run(self, context: SweepContext, changed: Callable[[], None]) -> None:
-        for population in self.populations:
+        for population in self.searches:
             while self._train(context, population) and not population.is_last:
                 for planned, reason in population.breed():
                     self.ledger.trial(planned.signature).request_stop(reason)
@@ -215,16 +195,8 @@ class PopulationStrategy(SweepStrategy):
 
         run_wave(context, population.missing(), pause_at=population.pause_at)
         missing = population.missing()
-        is_lost = len(missing) == len(population.youngest)  # nobody is left to copy
+        is_lost = len(missing) == len(population.required)  # nobody is left to copy
         return not is_lost and all(planned.signature in context.failures for planned in missing)
-
-    def _youngest(self) -> list[PlannedTrial]:
-        return list(chain.from_iterable(population.youngest for population in self.populations))
-
-    def forget(self) -> None:
-        super().forget()
-        for population in self.populations:
-            population.forget()
 
 
 def make_strategy(plan: Plan, ledger: Ledger) -> SweepStrategy:

@@ -25,9 +25,9 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.spec import flatten
 from diffgap.spec.label import rounded
 from diffgap.sweep.halving import SuccessiveHalving
+from diffgap.sweep.objective import is_validation, objective
 from diffgap.sweep.optuna_storage import backend
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
-from diffgap.sweep.suggestions import is_validation, objective
 
 STARTUP_TRIALS = 10
 """Random trials before TPE models their values."""
@@ -161,6 +161,11 @@ class Study:
         """The finished suggestion that is best on val."""
         finished = [s for s in self.suggestions if all(map(self._is_done, s.trials))]
         return max(finished, key=self.value, default=None)
+
+    def winners(self) -> tuple[PlannedTrial, ...]:
+        """The best suggestion's trials; none where no suggestion has finished."""
+        best = self.best()
+        return best.trials if best else ()
 
     def value(self, suggestion: Suggestion) -> float:
         """A finished suggestion's objective, mean over its seeds."""
