@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from diffgap.ledger.artifacts import GENERATED, PLAYED
-from diffgap.report.results import read_cells, setting_of
-from diffgap.report.tables.generation import GenerationCell, cells_by_task, row_names
+from diffgap.report.results import Cell, read_cells, setting_of
+from diffgap.report.tables.generation import cells_by_task, row_names
 from diffgap.tracking.reader import LoggedSweep
 
 
@@ -44,35 +44,32 @@ def audio_galleries(sweeps: Sequence[LoggedSweep]) -> list[AudioGallery]:
     """The clips of all sweeps of generation, as the first finished seed of each cell made them."""
     galleries = []
     for sweep in sweeps:
-        cells = [c for c in read_cells(sweep) if c.finished and c.trial.generates]
-        for task, generation_cells in cells_by_task(cells).items():
+        finished = [cell for cell in read_cells(sweep) if cell.finished and cell.trial.generates]
+        for task, cells in cells_by_task(finished).items():
             setting = replace(setting_of(sweep), task=task)
             title = f"Generated on {setting}, {task} (sweep {sweep.name})"
-            galleries.append(AudioGallery(title, tuple(_clips(generation_cells))))
+            galleries.append(AudioGallery(title, tuple(_clips(cells))))
     return galleries
 
 
-def _clips(cells: Sequence[GenerationCell]) -> list[AudioClip]:
-    directories = [_files(cell) for cell in cells]
-    names = row_names(cells)
-    first = directories[0]
+def _clips(cells: Sequence[Cell]) -> list[AudioClip]:
+    directories = {}
+    for cell, name in zip(cells, row_names(cells), strict=True):
+        directory = cell.finished[0].files
+        assert directory, "a finished trial has files"
+        directories[name] = directory
+    first = next(iter(directories.values()))
     # All cells generate the same clips in the same order, and keep the sounds of the first few.
     rows = pq.read_table(first / GENERATED).to_pylist()
     playable = len(list((first / PLAYED).glob("*-real.flac")))
     clips = []
     for number, row in enumerate(rows[:playable]):
         generated = {}
-        for name, directory in zip(names, directories, strict=True):
+        for name, directory in directories.items():
             generated[name] = _sound_url(directory / PLAYED / f"{number}-made.flac")
         real = _sound_url(first / PLAYED / f"{number}-real.flac")
         clips.append(AudioClip(row["clip"], row.get("caption"), real, generated))
     return clips
-
-
-def _files(cell: GenerationCell) -> Path:
-    files = cell.cell.finished[0].files
-    assert files, "a finished trial has files"
-    return files
 
 
 def _sound_url(path: Path) -> str:

@@ -50,8 +50,10 @@ class Example:
     @property
     def right_at_once(self) -> int:
         """How many cells have the right answer first."""
-        firsts = [answers[0] for answers in self.answers.values() if answers]
-        return sum(answer.right for answer in firsts)
+        right = 0
+        for answers in self.answers.values():
+            right += bool(answers) and answers[0].right
+        return right
 
     @property
     def longest(self) -> int:

@@ -1,4 +1,4 @@
-"""Published numbers, each with where it was read; never ours, never a guess."""
+"""Published figures, each with its source; never ours, never a guess."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reference(BaseModel):
     """The feature extractor of each generation metric."""
     source: str
     seen: str
-    """table where the authors' own was read, quoted where another paper's words were."""
+    """``table`` where the authors' own was read, ``quoted`` where another paper quotes it."""
     note: str | None = None
 
 
@@ -40,13 +40,12 @@ def read_references(path: Path = FILE) -> list[Reference]:
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     except ValidationError as error:
-        raise UserError(
-            *(
-                f"{path}: entry {found['loc'][0]}, {'.'.join(map(str, found['loc'][1:]))}: "
-                f"{found['msg']}"
-                for found in error.errors(include_url=False)
-            )
-        ) from None
+        problems = []
+        for problem in error.errors(include_url=False):
+            entry, *fields = problem["loc"]
+            field = ".".join(map(str, fields))
+            problems.append(f"{path}: entry {entry}, {field}: {problem['msg']}")
+        raise UserError(*problems) from None
 
 
 def references_for(references: Iterable[Reference], task: str, dataset: str) -> list[Reference]:

@@ -89,8 +89,8 @@ class Cell:
 
     def with_trials_of(self, other: Cell) -> Cell:
         """The same cell of two sweeps: the other's name, and of each trial the complete run."""
-        trials = {trial.signature: trial for trial in self.trials}
-        for trial in other.trials:
+        trials: dict[str, TrialRun] = {}
+        for trial in (*self.trials, *other.trials):
             if trial.is_complete or trial.signature not in trials:
                 trials[trial.signature] = trial
         return replace(self, name=other.name, trials=tuple(trials.values()))
@@ -128,8 +128,11 @@ class Setting:
 
 def setting_of(sweep: LoggedSweep) -> Setting:
     """Of a sweep; the corpus is named by its store where no trial says what it is."""
-    corpora = [trial.config["store"]["name"] for trial in sweep.trials if trial.config]
-    corpus = corpora[0] if corpora else sweep.store.rstrip("/").rpartition("/")[2]
+    corpus = sweep.store.rstrip("/").rpartition("/")[2]
+    for trial in sweep.trials:
+        if trial.config:  # only complete trials have one
+            corpus = trial.config["store"]["name"]
+            break
     return Setting(sweep.spec["task"], corpus, sweep.spec["split"])
 
 
@@ -159,6 +162,7 @@ def merged(sweeps: Iterable[LoggedSweep]) -> list[Cell]:
     by_identity: dict[str, Cell] = {}
     for sweep in sweeps:
         for cell in read_cells(sweep):
+            # With the store, for two sweeps of one trial may have embedded different corpora.
             trial = {**cell.trials[0].trial, "seed": None}
             identity = json.dumps([sweep.store, trial], sort_keys=True)
             earlier = by_identity.get(identity)
@@ -183,10 +187,10 @@ def cell_names(cells: Sequence[Cell], kind: str) -> list[str]:
 def unique_names(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
     """Names of cells; with their axes in brackets where a name alone does not tell them apart."""
     counts = Counter(names)
-    return [
-        name if counts[name] == 1 else f"{name} ({cell.name})"
-        for name, cell in zip(names, cells, strict=True)
-    ]
+    unique = []
+    for name, cell in zip(names, cells, strict=True):
+        unique.append(name if counts[name] == 1 else f"{name} ({cell.name})")
+    return unique
 
 
 def _directions(tables: Sequence[pa.Table]) -> dict[str, RankedQueries]:
@@ -195,10 +199,13 @@ def _directions(tables: Sequence[pa.Table]) -> dict[str, RankedQueries]:
         return {}
     directions = {}
     for direction in tables[0]["direction"].unique().to_pylist():
-        parts = [table.filter(pc.equal(table["direction"], direction)) for table in tables]
-        ranks = np.stack([part["rank"].to_numpy() for part in parts])
-        ap10 = np.stack([part["ap10"].to_numpy() for part in parts])
+        seeds = [table.filter(pc.equal(table["direction"], direction)) for table in tables]
         # Every seed asks the same queries in the same order, so the first one's clips are all's.
-        clips = parts[0]["clip"].combine_chunks().dictionary_encode().indices.to_numpy()
+        clips = seeds[0]["clip"].combine_chunks().dictionary_encode().indices.to_numpy()
+        ranks, ap10 = _stacked(seeds, "rank"), _stacked(seeds, "ap10")
         directions[direction] = RankedQueries(ranks, ap10, clips.astype(np.int64))
     return directions
+
+
+def _stacked(tables: Sequence[pa.Table], column: str) -> np.ndarray:
+    return np.stack([table[column].to_numpy() for table in tables])

@@ -52,9 +52,7 @@ def to_html(report: Report) -> str:
     page = _templates().get_template("page.html")
     return page.render(
         report=report,
-        name=", ".join(sweep.name for sweep in report.sweeps) or "no sweep",
         now=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        complete=sum(summary.trial.is_complete for summary in trials),
         sections=_sections(report, trials),
         clips=ClipFiles(report.audio),
         rerun=rerun_command("SIGNATURE", report.where),

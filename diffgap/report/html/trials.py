@@ -40,8 +40,8 @@ class TrialSummary:
         """Finished, or what became of it instead."""
         if self.trial.is_complete:
             return self.trial.state
-        reasons = [text for text in (self.trial.problem, self.trial.reason) if text]
-        return redact(": ".join([self.trial.state, *reasons]))
+        parts = filter(None, (self.trial.state, self.trial.problem, self.trial.reason))
+        return redact(": ".join(parts))
 
     @property
     def commit(self) -> str:
@@ -87,11 +87,14 @@ def rerun_command(signature: str, where: str) -> str:
 
 def page_data(report: Report, trials: Sequence[TrialSummary]) -> dict[str, Any]:
     """What the script needs: the metrics behind every column, and the trials."""
-    columns = {table.key: _columns(table, trials) for table in report.tables}
-    names: set[str] = set()
-    for table_columns in columns.values():
-        names.update(*table_columns)
-    entries = {summary.trial.signature: _entry(summary, names) for summary in trials}
+    columns: dict[str, list[list[str]]] = {}
+    names: set[str] = set()  # the panel shows no others, and they would fill megabytes
+    for table in report.tables:
+        columns[table.key] = _columns(table, trials)
+        names.update(*columns[table.key])
+    entries = {}
+    for summary in trials:
+        entries[summary.trial.signature] = _entry(summary, names)
     return {"columns": columns, "trials": entries}
 
 
@@ -127,10 +130,10 @@ def _metrics(heading: str, logged: Iterable[str]) -> list[str]:
         return [COLUMNS[heading]]
     if heading in GENERATION_METRICS:
         return sorted(name for name in logged if name.endswith(f"/generation/{heading}"))
-    by_title = {metric.title: metric.name for metric in METRICS.values()}
     direction, _, title = heading.rpartition(" ")
-    if title not in by_title:
-        return []
-    path = direction.replace("->", "_to_") or r"\w+_to_\w+"  # without one: the mean of both
-    pattern = re.compile(rf"(?:test|val)/{path}/{by_title[title]}")
-    return sorted(name for name in logged if pattern.fullmatch(name))
+    for metric in METRICS.values():
+        if metric.title == title:
+            path = direction.replace("->", "_to_") or r"\w+_to_\w+"  # without one: mean of both
+            pattern = re.compile(rf"(?:test|val)/{path}/{metric.name}")
+            return sorted(filter(pattern.fullmatch, logged))
+    return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -27,13 +27,13 @@ class Statistic(Generic[Sample]):
 
     Attributes:
         interval: the mean of a sample with its 95 % interval.
-        tests: paired tests of many pairs of samples at once.
+        tests: paired tests of many pairs of samples at once, by the keys of the pairs.
         best_by_column: whether tests against the best of a column are Holm-corrected within the
             column; else over the table, as those against the baseline are.
     """
 
     interval: Callable[[Sample], Interval]
-    tests: Callable[[Sequence[tuple[Sample, Sample]]], list[PairedTest]]
+    tests: Callable[[Mapping[Key, tuple[Sample, Sample]]], dict[Key, PairedTest]]
     best_by_column: bool = False
 
 
@@ -69,6 +69,11 @@ class Comparison:
 
     columns: tuple[str, ...]
     estimates: dict[Key, Estimate]
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether any figure is tested against a baseline."""
+        return any(estimate.test for estimate in self.estimates.values())
 
     def rows(
         self, cells: Sequence[Cell], names: Sequence[str], decimals: Mapping[str, int]
@@ -150,12 +155,11 @@ def _corrected_tests(
     samples: Mapping[Key, Sample], pairs: Mapping[Key, Key], statistic: Statistic[Sample]
 ) -> dict[Key, PairedTest]:
     """Tests of each key against its partner, Holm-corrected over all of them."""
-    tests = statistic.tests([(samples[key], samples[other]) for key, other in pairs.items()])
-    p_values = holm([test.p for test in tests])
-    corrected = {}
-    for key, test, p in zip(pairs, tests, p_values, strict=True):
-        corrected[key] = replace(test, p=p)
-    return corrected
+    tests = statistic.tests({key: (samples[key], samples[rival]) for key, rival in pairs.items()})
+    p_values = holm([test.p for test in tests.values()])
+    for key, p in zip(list(tests), p_values, strict=True):
+        tests[key] = replace(tests[key], p=p)
+    return tests
 
 
 def _best_tests(
@@ -164,8 +168,8 @@ def _best_tests(
     if not statistic.best_by_column:
         return _corrected_tests(samples, pairs, statistic)
     by_column: dict[str, dict[Key, Key]] = {}
-    for key, other in pairs.items():
-        by_column.setdefault(key[1], {})[key] = other
+    for key, best in pairs.items():
+        by_column.setdefault(key[1], {})[key] = best
     tests: dict[Key, PairedTest] = {}
     for column_pairs in by_column.values():
         tests |= _corrected_tests(samples, column_pairs, statistic)
@@ -182,21 +186,31 @@ def p_text(p: float) -> str:
 
 
 def published_rows(
-    references: Sequence[Reference], metrics: Sequence[str], number_format: str
-) -> tuple[list[Row], list[Reference]]:
-    """Published rows that have any of a table's metrics, and where each was read.
+    references: Iterable[Reference], metrics: Sequence[str], number_format: str
+) -> tuple[list[Row], tuple[str, ...]]:
+    """Published rows that have any of a table's metrics, and where each of them was read.
 
     Args:
         references: of the table's task and corpus.
         metrics: what references call the metric of each column.
         number_format: of the figures, such as ``.1f``.
     """
-    sources = [reference for reference in references if set(reference.metrics) & set(metrics)]
-    rows = []
-    for number, reference in enumerate(sources, 1):
+    rows: list[Row] = []
+    sources: list[str] = []
+    for reference in references:
+        if not set(reference.metrics) & set(metrics):
+            continue
         values = []
         for metric in metrics:
             figure = reference.metrics.get(metric)
             values.append(NOTHING if figure is None else Value(f"{figure:{number_format}}", figure))
-        rows.append(Row(reference.method, tuple(values), footnote=number))
-    return rows, sources
+        rows.append(Row(reference.method, tuple(values), footnote=len(rows) + 1))
+        sources.append(_source(reference))
+    return rows, tuple(sources)
+
+
+def _source(reference: Reference) -> str:
+    source = f"{reference.source} ({reference.seen})"
+    # Figures of generation by another extractor are of another scale: it belongs to the source.
+    extractors = [f"{metric} by {name}" for metric, name in reference.extractor.items()]
+    return f"{source}; {', '.join(extractors)}" if extractors else source

@@ -22,11 +22,13 @@ def cost_table(sweeps: Sequence[LoggedSweep], setting: Setting) -> Table:
     cells = merged(sweeps)
     # Sweeps of one table may differ in workers; the most of them is the honest bound.
     workers = max(int(sweep.spec["resources"]["workers"]) for sweep in sweeps)
-    rows, devices = [], set()
+    rows: list[Row] = []
+    devices: set[str] = set()
     for cell, name in zip(cells, cell_names(cells, "ablation"), strict=True):
         values = _values(cell, setting.split, workers)
         rows.append(Row(name, values, cell.signatures, cell.counted))
-        devices |= {trial.config["hardware"] for trial in cell.finished if trial.config}
+        for trial in cell.finished:
+            devices.add(trial.config["hardware"])
     hardware = f"On: {'; '.join(sorted(devices))}."
     return Table(
         f"cost-{setting.slug}",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from diffgap.bridge.registry import METHODS
 from diffgap.errors import UserError, nearest
-from diffgap.evaluation.statistics import replicate_interval, replicate_test
+from diffgap.evaluation.statistics import PairedTest, replicate_interval, replicate_test
 from diffgap.ledger.artifacts import REPLICATES
 from diffgap.report.references import Reference, references_for
 from diffgap.report.results import Cell, Setting, read_cells, setting_of, unique_names
@@ -20,6 +19,7 @@ from diffgap.report.tables.compare import (
     SIGNIFICANT,
     UNFINISHED,
     Comparison,
+    Key,
     Statistic,
     compare,
     half_width,
@@ -27,7 +27,6 @@ from diffgap.report.tables.compare import (
     published_rows,
 )
 from diffgap.report.tables.table import Table
-from diffgap.spec import Trial
 from diffgap.store.schema import split_task
 from diffgap.tracking.reader import LoggedSweep
 
@@ -62,51 +61,30 @@ BRIEF_MARKS = (
 Replicated = tuple[np.ndarray, np.ndarray]
 """(S,) figures of the seeds, and (S, B) bootstrap replicates of them."""
 
+
+def _replicate_tests(
+    pairs: Mapping[Key, tuple[Replicated, Replicated]],
+) -> dict[Key, PairedTest]:
+    return {key: replicate_test(sample, rival) for key, (sample, rival) in pairs.items()}
+
+
 OVER_CLIPS = Statistic[Replicated](
     interval=lambda sample: replicate_interval(*sample),
-    tests=lambda pairs: [replicate_test(a, b) for a, b in pairs],
-    best_by_column=True,  # each column is a metric of its own, not the same one at other cutoffs
+    tests=_replicate_tests,
+    best_by_column=True,  # each column is a metric of its own, not one metric at other cutoffs
 )
 
 
-@dataclass(frozen=True)
-class GenerationCell:
-    """One cell's figures: what all its seeds made of the same clips."""
-
-    cell: Cell
-
-    @cached_property
-    def trial(self) -> Trial:
-        return self.cell.trial
-
-    @property
-    def setting(self) -> tuple[float, int]:
-        """Guidance and steps of the generator."""
-        return self.trial.generation.guidance, self.trial.generation.steps
-
-    @property
-    def condition(self) -> str:
-        """What the generator was given; see `CONDITIONS`."""
-        return self.trial.generation.condition
-
-    @cached_property
-    def values(self) -> dict[str, np.ndarray]:
-        """(S,) figures of the seeds, by metric."""
-        values = {}
-        for metric in GENERATION_METRICS:
-            numbers = self.cell.metric(f"{self.trial.split}/generation/{metric}")
-            if numbers:
-                values[metric] = np.array(numbers)
-        return values
-
-    @cached_property
-    def replicates(self) -> dict[str, np.ndarray]:
-        """(S, B) bootstrap replicates of them."""
-        tables = [pq.read_table(t.files / REPLICATES) for t in self.cell.finished if t.files]
-        replicates = {}
-        for metric in self.values:
-            replicates[metric] = np.stack([table[metric].to_numpy() for table in tables])
-        return replicates
+def replicated_metrics(cell: Cell) -> dict[str, Replicated]:
+    """What all seeds of a cell made of the same clips, by metric; empty where none counts."""
+    tables = [pq.read_table(trial.files / REPLICATES) for trial in cell.finished if trial.files]
+    samples = {}
+    for metric in GENERATION_METRICS:
+        values = cell.metric(f"{cell.trial.split}/generation/{metric}")
+        if values:
+            replicates = np.stack([table[metric].to_numpy() for table in tables])
+            samples[metric] = np.array(values), replicates
+    return samples
 
 
 def generation_tables(
@@ -137,22 +115,31 @@ def generation_tables(
     return tables
 
 
-def cells_by_task(cells: Iterable[Cell]) -> dict[str, list[GenerationCell]]:
+def cells_by_task(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """Cells by their tasks; of one task by the generator's setting, then as in `CONDITIONS`."""
-    by_task: dict[str, list[GenerationCell]] = {}
+    by_task: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_task.setdefault(cell.trial.task, []).append(GenerationCell(cell))
+        by_task.setdefault(cell.trial.task, []).append(cell)
     for group in by_task.values():
-        group.sort(key=lambda cell: (*cell.setting, CONDITIONS.index(cell.condition)))
+        group.sort(key=lambda cell: (*_setting(cell), CONDITIONS.index(_condition(cell))))
     return by_task
 
 
-def row_names(cells: Sequence[GenerationCell]) -> list[str]:
+def _setting(cell: Cell) -> tuple[float, int]:
+    """Guidance and steps of the generator."""
+    return cell.trial.generation.guidance, cell.trial.generation.steps
+
+
+def _condition(cell: Cell) -> str:
+    return cell.trial.generation.condition
+
+
+def row_names(cells: Sequence[Cell]) -> list[str]:
     """What a table calls its cells; by their axes too where that alone does not tell them apart."""
-    return unique_names([_name(cell) for cell in cells], [cell.cell for cell in cells])
+    return unique_names(list(map(_name, cells)), cells)
 
 
-def _name(cell: GenerationCell) -> str:
+def _name(cell: Cell) -> str:
     x, a = split_task(cell.trial.task)
     score = cell.trial.score
     estimate = f"{score.samples} samples" if score.kind == "sample" else "mean"
@@ -161,51 +148,47 @@ def _name(cell: GenerationCell) -> str:
         "bridged": f"{METHODS[cell.trial.method].title} ({estimate})",
         "target": f"{a} embedding (ceiling)",
     }
-    guidance, steps = cell.setting
-    return f"{names[cell.condition]}, guidance {guidance:g}, {steps} steps"
+    guidance, steps = _setting(cell)
+    return f"{names[_condition(cell)]}, guidance {guidance:g}, {steps} steps"
 
 
 def _table(
     sweep: LoggedSweep,
     setting: Setting,
-    cells: Sequence[GenerationCell],
+    cells: Sequence[Cell],
     references: Sequence[Reference],
     against: str | None,
 ) -> Table:
     names = row_names(cells)
     comparison = _compare(cells, _baselines(cells, names, against))
-    columns = comparison.columns
-    decimals = {column: _decimals(comparison, column) for column in columns}
-    rows = comparison.rows([cell.cell for cell in cells], names, decimals)
+    rows = comparison.rows(cells, names, _decimals(comparison))
     x, a = split_task(setting.task)
     candidates = references_for(references, f"{x}-to-{a}", setting.dataset)
-    metrics = [PUBLISHED.get(column, column) for column in columns]
+    metrics = [PUBLISHED.get(column, column) for column in comparison.columns]
     published, sources = published_rows(candidates, metrics, "g")
     title = NUMBERS.get(setting.task, f"Generation, {setting.task}")
     notes, brief = _notes(comparison, cells, names, against)
     return Table(
         f"generation-{setting.slug}",
         f"{title} generation on {setting} (sweep {sweep.name})",
-        columns,
+        comparison.columns,
         (*rows, *published),
         (*notes, *sweep.notes),
-        tuple(_source(reference) for reference in sources),
+        sources,
         (brief[0], *sweep.notes, *brief[1:]),
     )
 
 
-def _source(reference: Reference) -> str:
-    source = f"{reference.source} ({reference.seen})"
-    extractors = [f"{metric} by {name}" for metric, name in reference.extractor.items()]
-    return f"{source}; {', '.join(extractors)}" if extractors else source
-
-
-def _compare(cells: Sequence[GenerationCell], baselines: dict[int, int]) -> Comparison:
-    samples: dict[tuple[int, str], Replicated] = {}
+def _compare(cells: Sequence[Cell], baselines: Mapping[int, int]) -> Comparison:
+    samples: dict[Key, Replicated] = {}
+    measured: set[str] = set()
+    ceilings: set[int] = set()
     for row, cell in enumerate(cells):
-        for metric, values in cell.values.items():
-            samples[row, metric] = values, cell.replicates[metric]
-    measured = {metric for _, metric in samples}
+        for metric, sample in replicated_metrics(cell).items():
+            samples[row, metric] = sample
+            measured.add(metric)
+        if _condition(cell) == "target":
+            ceilings.add(row)
     columns = [metric for metric in GENERATION_METRICS if metric in measured]
     return compare(
         samples,
@@ -213,74 +196,76 @@ def _compare(cells: Sequence[GenerationCell], baselines: dict[int, int]) -> Comp
         OVER_CLIPS,
         baselines,
         lower_is_better=LOWER_IS_BETTER,
-        ceilings=[row for row, cell in enumerate(cells) if cell.condition == "target"],
+        ceilings=ceilings,
     )
 
 
-def _baselines(
-    cells: Sequence[GenerationCell], names: Sequence[str], against: str | None
-) -> dict[int, int]:
-    """The finished row that each row is tested against, where there is one."""
+def _baselines(cells: Sequence[Cell], names: Sequence[str], against: str | None) -> dict[int, int]:
+    """The first finished row that each row is tested against, where there is one."""
     baselines: dict[int, int] = {}
     for row, cell in enumerate(cells):
-        for candidate, other in enumerate(cells):
+        for number, baseline in enumerate(cells):
             if against is not None:
-                matches = names[candidate] == against
+                matches = names[number] == against
             else:
-                matches = other.condition == "query" and other.setting == cell.setting
-            if matches and candidate != row and other.values:
-                baselines.setdefault(row, candidate)
+                # The generator's setting alone changes every figure, bridge or no bridge.
+                matches = _condition(baseline) == "query" and _setting(baseline) == _setting(cell)
+            if matches and number != row and baseline.seeds:
+                baselines.setdefault(row, number)
     return baselines
 
 
-def _decimals(comparison: Comparison, column: str) -> int:
-    """As many as show two digits of a column's narrowest interval."""
-    widths = []
-    for (_, heading), estimate in comparison.estimates.items():
-        if heading == column and half_width(estimate.interval) > 0:
-            widths.append(half_width(estimate.interval))
-    narrowest = min(widths, default=1.0)
-    return min(4, max(0, 1 - math.floor(math.log10(narrowest))))
+def _decimals(comparison: Comparison) -> dict[str, int]:
+    """By column, as many as show two digits of its narrowest interval."""
+    narrowest: dict[str, float] = {}
+    for (_, column), estimate in comparison.estimates.items():
+        width = half_width(estimate.interval)
+        if width > 0:  # a figure without any spread says nothing of the column's scale
+            narrowest[column] = min(width, narrowest.get(column, width))
+    decimals = {}
+    for column in comparison.columns:
+        digits = 1 - math.floor(math.log10(narrowest.get(column, 1.0)))
+        decimals[column] = min(4, max(0, digits))
+    return decimals
 
 
 def _notes(
-    comparison: Comparison,
-    cells: Sequence[GenerationCell],
-    names: Sequence[str],
-    against: str | None,
+    comparison: Comparison, cells: Sequence[Cell], names: Sequence[str], against: str | None
 ) -> tuple[list[str], list[str]]:
     """The notes in full and in short: marks, measurement, and what the bridge gains."""
     if not comparison.estimates:
         return [UNFINISHED], [UNFINISHED]
     notes = [MARKS_NOTE, MEANING_NOTE, _measurement_note(cells)]
-    if all(estimate.test is None for estimate in comparison.estimates.values()):
+    if not comparison.is_tested:
         return notes, [BRIEF_MARKS]
     base = against or "the query's own embedding"
     notes.append(
         f"* differs from {base}{'' if against else ' at the same setting'}: p < 0.05, bootstrap "
         "over clips of the trained seeds, Holm-corrected over the table."
     )
-    brief = f"*: differs from {base}, p < 0.05"
     verdicts, undecided = _verdicts(comparison, cells, names, base)
     notes += verdicts
+    brief = f"*: differs from {base}, p < 0.05"
     if undecided:
-        brief += f"; no bridge is significantly better in {' or '.join(undecided)}"
+        metrics = " or ".join(undecided)
+        brief += f"; no bridge is significantly better in {metrics}"
         notes.append(
-            f"No bridge is significantly better than {base} in {' or '.join(undecided)}. What was "
+            f"No bridge is significantly better than {base} in {metrics}. What was "
             "tried on the embedded corpus: docs/generation.md."
         )
     return notes, [BRIEF_MARKS, f"{brief}."]
 
 
-def _measurement_note(cells: Sequence[GenerationCell]) -> str:
+def _measurement_note(cells: Sequence[Cell]) -> str:
     """The generators, the numbers of clips and the extractors behind the figures."""
     generators, clips, extractors = set(), set(), set()
     for cell in cells:
-        for trial in cell.cell.finished:
+        for trial in cell.finished:
             facts = trial.config["generation"]
             generators.add(facts["generator"]["name"])
             clips.add(str(facts["clips"]))
-            extractors |= {f"{metric} by {name}" for metric, name in facts["extractors"].items()}
+            for metric, name in facts["extractors"].items():
+                extractors.add(f"{metric} by {name}")
     return (
         f"Generator {' and '.join(sorted(generators))}, {' and '.join(sorted(clips))} clips; "
         f"{', '.join(sorted(extractors))}."
@@ -288,24 +273,24 @@ def _measurement_note(cells: Sequence[GenerationCell]) -> str:
 
 
 def _verdicts(
-    comparison: Comparison, cells: Sequence[GenerationCell], names: Sequence[str], base: str
+    comparison: Comparison, cells: Sequence[Cell], names: Sequence[str], base: str
 ) -> tuple[list[str], list[str]]:
-    """What each bridge gains in the distances, and in which of them none gains significantly."""
-    notes, tested, better = [], set(), set()
+    """What each bridge gains in the distances, and those in which none gains significantly."""
+    notes: list[str] = []
+    gained: dict[str, bool] = {}
     for row, (cell, name) in enumerate(zip(cells, names, strict=True)):
-        differences, gains = [], []
+        differences, better = [], []
         for metric in LOWER_IS_BETTER:
             estimate = comparison.estimates.get((row, metric))
             if estimate is None or estimate.test is None:
                 continue
-            tested.add(metric)
+            gained.setdefault(metric, False)
             difference, p = estimate.test.difference, estimate.test.p
             differences.append(f"{metric} {difference:+.3g} (p {p_text(p)})")
             if difference < 0 and p < SIGNIFICANT:
-                gains.append(metric)
-        if cell.condition == "bridged" and differences:
-            better.update(gains)
-            gained = ", ".join(gains) or "none of them"
-            notes.append(f"{name}, against {base}: {', '.join(differences)}: better in {gained}.")
-    undecided = [m for m in LOWER_IS_BETTER if m in tested and m not in better]
-    return notes, undecided
+                better.append(metric)
+        if differences and _condition(cell) == "bridged":
+            gained |= dict.fromkeys(better, True)
+            gains = ", ".join(better) or "none of them"
+            notes.append(f"{name}, against {base}: {', '.join(differences)}: better in {gains}.")
+    return notes, [metric for metric, is_gained in gained.items() if not is_gained]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean
@@ -17,6 +17,7 @@ from diffgap.report.results import Cell, Setting, cell_names, merged, read_cells
 from diffgap.report.tables.compare import (
     UNFINISHED,
     Comparison,
+    Key,
     Statistic,
     compare,
     p_text,
@@ -69,17 +70,18 @@ class QueryValues:
     clips: np.ndarray
 
 
-def _permutation_tests(pairs: Sequence[tuple[QueryValues, QueryValues]]) -> list[PairedTest]:
-    by_direction: dict[str, list[int]] = {}
-    for number, (sample, _) in enumerate(pairs):
-        by_direction.setdefault(sample.direction, []).append(number)
-    tests: dict[int, PairedTest] = {}
-    for numbers in by_direction.values():
+def _permutation_tests(
+    pairs: Mapping[Key, tuple[QueryValues, QueryValues]],
+) -> dict[Key, PairedTest]:
+    by_direction: dict[str, list[Key]] = {}
+    for key, (sample, _) in pairs.items():
+        by_direction.setdefault(sample.direction, []).append(key)
+    tests: dict[Key, PairedTest] = {}
+    for keys in by_direction.values():
         # All at once: drawing 10,000 permutations of 15,000 clips costs far more than using them.
-        arrays = [(pairs[number][0].values, pairs[number][1].values) for number in numbers]
-        clips = pairs[numbers[0]][0].clips
-        tests |= dict(zip(numbers, paired_tests(arrays, clips), strict=True))
-    return [tests[number] for number in range(len(pairs))]
+        arrays = [(pairs[key][0].values, pairs[key][1].values) for key in keys]
+        tests |= zip(keys, paired_tests(arrays, pairs[keys[0]][0].clips), strict=True)
+    return tests
 
 
 OVER_QUERIES = Statistic[QueryValues](
@@ -95,15 +97,17 @@ def compare_recall(cells: Sequence[Cell], baseline: int | None) -> Comparison:
         cells: finished or not.
         baseline: the number of the cell that others are tested against; None where there is none.
     """
-    samples: dict[tuple[int, str], QueryValues] = {}
+    samples: dict[Key, QueryValues] = {}
+    columns: dict[str, None] = {}  # as an ordered set
     for row, cell in enumerate(cells):
         for direction, queries in cell.directions.items():
             for metric in table_metrics():
-                sample = QueryValues(direction, queries.values(metric), queries.clips)
-                samples[row, heading(direction, metric.title)] = sample
-    columns = list(dict.fromkeys(column for _, column in samples))
+                column = heading(direction, metric.title)
+                columns[column] = None
+                values = queries.values(metric)
+                samples[row, column] = QueryValues(direction, values, queries.clips)
     baselines = {} if baseline is None else dict.fromkeys(range(len(cells)), baseline)
-    return compare(samples, columns, OVER_QUERIES, baselines)
+    return compare(samples, list(columns), OVER_QUERIES, baselines)
 
 
 def heading(direction: str, title: str) -> str:
@@ -131,8 +135,7 @@ def sweep_table(sweep: LoggedSweep, kind: str, against: str | None = None) -> Ta
     table = _recall_table(f"{key}-{sweep.name}", title, cells, cell_names(cells, kind), against)
     if kind == "methods":
         table = _with_facts(table, cells)
-    notes, brief = (*table.notes, *sweep.notes), (*table.brief, *sweep.notes)
-    return replace(table, notes=notes, brief=brief)
+    return replace(table, notes=(*table.notes, *sweep.notes), brief=(*table.brief, *sweep.notes))
 
 
 def _sweep_tables(
@@ -166,8 +169,7 @@ def retrieval_table(
     )
     candidates = references_for(references, setting.retrieval, setting.dataset)
     published, sources = published_rows(candidates, table.headings, ".1f")
-    lines = tuple(f"{reference.source} ({reference.seen})" for reference in sources)
-    return replace(table, rows=(*table.rows, *published), sources=lines)
+    return replace(table, rows=(*table.rows, *published), sources=sources)
 
 
 def _recall_table(
@@ -199,14 +201,12 @@ def _key(kind: str, sweep: LoggedSweep) -> str:
 
 def _baseline(cells: Sequence[Cell], names: Sequence[str], against: str | None) -> int | None:
     """The number of the cell that others are tested against, if it has results."""
-    if against is None:
-        methods = [cell.trial.method for cell in cells]
-        row = methods.index("none") if "none" in methods else None
-    elif against in names:
-        row = names.index(against)
-    else:
+    if against is not None and against not in names:
         raise UserError(f"--against: no row {against!r}; {nearest(against, names)}")
-    return row if row is not None and cells[row].seeds else None
+    for row, (cell, name) in enumerate(zip(cells, names, strict=True)):
+        if name == against or (against is None and cell.trial.method == "none"):
+            return row if cell.seeds else None
+    return None
 
 
 def _with_facts(table: Table, cells: Sequence[Cell]) -> Table:

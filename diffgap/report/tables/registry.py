@@ -49,6 +49,7 @@ def own_tables(
 
 def _search_tables(sweep: LoggedSweep, against: str | None) -> list[Table]:
     tables = [search_table(sweep), importance_table(sweep)]
+    # Only the winner of each point is scored on test, once the search is over.
     if any(trial.final for trial in sweep.trials):
         tables.append(sweep_table(sweep, "axes", against))
     return tables
@@ -78,7 +79,8 @@ def all_tables(
             tables.append(retrieval_table(group, setting, references))
     for sweep in sweeps:
         tables += own_tables(sweep, references, against)
-    tables += [cost_table(group, setting) for setting, group in by_setting.items()]
+    for setting, group in by_setting.items():
+        tables.append(cost_table(group, setting))
     return tables
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from diffgap.errors import require
 from diffgap.evaluation.metrics import METRICS
 from diffgap.ledger.states import TrialState
+from diffgap.report.tables.compare import UNFINISHED
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
@@ -25,8 +26,9 @@ def search_table(sweep: LoggedSweep) -> Table:
     title = metric_name(metric)
     fields = searched(sweep)
     trials = [trial for trial in sweep.trials if not trial.final]
+    # Values of unfinished trials are points of a curve, which no finished one's compares with.
     trials.sort(key=lambda trial: (not trial.is_complete, -(value_of(trial, metric) or 0.0)))
-    best = next((trial for trial in trials if trial.is_complete), None)
+    best = trials[0] if trials and trials[0].is_complete else None
     return Table(
         f"search-{sweep.name}",
         f"Search {sweep.name}: {title} on val, mean of both directions",
@@ -134,11 +136,14 @@ def _state(trial: TrialRun) -> str:
 def _notes(best: TrialRun | None, fields: Sequence[str]) -> tuple[str, ...]:
     """How to use the best trial, and what the figures of stopped ones are."""
     if best is None:
-        return ("No trial is finished yet.",)
+        return (UNFINISHED,)
     values = values_of(best)
-    settings = " ".join(f"--set trial.{name}={values[name]}" for name in fields if name != "seed")
+    settings = ""
+    for name in fields:
+        if name != "seed":  # a sweep's seeds are no field of its trial
+            settings += f" --set trial.{name}={values[name]}"
     return (
-        f"To use the best on val, {best.signature}, in any sweep: {settings}",
+        f"To use the best on val, {best.signature}, in any sweep:{settings}",
         "Stopped trials show the last value of their curve, for they have no score of their own.",
     )
 

@@ -90,6 +90,8 @@ class Table:
     @property
     def incomplete(self) -> tuple[str, ...]:
         """A line for each row of which some trials do not count."""
-        return tuple(
-            f"{row.name}: {row.missing_reason}." for row in self.rows if row.missing_reason
-        )
+        lines = []
+        for row in self.rows:
+            if row.missing_reason:
+                lines.append(f"{row.name}: {row.missing_reason}.")
+        return tuple(lines)
