@@ -12,37 +12,38 @@ from diffgap.sweep.plan import Plan
 
 def print_plan(plan: Plan, ledger: Ledger | None, console: Console) -> None:
     """Prints a plan; without a ledger, as before the store is built, no trial has started."""
-    if plan.trials:
-        console.print(_trial_table(plan, ledger))
-    training = [planned.training for planned in plan.trials if planned.trial.trains]
-    trainings = len(set(training))
-    if plan.spec.search:
-        console.print(f"A search over {', '.join(plan.spec.search.space)}.")
-    elif trainings < len(training):  # some only evaluate weights that another trial trains
-        noun = "training" if trainings == 1 else "trainings"
-        console.print(f"{trainings} {noun}; the other trials evaluate the same weights.")
-    total = plan.spec.search.trials if plan.spec.search else len(plan.trials)
-    missing = len(plan.missing(ledger)) if ledger and plan.trials else total
-    resources = plan.spec.resources
+    search, resources = plan.spec.search, plan.spec.resources
+    if search:
+        console.print(f"A search over {', '.join(search.space)}.")
+        to_run, total = search.trials, search.trials
+    else:
+        to_run, total = _print_trials(plan, ledger, console), len(plan.trials)
     console.print(
-        f"{missing} of {total} trials to run; each asks for {resources.workers} worker(s) "
+        f"{to_run} of {total} trials to run; each asks for {resources.workers} worker(s) "
         f"x {resources.cpus_per_worker:g} CPU and {resources.gpus_per_worker:g} GPU (CPU only "
         "where there is no GPU). Nothing was started.",
     )
 
 
-def _trial_table(plan: Plan, ledger: Ledger | None) -> Table:
+def _print_trials(plan: Plan, ledger: Ledger | None, console: Console) -> int:
+    """Prints the trials of a plan; returns how many of them are not finished."""
     table = Table(title=f"Plan of {plan.spec.name}", title_justify="left", title_style="bold")
     for header in ("signature", "trial", "steps", "score", "state"):
         table.add_column(header)
+    to_run = 0
     for planned in plan.trials:
-        trial, signature = planned.trial, planned.signature
-        table.add_row(
-            # Without the store's fingerprint, the signature is not known yet.
-            signature if ledger else "-",
-            planned.label,
-            str(trial.train.steps) if trial.trains else "none",
-            trial.effective_score,
-            state_at_rest(ledger.trial(signature)) if ledger else TrialState.NOT_STARTED,
-        )
-    return table
+        trial, state = planned.trial, TrialState.NOT_STARTED
+        if ledger:
+            state = state_at_rest(ledger.trial(planned.signature))
+        to_run += state != TrialState.FINISHED
+        # Without the store's fingerprint, the signature is not known yet.
+        signature = planned.signature if ledger else "-"
+        steps = str(trial.train.steps) if trial.trains else "none"
+        table.add_row(signature, planned.label, steps, trial.effective_score, state)
+    console.print(table)
+    training = [planned.training for planned in plan.trials if planned.trial.trains]
+    trainings = len(set(training))
+    if trainings < len(training):  # some only evaluate weights that another trial trains
+        noun = "training" if trainings == 1 else "trainings"
+        console.print(f"{trainings} {noun}; the other trials evaluate the same weights.")
+    return to_run

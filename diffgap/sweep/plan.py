@@ -1,7 +1,4 @@
-"""Plan of a sweep: its trials, their signatures, and which of them are missing.
-
-A plan is made without starting anything, which is what `--dry-run` prints.
-"""
+"""Plan of a sweep: its trials with their signatures, made without starting anything."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffgap.ledger.ledger import Ledger, SweepRecord
+from diffgap.ledger.ledger import SweepRecord
 from diffgap.spec import SweepSpec, Trial, signature, training_signature
 from diffgap.spec.label import trial_label
 
@@ -47,10 +44,6 @@ class Plan:
     fingerprint: str
     """Of the store's content."""
     trials: tuple[PlannedTrial, ...]
-
-    def missing(self, ledger: Ledger) -> list[PlannedTrial]:
-        """The trials that no sweep has finished."""
-        return [t for t in self.trials if not ledger.trial(t.signature).finished]
 
     def record(self) -> SweepRecord:
         """The sweep as the ledger records it."""

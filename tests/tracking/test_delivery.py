@@ -6,7 +6,7 @@ import time
 import pytest
 
 from diffgap.tracking import delivery as queue
-from diffgap.tracking.delivery import DeliveryQueue
+from diffgap.tracking.delivery import DeliveryQueue, retry
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +64,23 @@ def test_patience_ends_and_says_how_much_is_left():
     for _ in range(3):
         box.put(away)
     assert box.close(patience=0.1) == 3
+
+
+def test_a_retry_returns_what_succeeds_and_raises_what_cannot():
+    outcomes, trouble = [OSError("away"), OSError("away"), "there"], []
+
+    def attempt():
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert retry(attempt, lambda error: True, trouble.append, lambda: False) == "there"
+    assert [str(error) for error in trouble] == ["away", "None"]
+    outcomes[:] = [KeyError("missing"), "there"]
+    with pytest.raises(KeyError):
+        retry(attempt, lambda error: False, trouble.append, lambda: False)
+    outcomes[:] = [OSError("away"), OSError("still away"), "there"]
+    patience = iter([False, True])
+    with pytest.raises(OSError, match="still away"):
+        retry(attempt, lambda error: True, trouble.append, lambda: next(patience))
