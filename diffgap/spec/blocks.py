@@ -6,9 +6,9 @@ made of it, and add what concerns training and generation alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 
 from diffgap.bridge.config import (
     BridgeConfig,
@@ -36,6 +36,19 @@ class Model(BaseModel):
     """Unknown keys are mistakes, types are not coerced, and nothing changes after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tuple_from_list(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML has lists only, and strict validation takes no list for a tuple.
+        assert info.field_name
+        tuple_expected = _holds_tuple(cls.model_fields[info.field_name].annotation)
+        return tuple(value) if tuple_expected and isinstance(value, list) else value
+
+
+def _holds_tuple(annotation: Any) -> bool:
+    """Whether a tuple is what an annotation stands for, or one of its options."""
+    return get_origin(annotation) is tuple or any(map(_holds_tuple, get_args(annotation)))
 
 
 class TSampler(Model):
@@ -126,11 +139,6 @@ class Train(Model):
 class Score(Model, ScoreOptions):  # type: ignore[misc]
     """See `ScoreOptions`."""
 
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _from_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
 
 Extractor = Annotated[
     str,
@@ -169,11 +177,6 @@ class Generation(Model):
     encoder: str | None = Field(default=None, json_schema_extra={"remedy": "give a path"})
     """The checkpoint of the store's encoder, for the similarity of sound and query; soundscape
     comes with its own, and without one other stores go without that figure."""
-
-    @field_validator("extractors", mode="before")
-    @classmethod
-    def _from_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
 
 OPTION_BLOCKS: dict[str, type[Model]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, Field
 
 from diffgap.bridge.config import NonNegative, Positive
 from diffgap.errors import require
@@ -59,11 +59,6 @@ class ReportOptions(Model):
     tables: Annotated[tuple[TableKind, ...], Field(min_length=1)] = ("ablation",)
     """Tables printed at the end."""
 
-    @field_validator("tables", mode="before")
-    @classmethod
-    def _from_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
 
 class Dimension(Model):
     """What a search may choose from: a range, or a list of choices."""
@@ -98,11 +93,6 @@ class Dimension(Model):
         if isinstance(low, int) and isinstance(high, int):
             return distributions.IntDistribution(low, high, log=self.log)
         return distributions.FloatDistribution(low, high, log=self.log)
-
-    @field_validator("choices", mode="before")
-    @classmethod
-    def _from_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
 
 class Search(Model):

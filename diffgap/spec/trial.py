@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, create_model, model_validator
 
 from diffgap.bridge.config import ScoreKind
 from diffgap.bridge.registry import METHODS
@@ -107,11 +107,6 @@ class Trial(TrialSpec):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     changes: tuple[Change, ...] = ()
     """Changes made by population-based training on the way, in the order of their steps."""
-
-    @field_validator("changes", mode="before")
-    @classmethod
-    def _from_list(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     def at(self, step: int) -> Trial:
         """The trial with the values that its fields have from a step on."""
