@@ -43,10 +43,10 @@ def _griffin_lim(magnitudes: Tensor, n_fft: int, hop: int, iterations: int, seed
     previous = torch.zeros_like(phases)
     for _ in range(iterations):
         # Through the samples and back: the nearest spectra that a sound can have.
-        consistent = _spectra(_samples(magnitudes * phases, n_fft, hop), n_fft, hop)
+        consistent = stft(istft(magnitudes * phases, n_fft, hop), n_fft, hop)
         accelerated = consistent + MOMENTUM * (consistent - previous)
         phases, previous = accelerated / accelerated.abs().clamp_min(FLOOR), consistent
-    return _samples(magnitudes * phases, n_fft, hop)
+    return istft(magnitudes * phases, n_fft, hop)
 
 
 def mel_to_magnitudes(mel: Tensor, filterbank: Tensor, iterations: int = 30) -> Tensor:
@@ -81,11 +81,13 @@ def _random_phases(magnitudes: Tensor, seed: int) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def _spectra(samples: Tensor, n_fft: int, hop: int) -> Tensor:
+def stft(samples: Tensor, n_fft: int, hop: int) -> Tensor:
+    """(..., samples) to complex (..., n_fft // 2 + 1, T): centred, Hann window, zeros around."""
     window = torch.hann_window(n_fft, device=samples.device)
     return torch.stft(samples, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
 
 
-def _samples(spectra: Tensor, n_fft: int, hop: int) -> Tensor:
+def istft(spectra: Tensor, n_fft: int, hop: int) -> Tensor:
+    """The inverse of `stft`."""
     window = torch.hann_window(n_fft, device=spectra.device)
     return torch.istft(spectra, n_fft, hop, window=window)

@@ -63,7 +63,7 @@ class FolderCorpus:
 
     def _captioned_clips(self, path: Path) -> list[Clip]:
         table = read_table(path, ["file_name", "caption"])
-        rows = usable_rows(path, table, lambda row: row["file_name"], self.rejected)
+        rows = usable_rows(path, table, lambda row: row.get("file_name"), self.rejected)
         files = group_rows(rows, "file_name")
         files.pop("", None)  # a row without a file is a line to be filled in, not a mistake
         problems = _split_problems(files)

@@ -21,9 +21,6 @@ class Row:
     problem: str | None
     """Why it cannot be used."""
 
-    def __getitem__(self, column: str) -> str:
-        return self.values[column]
-
     def get(self, column: str) -> str:
         """The value, without spaces around it; empty where there is none."""
         return self.values.get(column, "").strip()

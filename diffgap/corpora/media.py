@@ -62,7 +62,7 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     Raises:
         ClipError: where it is empty, truncated, silent, too long or not audio.
     """
-    _check_size(path)
+    _check_not_empty(path)
     samples, rate = _sound_track(path) if is_video(path.name) else _sound_file(path)
     if not len(samples):
         raise ClipError("it holds no samples, or is cut off")
@@ -103,7 +103,7 @@ def video_seconds(path: Path) -> float:
 # Audio ------------------------------------------------------------------------------------------
 
 
-def _check_size(path: Path) -> None:
+def _check_not_empty(path: Path) -> None:
     if not path.stat().st_size:
         raise ClipError("the file is empty")
 
@@ -174,7 +174,7 @@ def _sound_track(path: Path) -> tuple[np.ndarray, int]:
 @contextmanager
 def _video_container(path: Path) -> Iterator[Any]:
     """A container with a stream of video; ClipError where it has none, or cannot be decoded."""
-    _check_size(path)
+    _check_not_empty(path)
     if not is_video(path.name):
         raise ClipError("a sound file has no video")
     av = require("av", "video", "reading video")

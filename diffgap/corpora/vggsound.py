@@ -74,7 +74,7 @@ class VGGSoundCorpus:
         rows = []
         for row in read_headless(path, columns):
             rows.append(replace(row, problem=row.problem or _problem(row)))
-        return usable_rows(path, rows, lambda row: row[columns[0]], self.rejected)
+        return usable_rows(path, rows, lambda row: row.get(columns[0]), self.rejected)
 
     def _add(self, name: str, row: Row, split: str) -> None:
         # By the id and not by chance, so that val is the same for everybody.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffgap.audio.griffin_lim import stft
 from diffgap.audio.mel import slaney_filterbank
 from diffgap.encoders.cavp_model import CAVP, DIMENSION, MELS
 from diffgap.encoders.vectors import unit_vectors
@@ -98,8 +99,7 @@ class CAVPEncoder:
     @torch.inference_mode()
     def _audio(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """(B, T, 512) tokens, not normalised, of waveforms of one length."""
-        # A centred transform has one frame more than hops; a sample less, and whole seconds make
-        # whole tokens of 16 frames.
+        # Centred, a transform has a frame more than hops: a sample less makes whole tokens.
         samples = torch.from_numpy(np.stack(waveforms))[:, :-1].to(self._device)
         return self._model.audio_tokens(unit_decibels(samples, self._mel))
 
@@ -117,12 +117,9 @@ class CAVPEncoder:
 
 def unit_decibels(samples: Tensor, filterbank: Tensor) -> Tensor:
     """(B, samples) at 16 kHz to (B, 128, frames) in [0, 1]: magnitudes, in decibels."""
-    window = torch.hann_window(N_FFT, device=samples.device)
-    spectra = torch.stft(
-        samples, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True
-    )
+    magnitudes = stft(samples, N_FFT, HOP).abs()
     # The constants are Diff-Foley's, whose spectrograms the tower was trained on.
-    decibels = 20 * torch.log10((filterbank @ spectra.abs()).clamp_min(FLOOR))
+    decibels = 20 * torch.log10((filterbank @ magnitudes).clamp_min(FLOOR))
     return ((decibels - 20 + 100) / 100).clamp(0, 1)
 
 

@@ -212,12 +212,12 @@ def _encode(
         chunks[start // CHUNK] = clips[start : start + CHUNK]
     finished = partial.finished_chunks()
     missing = {number: chunk for number, chunk in chunks.items() if number not in finished}
-    done = len(clips) - sum(map(len, missing.values()))
+    encoded = len(clips) - sum(map(len, missing.values()))
     for number, tables in _encode_chunks(job, missing, pool):
         partial.write_chunk(number, tables)
-        done += len(missing[number])
+        encoded += len(missing[number])
         if progress:
-            progress(done, len(clips))
+            progress(encoded, len(clips))
     return partial.read_all(len(chunks))
 
 
