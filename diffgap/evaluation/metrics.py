@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -24,8 +25,8 @@ class MetricInfo:
         of_ranks: each query's value, elementwise, from its rank (int64, counted from 1).
         column: of ``ranks.parquet`` that `of_ranks` takes; ``ap10`` is float32 from 0 to 1.
         average: how the queries' values become one number.
-        unit: of that number. For %, values lie between 0 and 1, and higher is better; ranks are
-            better the lower they are.
+        unit: of that number. For %, values lie between 0 and 1, and higher is better; of ranks,
+            lower is.
         in_tables: whether the report's tables compare it, with intervals and paired tests; these
             are for means in %.
     """
@@ -64,3 +65,8 @@ METRICS: dict[str, MetricInfo] = {
 def table_metrics() -> list[MetricInfo]:
     """The columns of the report's retrieval tables, in each direction."""
     return [metric for metric in METRICS.values() if metric.in_tables]
+
+
+def is_metric(heading: str) -> bool:
+    """Whether a column is of a metric, with its direction or without: ``text->audio R@5``."""
+    return heading.rpartition(" ")[2] in map(attrgetter("title"), METRICS.values())

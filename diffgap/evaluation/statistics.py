@@ -145,7 +145,7 @@ def paired_tests(
         # equal sums in another order of summation still count as equal
         as_large += (np.abs(signs @ sums) >= observed * (1 - 1e-12) - 1e-12).sum(axis=0)
     p_values = (as_large + 1) / (FLIPS + 1)  # with the observed one, never 0 (Phipson & Smyth 2010)
-    means = [float(difference.mean()) for difference in differences]
+    means = map(float, map(np.mean, differences))
     return list(map(PairedTest, means, p_values.tolist()))
 
 

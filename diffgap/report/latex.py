@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from diffgap.evaluation.metrics import is_metric
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 
 PAGE = 45
@@ -14,9 +15,6 @@ PAGE = 45
 
 LINE = 120
 """Characters of a note that fit on a line."""
-
-GROUPED = re.compile(r"(?P<group>.+) R@\d+")
-"""Headings that stand under a common one: ``text->audio R@5`` under ``text->audio``."""
 
 PREAMBLE = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
@@ -105,9 +103,9 @@ def _headings(headings: Sequence[str]) -> list[str]:
     return [_line(above), "".join(rules), _line(below)]
 
 
-def _group(heading: str) -> str | None:
-    match = GROUPED.fullmatch(heading)
-    return match["group"] if match else None
+def _group(heading: str) -> str:
+    """What a metric stands under: ``text->audio R@5`` under ``text->audio``; empty for others."""
+    return heading.rpartition(" ")[0] if is_metric(heading) else ""
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from diffgap.evaluation.metrics import is_metric
 from diffgap.report.tables.table import Row, Table, Value
 
 WIDE = 8
@@ -18,20 +19,12 @@ def to_terminal(table: Table) -> list[RichTable]:
     """Rich tables: best in bold, what does not differ from it underlined, a star where a value
     differs from the baseline. More columns than `WIDE` go into a second table below."""
     columns = len(table.headings)
-    split = columns if columns <= WIDE else _recall_columns(table) or columns
+    metrics = len(list(takewhile(is_metric, table.headings)))  # other columns stand behind them
+    split = columns if columns <= WIDE else metrics or columns
     parts = [_part(table, 0, split)]
     if split < columns:
         parts.append(_part(table, split, columns))
     return parts
-
-
-def _recall_columns(table: Table) -> int:
-    """How many columns of recall stand before the others."""
-    return len(list(takewhile(_is_recall, table.headings)))
-
-
-def _is_recall(heading: str) -> bool:
-    return "R@" in heading
 
 
 def _part(table: Table, start: int, end: int) -> RichTable:
@@ -42,7 +35,7 @@ def _part(table: Table, start: int, end: int) -> RichTable:
     if has_seeds:
         part.add_column("seeds", justify="right", no_wrap=True)
     for name in table.headings[start:end]:
-        part.add_column(_broken(name), justify="right", no_wrap=_is_recall(name))
+        part.add_column(_broken(name), justify="right", no_wrap=is_metric(name))
     for rows, style in ((table.ours, ""), (table.published, "dim")):
         for row in rows:
             seeds = [row.seeds] if has_seeds else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from diffgap.report.results import Cell, read_cells
@@ -48,7 +49,7 @@ def series_against(
 
 
 def cells_of_series(series: Sequence[CellSeries]) -> list[Cell]:
-    return list(chain.from_iterable(one.cells for one in series))
+    return list(chain.from_iterable(map(attrgetter("cells"), series)))
 
 
 def uses(cell: Cell, field: str) -> bool:

@@ -60,7 +60,7 @@ def cost_points(table: Table, trials: dict[str, TrialRun]) -> list[CostPoint]:
     if not cells:
         return []
     column = table.headings.index("device seconds")
-    rows = [row for row in table.ours if row.runs]
+    rows = filter(attrgetter("runs"), table.ours)  # those that have a cell
     points = []
     for row, recall in zip(rows, mean_recalls(cells, METRIC), strict=True):
         points.append(CostPoint(row.name, row.values[column].number or 0.0, recall))
@@ -72,7 +72,7 @@ def _figure(points: Sequence[CostPoint]) -> Any:
     axes = figure.subplots()
     for index, point in enumerate(points):
         _plot(axes, point, index)
-    seconds = [point.seconds for point in points if point.seconds]
+    seconds = list(filter(None, map(attrgetter("seconds"), points)))
     wide = max(seconds) >= DECADE * min(seconds)
     axes.set_xscale("log" if wide else "linear")
     axes.xaxis.set_major_formatter("{x:g}")
