@@ -123,7 +123,7 @@ def read_report(
         published += read_references(references)
     reader = Reader(output)
     names = dict.fromkeys(sweeps or reader.sweeps())  # each once, in this order
-    logged_sweeps = [reader.sweep(name) for name in names]
+    logged_sweeps = list(map(reader.sweep, names))
     return make_report(logged_sweeps, published, reader.where, against, audio)
 
 

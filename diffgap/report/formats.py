@@ -19,7 +19,7 @@ from diffgap.report.tables.table import Table
 from diffgap.report.tidy import to_csv, to_parquet
 
 WIDTH = 240
-"""Columns of a table in a text file."""
+"""Columns of a table in a text file, in which no heading need be broken."""
 
 BRIEF = 3
 """Lines of notes below a table of the terminal."""
@@ -37,7 +37,7 @@ TEXTS = {
     "md": TextFormat("report.md", lambda report: as_markdown(report.tables)),
     "latex": TextFormat("report.tex", lambda report: to_latex(report.tables, report.missing)),
     "csv": TextFormat("trials.csv", lambda report: to_csv(report.sweeps)),
-    "html": TextFormat("report.html", lambda report: to_html(report)),
+    "html": TextFormat("report.html", to_html),
 }
 
 FORMATS = (*TEXTS, "parquet", "figures", "all")
@@ -83,7 +83,7 @@ def as_text(tables: Sequence[Table]) -> str:
 
 def as_markdown(tables: Sequence[Table]) -> str:
     """The tables as Markdown, and what is missing."""
-    missing = "\n".join(f"- {line}" for line in missing_tables(tables))
+    missing = "\n".join(map("- {}".format, missing_tables(tables)))
     return "\n\n".join([*map(to_markdown, tables), missing])
 
 
@@ -99,13 +99,13 @@ def print_tables(
             and the last of them names it.
     """
     for table in tables:
+        notes = brief_notes(table, explain_with) if explain_with else all_notes(table)
         console.print()
         if table.rows:
             for part in to_terminal(table):
                 console.print(part)
         else:
             console.print(table.title, style="bold")
-        notes = brief_notes(table, explain_with) if explain_with else all_notes(table)
         for note in notes:
             console.print(note)
 
@@ -113,10 +113,11 @@ def print_tables(
 def brief_notes(table: Table, explain_with: str) -> list[str]:
     """At most `BRIEF` notes: what the marks mean, what does not count, and where the rest is."""
     notes = all_notes(table)
+    if len(notes) <= BRIEF and not table.brief:
+        return notes
     lines = [*table.brief, *table.incomplete] if table.brief else notes
-    if len(lines) > BRIEF or table.brief:
-        lines = lines[: BRIEF - 1]
-    hidden = len([note for note in notes if note not in lines])
+    lines = lines[: BRIEF - 1]
+    hidden = len(set(notes).difference(lines))  # the short notes may be some of the full ones
     if hidden:
         lines = [*lines, f"{explain_with} shows {hidden} more note{'s' * (hidden > 1)}."]
     return lines

@@ -50,7 +50,7 @@ def read_references(path: Path = FILE) -> list[Reference]:
 
 def references_for(references: Iterable[Reference], task: str, dataset: str) -> list[Reference]:
     """Published rows of one task, such as ``text-audio-retrieval``, on one corpus."""
-    return [r for r in references if r.task == task and r.dataset == dataset]
+    return [r for r in references if (r.task, r.dataset) == (task, dataset)]
 
 
 def retrieval_references(corpus: str, task: str) -> list[Reference]:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffgap.report.audio_clips import audio_galleries
-from diffgap.report.examples import ClipFiles, Example
+from diffgap.report.examples import ClipFiles
 from diffgap.report.html.trials import TrialSummary, page_data, rerun_command
 from diffgap.report.model import Report
 
@@ -114,9 +116,10 @@ def _sections(report: Report, trials: Sequence[TrialSummary]) -> list[Section]:
     for picture in report.pictures:
         key = f"figure-{picture.key}"
         sections.append(Section("Figures", key, picture.title, "figure", picture))
-    for number, (setting, examples) in enumerate(_by_setting(report.examples).items(), 1):
-        title = f"Retrieval examples on {setting}"
-        sections.append(Section("Examples", f"examples-{number}", title, "examples", examples))
+    by_setting = groupby(report.examples, attrgetter("setting"))  # they come setting by setting
+    for number, (setting, examples) in enumerate(by_setting, 1):
+        key, title = f"examples-{number}", f"Retrieval examples on {setting}"
+        sections.append(Section("Examples", key, title, "examples", list(examples)))
     for number, gallery in enumerate(audio_galleries(report.sweeps), 1):
         sections.append(Section("Examples", f"heard-{number}", gallery.title, "gallery", gallery))
     uncounted = [summary for summary in trials if not summary.trial.is_complete]
@@ -126,10 +129,3 @@ def _sections(report: Report, trials: Sequence[TrialSummary]) -> list[Section]:
         Section("Runs", "trials", "All trials", "trials", trials),
     ]
     return [section for section in sections if section.content]
-
-
-def _by_setting(examples: Sequence[Example]) -> dict[str, list[Example]]:
-    by_setting: dict[str, list[Example]] = {}
-    for example in examples:
-        by_setting.setdefault(example.setting, []).append(example)
-    return by_setting

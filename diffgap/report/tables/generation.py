@@ -77,6 +77,7 @@ OVER_CLIPS = Statistic[Replicated](
 
 def replicated_metrics(cell: Cell) -> dict[str, Replicated]:
     """What all seeds of a cell made of the same clips, by metric; empty where none counts."""
+    # Column by column the same draw of clips, for all seeds and cells: tests pair by it.
     tables = [pq.read_table(trial.files / REPLICATES) for trial in cell.finished if trial.files]
     samples = {}
     for metric in GENERATION_METRICS:

@@ -92,7 +92,10 @@ def compares_methods(sweep: LoggedSweep) -> bool:
 
 def missing_tables(tables: Iterable[Table]) -> list[str]:
     """A line for each table without runs that a shipped sweep would fill, the paper's first."""
-    keys = [table.key for table in tables if table.rows]
+    keys = []
+    for table in tables:
+        if table.rows:
+            keys.append(table.key)
     shipped = list(OTHER_SHIPPED)
     for info in TABLES.values():
         shipped += info.shipped

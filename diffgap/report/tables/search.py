@@ -95,7 +95,9 @@ def _importances(
     optuna = require("optuna", "search", "the importance of hyper-parameters")
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # else a line a study, between the tables
     study = optuna.create_study(direction="maximize")
-    distributions = {name: Dimension(**choice).distribution() for name, choice in space.items()}
+    distributions = {}
+    for name, dimension in space.items():
+        distributions[name] = Dimension(**dimension).distribution()
     for trial in trials:
         values = values_of(trial)
         study.add_trial(
