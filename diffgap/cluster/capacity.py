@@ -131,13 +131,12 @@ class ClusterCapacity:
 
         total, free = ray.cluster_resources(), ray.available_resources()
         bundle = " + ".join(f"{amount:g} {kind}" for kind, amount in self._bundle().items())
-        capacity = ", ".join(
-            f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU")
-        )
         who, each = ("a trial needs", "") if trials == 1 else (f"{trials} trials need", " each")
         return (
-            f"Waiting for room: {who} {self.resources.workers} x ({bundle}){each}; "
-            f"the cluster has {capacity}. Waited {waited:.0f} s so far; Ctrl-C stops."
+            f"Waiting for room: {who} {self.resources.workers} x ({bundle}){each}; the cluster has "
+            f"{total.get('CPU', 0):g} CPU ({free.get('CPU', 0):g} free), "
+            f"{total.get('GPU', 0):g} GPU ({free.get('GPU', 0):g} free). "
+            f"Waited {waited:.0f} s so far; Ctrl-C stops."
         )
 
     def _place(self) -> Placement:

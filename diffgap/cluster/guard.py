@@ -21,14 +21,15 @@ VARIABLE = "DIFFGAP_RAY"
 """The environment variable that marks the processes of one local Ray."""
 
 ROUNDS, PAUSE_S = 20, 0.1
-"""How often processes are looked for, since a dying Ray may still start some."""
+"""Rounds of looking for processes: a dying Ray may still start some."""
 
 
 class RayGuard:
-    """Marks the processes that are started within the block, and ends them after it."""
+    """Marks the processes that start within the block, and ends them after it."""
 
     def __enter__(self) -> RayGuard:
-        environment = {name: v for name, v in os.environ.items() if name != VARIABLE}
+        environment = dict(os.environ)
+        environment.pop(VARIABLE, None)  # or else the guard of an outer Ray would kill this one
         self.mark = os.environ[VARIABLE] = uuid.uuid4().hex
         self._process = subprocess.Popen(
             [sys.executable, "-m", "diffgap.cluster.guard", self.mark],
@@ -51,15 +52,15 @@ class RayGuard:
 
 
 def end_marked(mark: str) -> None:
-    """Kills the marked processes, until none is found; not this one."""
+    """Kills the marked processes except this one, until none is left."""
     for _ in range(ROUNDS):
-        found = [process for process in psutil.process_iter() if _is_marked(process, mark)]
-        if not found:
+        processes = [process for process in psutil.process_iter() if _is_marked(process, mark)]
+        if not processes:
             return
-        for process in found:
+        for process in processes:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(found, timeout=1)
+        psutil.wait_procs(processes, timeout=1)
         time.sleep(PAUSE_S)
 
 

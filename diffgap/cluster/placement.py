@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,10 @@ def place_trials(
         UserError: where not even one trial fits.
     """
     nodes = list(nodes)
-    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-    gpus_per_worker = resources.gpus_per_worker if gpus or gpus_expected else 0.0
+    total: Counter[str] = Counter()
+    for node in nodes:
+        total.update(node)
+    gpus_per_worker = resources.gpus_per_worker if total["GPU"] or gpus_expected else 0.0
     bundle = worker_bundle(resources.cpus_per_worker, gpus_per_worker)
     # Counted node by node: half a worker on each of two nodes is no worker.
     workers = sum(_workers_on(node, bundle) for node in nodes)
@@ -71,8 +74,9 @@ def place_trials(
     if trials == 0:
         raise UserError(
             f"resources.workers: {resources.workers} x {resources.cpus_per_worker:g} CPU and "
-            f"{gpus_per_worker:g} GPU do not fit the cluster's {len(nodes)} nodes with {cpus:g} "
-            f"CPUs and {gpus:g} GPUs; lower workers or cpus_per_worker, or add nodes"
+            f"{gpus_per_worker:g} GPU do not fit the cluster's {len(nodes)} nodes with "
+            f"{total['CPU']:g} CPUs and {total['GPU']:g} GPUs; lower workers or "
+            "cpus_per_worker, or add nodes"
         )
     return Placement(
         resources.workers, resources.cpus_per_worker, gpus_per_worker, min(trials, limit or trials)

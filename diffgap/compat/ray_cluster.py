@@ -66,8 +66,8 @@ def placement_groups() -> Iterator[PlacementGroupState]:
 
 
 def _creator_is_dead(group: Any) -> bool:
-    created_by_actor = any(byte != 0xFF for byte in group.creator_actor_id)  # 0xFF: no actor
-    return created_by_actor and bool(group.creator_actor_dead)
+    created_by_actor = set(group.creator_actor_id) - {0xFF}  # all 0xFF: by no actor
+    return bool(created_by_actor and group.creator_actor_dead)
 
 
 def remove_group(group_id: bytes) -> None:

@@ -224,9 +224,8 @@ class Ledger:
         Raises:
             UserError: where there is none, or more than one.
         """
-        trials = self.output / "trials"
-        signatures = sorted(entry.name for entry in trials.iterdir()) if trials.is_dir() else []
-        matching = [name for name in signatures if prefix and name.startswith(prefix)]
+        trials = (self.output / "trials").glob("*")
+        matching = sorted(t.name for t in trials if prefix and t.name.startswith(prefix))
         if len(matching) == 1:
             return self.trial(matching[0])
         if matching:

@@ -16,7 +16,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class Population:
     def missing(self) -> list[PlannedTrial]:
         """The trials of the youngest generation that have not reached its end."""
         if self.is_last:  # which ends with the evaluation after the last step
-            return [planned for planned in self.required if not self._is_finished(planned)]
+            return list(filterfalse(self._is_finished, self.required))
         return [planned for planned in self.required if self._value(planned, self.end) is None]
 
     @property
@@ -228,7 +228,7 @@ class Population:
         return self.ledger.output / "search" / f"{self.plan.spec.name}.{name}.population.json"
 
     def _write(self) -> None:
-        entries = [[member.entry() for member in generation] for generation in self.generations]
+        entries = [list(map(PopulationMember.entry, members)) for members in self.generations]
         # "asked" is its name on disk since the first version.
         write_json(self._path, {"asked": self._identity(), "generations": entries})
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from diffgap.ledger.ledger import Ledger
@@ -64,7 +64,7 @@ class SweepStrategy(ABC):
     @property
     def missing(self) -> list[PlannedTrial]:
         """The required trials without a result."""
-        return [planned for planned in self.required if not self.finished(planned)]
+        return list(filterfalse(self.finished, self.required))
 
     def finished(self, planned: PlannedTrial) -> bool:
         return self.ledger.trial(planned.signature).finished
@@ -99,7 +99,7 @@ class PointwiseStrategy(SweepStrategy, Generic[S]):
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         super().__init__(plan, ledger)
-        self.searches: list[S] = [self._open(point) for point in points_of(plan)]
+        self.searches: list[S] = list(map(self._open, points_of(plan)))
 
     @abstractmethod
     def _open(self, point: dict[str, Any]) -> S:
@@ -130,7 +130,7 @@ class PointwiseStrategy(SweepStrategy, Generic[S]):
         super().forget()
         for search in self.searches:
             search.forget()
-        self.searches = [self._open(search.point) for search in self.searches]
+        self.searches = list(map(self._open, points_of(self.plan)))
 
     def _is_searched(self) -> bool:
         return all(search.is_finished for search in self.searches)
@@ -139,7 +139,7 @@ class PointwiseStrategy(SweepStrategy, Generic[S]):
         from diffgap.sweep.tune import run_trials
 
         changed()
-        run_trials(context, [planned for planned in self.test_trials if not self.finished(planned)])
+        run_trials(context, list(filterfalse(self.finished, self.test_trials)))
 
 
 class SearchStrategy(PointwiseStrategy["Study"]):

@@ -169,8 +169,11 @@ class Study:
 
     def value(self, suggestion: Suggestion) -> float:
         """A finished suggestion's objective, mean over its seeds."""
-        records = [self.ledger.trial(planned.signature) for planned in suggestion.trials]
-        return mean(self._objective(record.metrics()) for record in records)
+        values = []
+        for planned in suggestion.trials:
+            metrics = self.ledger.trial(planned.signature).metrics()
+            values.append(self._objective(metrics))
+        return mean(values)
 
     def forget(self) -> None:
         """Removes the study and the results of its trials, so that the search starts anew."""

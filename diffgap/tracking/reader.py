@@ -192,7 +192,11 @@ class Reader:
         record = self._record(name, parent.run_id)
         runs = self._runs(experiments, {Tag.KIND: TRIAL_KIND, Tag.PARENT: parent.run_id})
         runs_of = _by_signature(runs)
-        trials = [self._trial(entry, runs_of[entry["signature"]]) for entry in record["trials"]]
+        trials, repeated = [], 0
+        for entry in record["trials"]:
+            trial_runs = runs_of[entry["signature"]]
+            repeated += len(trial_runs) > 1
+            trials.append(self._trial(entry, trial_runs))
         return LoggedSweep(
             name,
             record["spec"],
@@ -200,7 +204,7 @@ class Reader:
             parent.run_id,
             parent.experiment_id,
             tuple(trials),
-            _notes(name, parents, [runs_of[trial.signature] for trial in trials]),
+            _notes(name, len(parents), repeated),
         )
 
     def download_artifact(self, run_id: str, name: str) -> Path | None:
@@ -295,15 +299,14 @@ def _by_signature(runs: Iterable[Any]) -> dict[str, list[Any]]:
     return groups
 
 
-def _notes(name: str, parents: Sequence[Any], runs: Iterable[Sequence[Any]]) -> tuple[str, ...]:
+def _notes(name: str, sweeps: int, repeated: int) -> tuple[str, ...]:
     """Warnings of sweeps that share a name, and of trials that have several runs."""
     notes = []
-    if len(parents) > 1:
+    if sweeps > 1:
         notes.append(
-            f"{len(parents)} sweeps are named {name!r}; this is the one that started last. "
+            f"{sweeps} sweeps are named {name!r}; this is the one that started last. "
             "Give each a name of its own: --set name=..."
         )
-    repeated = sum(len(group) > 1 for group in runs)
     if repeated:
         notes.append(f"{repeated} trials have several runs; the newest finished one counts.")
     return tuple(notes)

@@ -206,8 +206,11 @@ class RunWriter:
 
     def _final(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
         """Final metrics, renamed where a curve has their name: a search evaluates on val, too."""
-        curves = {name for name, step in self._last_step[run_id].items() if step > 0}
-        return {f"final/{n}" if n in curves else n: value for n, value in metrics.items()}
+        final = {}
+        for name, value in metrics.items():
+            is_curve = self._last_step[run_id].get(name, 0) > 0
+            final[f"final/{name}" if is_curve else name] = value
+        return final
 
     def _fresh(self, run_id: str, metrics: Mapping[str, float], step: int, now: float) -> list[Any]:
         """The metrics of one step that a run does not have yet."""
@@ -229,11 +232,12 @@ class RunWriter:
 
     def _logged_steps(self, run_id: str) -> dict[str, int]:
         """The last step of every metric of a run."""
-        names = self.client.get_run(run_id).data.metrics
-        return {
-            name: max(metric.step for metric in self.client.get_metric_history(run_id, name))
-            for name in names
-        }
+        steps = {}
+        for name in self.client.get_run(run_id).data.metrics:
+            # All of them: the last value that was logged need not be that of the last step.
+            history = self.client.get_metric_history(run_id, name)
+            steps[name] = max(metric.step for metric in history)
+        return steps
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, float]:
