@@ -24,14 +24,14 @@ def directions_trained(enabled: bool) -> tuple[int, ...]:
 
 
 def one_way(rows: Tensor, direction: int) -> Tensor:
-    """The same direction for each of (B, D) rows: (B,) int64, on their device."""
+    """One direction for all of (B, D) rows: (B,) int64, on their device."""
     return torch.full((len(rows),), direction, device=rows.device)
 
 
 def assign(
     batch: int, step: int, enabled: bool, mode: str, fraction: float
 ) -> tuple[Tensor, Tensor]:
-    """Deals a batch out to the directions.
+    """Assigns the pairs of a batch to the directions.
 
     Args:
         batch: B, the number of pairs.
@@ -51,6 +51,7 @@ def assign(
     if mode == "split":
         return pairs, (pairs >= round(batch * fraction)).long()
     if mode == "alternate":
+        # x->a has had ceil(step * fraction) steps: spread evenly, without a random draw.
         turn = math.ceil((step + 1) * fraction) > math.ceil(step * fraction)
         return pairs, torch.full((batch,), X_TO_A if turn else A_TO_X)
     assert mode == "joint", mode

@@ -1,7 +1,7 @@
-"""The denoiser: one residual MLP for both directions, modulated by noise level and condition.
+"""Denoiser: one residual MLP for both directions, modulated by noise level and condition.
 
-A forward pass has two halves. `modulation` reads what the denoising is conditioned on (noise
-level, direction, condition) and `denoise` applies it to a noisy target. They can be called apart:
+A forward pass has two halves. `modulation` embeds what the denoising is conditioned on (noise
+level, direction, condition), and `denoise` applies it to a noisy target. They can be called apart:
 scoring one query against fifty candidates needs the query's modulation only once.
 
 All embeddings are in unit-variance scaling, ``sqrt(D) * unit vector``. Everything may have a
@@ -21,7 +21,7 @@ FOURIER_FEATURES = 32
 
 
 class DenoiserInput(NamedTuple):
-    """What a denoiser is called with, for B rows."""
+    """Inputs of a denoiser, B rows."""
 
     noisy: Tensor
     """(B, D) noisy targets."""
@@ -34,7 +34,7 @@ class DenoiserInput(NamedTuple):
 
 
 class Modulation(NamedTuple):
-    """What conditions a denoising, for B rows."""
+    """The conditioning of a denoising, B rows."""
 
     condition: Tensor
     """(B, D) the condition itself, or the null condition."""
@@ -43,14 +43,14 @@ class Modulation(NamedTuple):
 
 
 class Block(nn.Module):
-    """``h + W2 silu(W1 (LN(h) * (1 + scale) + shift))``; W2 starts at zero."""
+    """``h + W2 silu(W1 (LN(h) * (1 + scale) + shift))``, with adaptive LayerNorm (DiT, 2023)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)  # scale and shift are modulated
         self.w1 = nn.Linear(width, width)
         self.w2 = nn.Linear(width, width)
-        nn.init.zeros_(self.w2.weight)
+        nn.init.zeros_(self.w2.weight)  # the block starts as the identity
         nn.init.zeros_(self.w2.bias)
 
     def forward(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -71,6 +71,7 @@ class Denoiser(nn.Module):
     def __init__(self, dimension: int, width: int, blocks: int) -> None:
         super().__init__()
         self.width = width
+        # Log-SNR spans 20: the slowest wave turns 1 rad over it, the fastest resolves about 1.
         frequencies = torch.exp(
             torch.linspace(math.log(0.05), math.log(2.0), FOURIER_FEATURES // 2)
         )
@@ -88,7 +89,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.modulate.bias)
 
     def modulation(self, log_snr: Tensor, direction: Tensor, condition: Tensor) -> Modulation:
-        """Reads the conditioning side.
+        """The modulation of a denoising.
 
         Args:
             log_snr: (B,) log signal-to-noise ratio of the noisy target.
@@ -96,39 +97,39 @@ class Denoiser(nn.Module):
             condition: (B, D).
         """
         angles = log_snr[..., None] * self.frequencies
-        which = F.one_hot(direction, 2).to(condition.dtype)
-        features = torch.cat([angles.sin(), angles.cos(), which, condition], dim=-1)
+        one_hot = F.one_hot(direction, 2).to(condition.dtype)
+        features = torch.cat([angles.sin(), angles.cos(), one_hot, condition], dim=-1)
         scale_shift = self.modulate(F.silu(self.embed(features)))
         return Modulation(condition, scale_shift.unflatten(-1, (len(self.blocks), 2, self.width)))
 
     def denoise(self, noisy: Tensor, modulation: Modulation) -> Tensor:
         """Denoises (B, D) noisy targets under B modulations; returns the raw output (B, D)."""
         condition = modulation.condition
+        # The product is what a cosine is the sum of: an MLP multiplies its inputs only poorly.
         h = self.input(torch.cat([noisy, condition, noisy * condition], dim=-1))
         return self.refine(h, modulation.scale_shift)
 
     def denoise_shared(self, noisy: Tensor, modulation: Modulation) -> Tensor:
-        """Denoises one (D,) noisy target under B modulations; returns the raw output (B, D).
-
-        The input layer is linear in the condition then, which leaves a third of its work.
-        """
-        of_noisy, of_condition, of_product = self.input.weight.chunk(3, dim=1)
-        weight = torch.addcmul(of_condition, of_product, noisy)
-        bias = torch.addmv(self.input.bias, of_noisy, noisy)
+        """Denoises one (D,) noisy target under B modulations; returns the raw output (B, D)."""
+        # With z fixed, the input layer A z + B c + C (z c) is affine in c: (B + C diag(z)) c + A z,
+        # a third of its work.
+        noisy_weight, condition_weight, product_weight = self.input.weight.chunk(3, dim=1)
+        weight = torch.addcmul(condition_weight, product_weight, noisy)
+        bias = torch.addmv(self.input.bias, noisy_weight, noisy)
         return self.refine(F.linear(modulation.condition, weight, bias), modulation.scale_shift)
 
     def refine(self, h: Tensor, scale_shift: Tensor) -> Tensor:
-        """What follows the input layer, from its (B, W) output under (B, L, 2, W)."""
-        # All at once: taken one by one, each would have a gradient as large as all of them.
-        for block, under in zip(self.blocks, scale_shift.unbind(-3), strict=True):
-            h = block(h, *under.unbind(-2))
+        """The layers after the input layer: its (B, W) output, modulated by (B, L, 2, W)."""
+        # Unbound at once: indexed one by one, each slice would have a gradient of the full size.
+        for block, modulation in zip(self.blocks, scale_shift.unbind(-3), strict=True):
+            h = block(h, *modulation.unbind(-2))
         output: Tensor = self.output(F.silu(self.norm(h)))
         return output
 
     def forward(
         self, noisy: Tensor, log_snr: Tensor, direction: Tensor, condition: Tensor
     ) -> Tensor:
-        """The network's raw output (B, D); see `predictions` for what it means."""
+        """The network's raw output (B, D), a prediction of the kinds in `predictions`."""
         return self.denoise(noisy, self.modulation(log_snr, direction, condition))
 
     def null(self, rows: int) -> Tensor:

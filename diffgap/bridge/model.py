@@ -3,7 +3,7 @@
     bridge = DiffGAP.from_pretrained("runs/trials/0123456789ab/bridge")
     audio_like = bridge.bridge(text_embeddings, source="text")
 
-Outside, embeddings are unit vectors; inside, they are scaled by sqrt(D) to unit variance.
+Callers hold unit vectors; inside, embeddings are scaled by sqrt(D) to unit variance.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from diffgap.bridge.samplers import CleanEstimator, noise_query, reverse
 from diffgap.bridge.schedules import LOG_SNR_MAX, SCHEDULES
 
 STEP_NOISE = 1 << 32
-"""Added to a score's seed for the noise of a sampler's steps, apart from where its paths start."""
+"""Added to a score's seed for the noise of sampler steps, which is none of the starts' noise."""
 
 
 class DiffGAP(Bridge):
     """Contrastive Diffusion Module and Bidirectional Split Training (arXiv 2503.12131).
 
-    With CDM it is a conditional diffusion model; without CDM but with BST the same network as a
-    deterministic bridge; with neither it is the frozen baseline, and has no weights.
+    With CDM it is a conditional diffusion model; with BST alone, the same network as a
+    deterministic bridge; with neither, the frozen baseline without weights.
     """
 
     auxiliary = "infonce"
@@ -79,16 +79,16 @@ class DiffGAP(Bridge):
             return deterministic_input(batch.direction, batch.condition)
         return diffusion_input(self.denoiser, batch, self.schedule)
 
-    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
+    def losses(self, batch: Batch, inputs: DenoiserInput, output: Tensor) -> Losses:
         objective = self.config.objective
         if not self.config.cdm:
             return denoising_losses(F.mse_loss(output, batch.target), output, batch, objective)
-        return diffusion_losses(batch, given, output, self.schedule, objective)
+        return diffusion_losses(batch, inputs, output, self.schedule, objective)
 
-    # Applying (all of it in unit-variance scaling, but for `carry`) ------------------------------
+    # Inference: all of it in unit-variance scaling, except `carry` -------------------------------
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        """By the posterior mean, or where the score's kind is ``sample`` by full samples."""
+        """Carries by the posterior mean, or by full samples if the score's kind is ``sample``."""
         condition = source * self.scale
         draws = score.samples if score.kind == "sample" else score.draws
         noise = shared_noise(draws, source.shape[1], score.seed, source.device)
@@ -97,33 +97,30 @@ class DiffGAP(Bridge):
         return unit(self.posterior_mean(condition, direction, noise))
 
     def modulation(self, condition: Tensor, direction: int, log_snr: Tensor) -> Modulation:
-        """The conditioning side for (B, D) conditions, one direction, one noise level."""
-        which = bst.one_way(condition, direction)
-        return self.denoiser.modulation(log_snr.expand(len(condition)), which, condition)
+        """The modulation of (B, D) conditions in one direction at one noise level."""
+        directions = bst.one_way(condition, direction)
+        return self.denoiser.modulation(log_snr.expand(len(condition)), directions, condition)
 
     def clean(self, z: Tensor, log_snr: Tensor, modulation: Modulation) -> Tensor:
-        """The clean target estimated from (B, D) noisy ones at one noise level."""
+        """The (B, D) clean targets estimated from noisy ones at one noise level."""
         level = self.schedule.level(log_snr)
         output = self.denoiser.denoise(z, modulation)
         return clean_estimate(self.config.objective.prediction, output, z, level)
 
     def posterior_mean(self, condition: Tensor, direction: int, noise: Tensor) -> Tensor:
-        """The expected target given its (B, D) conditions: denoised from (K, D) shared draws.
-
-        Starts at the highest noise level, where the input carries nothing of the target, and
-        averages over the K draws. A deterministic bridge has nothing to average.
-        """
-        if not self.config.cdm:
-            which = bst.one_way(condition, direction)
-            return deterministic_bridge(self.denoiser, which, condition)
+        """The expected targets of (B, D) conditions, averaged over (K, D) shared draws."""
+        if not self.config.cdm:  # nothing is drawn, and nothing to average
+            directions = bst.one_way(condition, direction)
+            return deterministic_bridge(self.denoiser, directions, condition)
+        # At the highest noise level z is noise alone, so that one denoising is E[x | condition].
         log_snr = condition.new_tensor(-LOG_SNR_MAX)
         modulation = self.modulation(condition, direction, log_snr)
         level, prediction = self.schedule.level(log_snr), self.config.objective.prediction
-        draws = [
-            clean_estimate(prediction, self.denoiser.denoise_shared(z, modulation), z, level)
-            for z in noise
-        ]
-        return torch.stack(draws).mean(0)
+        means = []
+        for z in noise:
+            output = self.denoiser.denoise_shared(z, modulation)
+            means.append(clean_estimate(prediction, output, z, level))
+        return torch.stack(means).mean(0)
 
     def sample(
         self, condition: Tensor, direction: int, noise: Tensor, score: ScoreConfig
@@ -133,27 +130,30 @@ class DiffGAP(Bridge):
         Args:
             condition: (B, D).
             direction: index of `bst.DIRECTIONS`.
-            noise: (K, D) standard normal, where the K paths of every condition start, or what
-                noises the condition where a path starts from the query; (K, B, D) where every
-                condition has its own.
-            score: sampler, steps, start and classifier-free guidance (Ho & Salimans 2022).
+            noise: (K, D) standard normal, shared by all conditions, where their K paths start,
+                or what is added to the query where paths start from it; (K, B, D) gives every
+                condition its own.
+            score: sampler, steps, start and classifier-free guidance.
         """
         null = self.denoiser.null(len(condition))
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
-            guided = self.clean(z, log_snr[0], self.modulation(condition, direction, log_snr[0]))
-            if score.guidance == 1.0:
-                return guided
+            conditional = self.clean(
+                z, log_snr[0], self.modulation(condition, direction, log_snr[0])
+            )
+            if score.guidance == 1.0:  # half the work
+                return conditional
             free = self.clean(z, log_snr[0], self.modulation(null, direction, log_snr[0]))
-            return free + score.guidance * (guided - free)
+            # Ho & Salimans 2022, eq. 6, guidance being 1 + w; x0 is affine in their eps.
+            return free + score.guidance * (conditional - free)
 
-        paths = [
-            self._path(estimate, condition, start.expand_as(condition), score, number)
-            for number, start in enumerate(noise)
-        ]
-        return torch.stack(paths).mean(0)
+        samples = []
+        for number, start in enumerate(noise):
+            path_noise = start.expand_as(condition)
+            samples.append(self._sample_path(estimate, condition, path_noise, score, number))
+        return torch.stack(samples).mean(0)
 
-    def _path(
+    def _sample_path(
         self,
         estimate: CleanEstimator,
         condition: Tensor,
@@ -167,13 +167,10 @@ class DiffGAP(Bridge):
         def draw(like: Tensor) -> Tensor:
             return torch.randn(like.shape[1], generator=generator).to(like).expand_as(like)
 
-        from_query = score.start == "query"
-        start = score.start_t if from_query else 1.0
-        z = (
-            noise_query(condition, noise, self.schedule, start, noised=True)
-            if from_query
-            else noise
-        )
+        z, start = noise, 1.0
+        if score.start == "query":
+            start = score.start_t
+            z = noise_query(condition, noise, self.schedule, start, noised=True)
         return reverse(
             score.sampler,
             estimate,

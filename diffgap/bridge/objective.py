@@ -1,8 +1,8 @@
-"""The training objective: denoising error plus InfoNCE on the denoised prediction.
+"""Training objective: denoising error plus InfoNCE on the denoised prediction.
 
-A step's randomness is drawn for the whole batch, then a data-parallel worker keeps its share of
-the examples. InfoNCE compares each prediction with the clean targets of the *whole* batch, which
-every worker holds, so that any number of workers computes the same gradient.
+A step's randomness is drawn for the whole batch, of which a data-parallel worker then takes its
+share. InfoNCE compares each prediction with the clean targets of the *whole* batch, which every
+worker holds, so that any number of workers computes the same gradient.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffgap.bridge import bst
 from diffgap.bridge.config import Objective
 from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.predictions import clean_estimate, prediction_target
@@ -38,37 +39,38 @@ class Batch:
     target: Tensor
     """(B, D) clean targets."""
     source: Tensor
-    """(B, D) what noise is added to: the target, but for Diffusion-Link."""
+    """(B, D) what noise is added to: the target, except in Diffusion-Link."""
     noise: Tensor
     """(B, D) standard normal."""
     condition: Tensor
     """(B, D) conditions, condition noise already added."""
     dropped: Tensor
-    """(B,) bool: examples that see the null condition instead."""
+    """(B,) bool: examples that get the null condition instead."""
     direction: Tensor
     """(B,) int64, an index of `bst.DIRECTIONS`."""
     t: Tensor
     """(B,) noise times in (0, 1)."""
     row: Tensor
-    """(B,) where each example's own target stands in the bank."""
+    """(B,) the row of each example's target in the bank."""
     bank: Bank
 
     def shard(self, rank: int, workers: int) -> Batch:
         """The share of one data-parallel worker: every `workers`-th example."""
         if workers == 1:
             return self
-        mine = slice(rank, None, workers)
+        # Strided: in blocks, `split` BST would give some workers only one direction.
+        share = slice(rank, None, workers)
         names = ("target", "source", "noise", "condition", "dropped", "direction", "t", "row")
-        return replace(self, **{name: getattr(self, name)[mine] for name in names})
+        return replace(self, **{name: getattr(self, name)[share] for name in names})
 
 
 class Losses(NamedTuple):
-    """Scalars of one step: what is minimised, and its two parts."""
+    """Losses of one step, scalars: the minimised total, and its two parts."""
 
     total: Tensor
     mse: Tensor
     auxiliary: Tensor
-    """What `Bridge.auxiliary` names: InfoNCE, but for siblings."""
+    """The part that `Bridge.auxiliary` names: InfoNCE in DiffGAP."""
 
     @classmethod
     def without_auxiliary(cls, mse: Tensor) -> Losses:
@@ -89,16 +91,17 @@ def make_batch(
     Args:
         x: (P, D) text or video embeddings of the batch's pairs, in unit-variance scaling.
         a: (P, D) their audio embeddings.
-        clip: (P,) int64, which clip a pair shows; captions of one clip are no negatives.
-        pairs: (B,) the pair of each example, and
-        direction: (B,) its direction; both from `bst.assign`.
+        clip: (P,) int64, the clip of each pair; captions of one clip are no negatives.
+        pairs: (B,) the pair of each example, from `bst.assign`.
+        direction: (B,) its direction, from the same.
         objective: how noise times are drawn, and what is done to conditions.
         generator: source of all randomness, on the device of x.
     """
-    forward = (direction == 0)[:, None]
+    forward = (direction == bst.X_TO_A)[:, None]
     x, a, clip = x[pairs], a[pairs], clip[pairs]
     target, condition = torch.where(forward, a, x), torch.where(forward, x, a)
-    noise, jitter = torch.randn(
+    # Two calls draw all randomness; another number or order of draws would change every result.
+    noise, condition_noise = torch.randn(
         (2, *target.shape), generator=generator, device=x.device, dtype=x.dtype
     )
     u, drop = torch.rand((2, len(pairs)), generator=generator, device=x.device, dtype=x.dtype)
@@ -106,7 +109,7 @@ def make_batch(
         target=target,
         source=target,
         noise=noise,
-        condition=condition + objective.condition_noise * jitter,
+        condition=condition + objective.condition_noise * condition_noise,
         dropped=drop < objective.condition_dropout,
         direction=direction,
         t=draw_times(
@@ -122,21 +125,23 @@ def make_batch(
 
 
 def infonce(clean: Tensor, batch: Batch, temperature: float) -> Tensor:
-    """InfoNCE (van den Oord et al. 2018) of predictions against the batch's clean targets.
+    """InfoNCE (van den Oord et al. 2018, eq. 4) of predictions against the batch's clean targets.
 
-    Each prediction must single out its own target among those of its direction; other pairs of
-    the same clip are left out, being right answers too. Returns the mean over the (B, D) rows.
+    Each prediction must single out its target among those of its direction. Returns the mean over
+    the (B, D) rows.
     """
     bank = batch.bank
     logits = F.normalize(clean, dim=-1) @ F.normalize(bank.target, dim=-1).T / temperature
-    own = batch.row[:, None] == torch.arange(len(bank.clip), device=clean.device)
+    is_target = batch.row[:, None] == torch.arange(len(bank.clip), device=clean.device)
+    # Other captions of the same clip are right answers too: neither targets nor negatives.
     same_clip = bank.clip[batch.row][:, None] == bank.clip
-    negative = (batch.direction[:, None] == bank.direction) & ~same_clip
-    return F.cross_entropy(logits.masked_fill(~(own | negative), -torch.inf), batch.row)
+    # Targets of the other direction are of the other modality, and told apart by the gap alone.
+    is_negative = (batch.direction[:, None] == bank.direction) & ~same_clip
+    return F.cross_entropy(logits.masked_fill(~(is_target | is_negative), -torch.inf), batch.row)
 
 
 def diffusion_input(denoiser: Denoiser, batch: Batch, schedule: Schedule) -> DenoiserInput:
-    """Adds the batch's noise to its sources, for the network to take away."""
+    """The network's inputs: sources with the batch's noise, and conditions or the null one."""
     log_snr = schedule(batch.t)
     level = level_of(schedule, log_snr)
     noisy = level.alpha * batch.source + level.sigma * batch.noise
@@ -150,7 +155,7 @@ def level_of(schedule: Schedule, log_snr: Tensor) -> NoiseLevel:
 
 
 def diffusion_losses(
-    batch: Batch, given: DenoiserInput, output: Tensor, schedule: Schedule, objective: Objective
+    batch: Batch, inputs: DenoiserInput, output: Tensor, schedule: Schedule, objective: Objective
 ) -> Losses:
     """The loss of the Contrastive Diffusion Module on one batch.
 
@@ -158,31 +163,34 @@ def diffusion_losses(
     denoised predictions and the clean targets (ours).
 
     Args:
-        batch: what was to be predicted.
-        given: what the network was given, from `diffusion_input`.
-        output: (B, D) what it made of it.
-        schedule: that noise was added by.
+        batch: the examples.
+        inputs: the network's inputs, from `diffusion_input`.
+        output: (B, D) its output.
+        schedule: the noise schedule of the inputs.
         objective: what is minimised.
     """
-    level = level_of(schedule, given.log_snr)
-    wanted = prediction_target(objective.prediction, batch.target, batch.noise, level)
-    errors = (output - wanted).square().mean(-1)
+    level = level_of(schedule, inputs.log_snr)
+    target = prediction_target(objective.prediction, batch.target, batch.noise, level)
+    errors = (output - target).square().mean(-1)
     weight = loss_weight(
         objective.weight,
         objective.prediction,
-        given.log_snr,
-        schedule.level(given.log_snr),
+        inputs.log_snr,
+        schedule.level(inputs.log_snr),
         gamma=objective.gamma,
         bias=objective.bias,
     )
-    clean = clean_estimate(objective.prediction, output, given.noisy, level)
+    # InfoNCE compares embeddings, so whatever is predicted is first converted to x0.
+    clean = clean_estimate(objective.prediction, output, inputs.noisy, level)
     return denoising_losses((weight * errors).mean(), clean, batch, objective)
 
 
 def deterministic_input(direction: Tensor, condition: Tensor) -> DenoiserInput:
-    """What a network without diffusion gets: no noisy input, no noise level; (B, D) conditions."""
-    no_level = condition.new_full((len(condition),), -LOG_SNR_MAX)
-    return DenoiserInput(torch.zeros_like(condition), no_level, direction, condition)
+    """The inputs of a network without diffusion: (B, D) conditions alone, at one noise level."""
+    # The same network as with diffusion, at the pure-noise end with a noisy target of 0: the
+    # ablation compares objectives, not architectures.
+    log_snr = condition.new_full((len(condition),), -LOG_SNR_MAX)
+    return DenoiserInput(torch.zeros_like(condition), log_snr, direction, condition)
 
 
 def deterministic_bridge(denoiser: Denoiser, direction: Tensor, condition: Tensor) -> Tensor:
@@ -192,9 +200,9 @@ def deterministic_bridge(denoiser: Denoiser, direction: Tensor, condition: Tenso
 
 
 def denoising_losses(mse: Tensor, clean: Tensor, batch: Batch, objective: Objective) -> Losses:
-    """The squared error and InfoNCE of (B, D) clean estimates, weighed by the objective."""
+    """The squared error plus InfoNCE of (B, D) clean estimates, weighted by the objective."""
     denoising = objective.denoising_weight * mse
-    if objective.infonce_weight == 0:
+    if objective.infonce_weight == 0:  # (B, B) logits that nothing would come of
         return Losses(denoising, mse, torch.zeros_like(mse))
     contrastive = infonce(clean, batch, objective.temperature)
     return Losses(denoising + objective.infonce_weight * contrastive, mse, contrastive)

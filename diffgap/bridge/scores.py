@@ -1,10 +1,10 @@
-"""Retrieval scores of METHOD's kinds: cosine, bridge, sample, rerank.
+"""Retrieval scores: cosine, bridge, sample and rerank.
 
 All of them score *pairs* (x, a), so that one score serves queries of both modalities. The first
-three are an inner product of pair features, hence one matrix product; `rerank` refines the best
-candidates of each query by what knowing the query does for denoising the candidate.
+three are an inner product of features, hence one matrix product; `rerank` refines the best
+candidates of each query by how much the query helps to denoise them.
 
-    scorer = Scorer(bridge, x, a)                   # the embeddings of a gallery's both sides
+    scorer = Scorer(bridge, x, a)                   # the embeddings of both sides of a gallery
     scores = scorer.scores(0, len(x), from_x=True)  # (M, N)
 """
 
@@ -22,7 +22,7 @@ from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.reranking import Reranker, full_precision
 
 CHUNK = 2048
-"""Rows that go through the network at once, and queries that are scored at once at most."""
+"""Rows that go through the network at once, and the most queries that are scored at once."""
 
 SCORE_BYTES = 64 * 2**20
 """Memory for the scores of a chunk of queries."""
@@ -35,7 +35,7 @@ class PairFeatures:
     x: Tensor
     a: Tensor
     carried: dict[int, Tensor] = field(default_factory=dict)
-    """What they are made of: (M, D) or (N, D) rows that the bridge carried over, by direction."""
+    """The (M, D) or (N, D) rows that the bridge carried over, by direction."""
 
 
 class Scorer:
@@ -68,7 +68,7 @@ class Scorer:
 
     @torch.inference_mode()
     def scores(self, start: int, stop: int, from_x: bool) -> Tensor:
-        """(stop - start, N) scores of rows of x against a; without `from_x`, (.., M) of a's."""
+        """(Q, N) scores of rows `start` to `stop` of x against a; else (Q, M) of a against x."""
         scores = self._products(start, stop, from_x)
         if self.reranker is None:
             return scores
@@ -76,20 +76,20 @@ class Scorer:
 
     @torch.inference_mode()
     def prepare(self) -> None:
-        """Denoises the candidates of all queries of both sides; scores do not depend on it.
-
-        At once, a pair that is a candidate of both its sides is denoised once, and a row that is
-        a condition of many chunks' pairs is read once.
-        """
+        """Denoises the candidates of all queries of both sides, for speed; no score changes."""
         if self.reranker is None:
             return
-        pairs = []
+        # All at once: a pair that is a candidate of both its sides is denoised once, and the terms
+        # of a condition are computed once, not in every chunk of queries.
+        x_rows, a_rows = [], []
         for from_x, queries in ((True, self.features.x), (False, self.features.a)):
             for start in range(0, len(queries), self.queries_at_once):
                 stop = min(start + self.queries_at_once, len(queries))
                 scores = self._products(start, stop, from_x)
-                pairs.append(candidates(scores, start, self.config.top_k, from_x)[1])
-        self.reranker.learn(*(torch.cat(rows) for rows in zip(*pairs, strict=True)))
+                _, (x_part, a_part) = candidates(scores, start, self.config.top_k, from_x)
+                x_rows.append(x_part)
+                a_rows.append(a_part)
+        self.reranker.prepare(torch.cat(x_rows), torch.cat(a_rows))
 
     @torch.inference_mode()
     def tile(self, x_row: int, a_row: int, size: int) -> Tensor:
@@ -121,12 +121,12 @@ def pair_features(bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig) -> 
     x, a = bridge.space(x, 0), bridge.space(a, 1)
     if config.kind == "cosine" or not bridge.directions:
         return PairFeatures(x, a)
-    carried = {
-        direction: torch.cat(
-            [bridge.carry(rows, direction, config) for rows in (x, a)[direction].split(CHUNK)]
-        )
-        for direction in bridge.directions
-    }
+    carried = {}
+    for direction in bridge.directions:
+        chunks = (x, a)[direction].split(CHUNK)
+        carried[direction] = torch.cat([bridge.carry(c, direction, config) for c in chunks])
+    # Each term of the score is one block of the features; with one direction, the terms that share
+    # a factor collapse, and the features stay (., D).
     if bst.X_TO_A not in carried:
         return PairFeatures(x, config.fusion * a + carried[bst.A_TO_X], carried)
     on_x = config.fusion * x + carried[bst.X_TO_A]
@@ -139,14 +139,15 @@ def pair_features(bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig) -> 
 def candidates(
     scores: Tensor, first: int, top_k: int, queries_are_x: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The best of each query of a chunk: (C, K) places in the gallery, and (C K,) rows of x and a.
+    """The best candidates of each query of a chunk; see `rerank` for the arguments.
 
-    See `rerank` for the arguments.
+    Returns:
+        Their (C, K) places in the gallery, and the (C K,) pairs as rows of x and of a.
     """
     best = scores.topk(min(top_k, scores.shape[1]), dim=1).indices
     rows = torch.arange(first, first + len(scores), device=scores.device)
-    queries, found = rows[:, None].expand_as(best).reshape(-1), best.reshape(-1)
-    return best, (queries, found) if queries_are_x else (found, queries)
+    queries, gallery = rows[:, None].expand_as(best).reshape(-1), best.reshape(-1)
+    return best, (queries, gallery) if queries_are_x else (gallery, queries)
 
 
 def rerank(

@@ -1,7 +1,7 @@
 """Sibling methods: other answers to the modality gap, on the same stores, scores and network.
 
-What their papers leave open is ours, and said so in each docstring. Trained siblings use the same
-denoiser as DiffGAP, so that a difference in a table is the method's and not the network's.
+Where a paper leaves something open, the docstring says what is ours. Trained siblings use DiffGAP's
+denoiser, so that a difference in a table is the method's and not the network's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ X, A = 0, 1
 
 
 class Centred(Bridge):
-    """A method that knows the mean of each modality over the training split."""
+    """A method that subtracts the mean of each modality over the training split."""
 
     moves_space = True
     means: Tensor
@@ -51,7 +51,7 @@ class Centred(Bridge):
         self.means = torch.stack([x.mean(0), a.mean(0)]).to(self.means)
 
     def space(self, vectors: Tensor, side: int) -> Tensor:
-        """Centred: less the modality's mean, at length 1 again."""
+        """Centred and re-normalised vectors."""
         return unit(vectors - self.means[side])
 
 
@@ -96,19 +96,21 @@ class Close(Bidirectional):
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
     ) -> Batch:
         objective = Objective(condition_noise=0.0, condition_dropout=0.0)
-        made = _examples(self, x, a, clip, objective, self.scale, generator)
-        noisy = unit(made.target / self.scale + self.config.options["noise"] * made.noise)
-        return replace(made, condition=noisy * self.scale)
+        batch = _split_batch(self, x, a, clip, objective, self.scale, generator)
+        # C3's noise is on unit vectors (standard deviation 0.04 to 0.13), and the target itself is
+        # corrupted: no pair is used.
+        noisy = unit(batch.target / self.scale + self.config.options["noise"] * batch.noise)
+        return replace(batch, condition=noisy * self.scale)
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:
         return deterministic_input(batch.direction, batch.condition)
 
-    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
+    def losses(self, batch: Batch, inputs: DenoiserInput, output: Tensor) -> Losses:
         return Losses.without_auxiliary(F.mse_loss(output, batch.target))
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        which = bst.one_way(source, direction)
-        return unit(deterministic_bridge(self.denoiser, which, source * self.scale))
+        directions = bst.one_way(source, direction)
+        return unit(deterministic_bridge(self.denoiser, directions, source * self.scale))
 
 
 class DiffusionBridge(Bidirectional):
@@ -116,7 +118,7 @@ class DiffusionBridge(Bidirectional):
 
     Centred embeddings of length `radius`, x0 prediction, squared error times SNR. A query enters
     the reverse process at `start_t` as it is, and takes deterministic DDIM steps. Ours: both
-    directions from one network; that "re-normalised" means each step's clean estimate.
+    directions from one network; we read "re-normalised" as each step's clean estimate.
     """
 
     objective = Objective(
@@ -124,33 +126,34 @@ class DiffusionBridge(Bidirectional):
         weight="snr",
         infonce_weight=0.0,
         condition_noise=0.0,
-        condition_dropout=1.0,
+        condition_dropout=1.0,  # unconditional: always the null condition
     )
 
     def __init__(self, config: BridgeConfig) -> None:
         super().__init__(config)
-        self.schedule = SCHEDULES["linear"]
+        self.schedule = SCHEDULES["linear"]  # DDPM's
         self.radius = config.options["radius"]
 
     def batch(
         self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
     ) -> Batch:
-        return _examples(self, x, a, clip, self.objective, self.radius, generator)
+        return _split_batch(self, x, a, clip, self.objective, self.radius, generator)
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:
         return diffusion_input(self.denoiser, batch, self.schedule)
 
-    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
-        return diffusion_losses(batch, given, output, self.schedule, self.objective)
+    def losses(self, batch: Batch, inputs: DenoiserInput, output: Tensor) -> Losses:
+        return diffusion_losses(batch, inputs, output, self.schedule, self.objective)
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        which = bst.one_way(source, direction)
+        directions = bst.one_way(source, direction)
         null = self.denoiser.null(len(source))
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
-            return self.radius * unit(self.denoiser(z, log_snr, which, null))
+            return self.radius * unit(self.denoiser(z, log_snr, directions, null))
 
         options = self.config.options
+        # Without noise of start_t, unlike Diffusion-Link: the query is taken for a noisy target.
         return unit(
             reverse(
                 "ddim",
@@ -168,7 +171,7 @@ class DiffusionLink(Bridge):
     """Diffusion-Link (Nam et al., arXiv 2510.11330): audio to text, by three residual blocks.
 
     The denoiser turns noised audio *or* noised text into the paired text, so that a reverse path
-    may begin at the query, noised to `start_t`, and go on as text; a second loss keeps the
+    may start at the query, noised to `start_t`, and continue as text; a second loss keeps the
     batch's similarity structure. Ours: steps, noise times, the share of each source (half), and
     the form of that loss, the squared difference of cosines to the batch's targets.
     """
@@ -194,51 +197,50 @@ class DiffusionLink(Bridge):
     ) -> Batch:
         direction = bst.one_way(x, bst.A_TO_X)
         pairs = torch.arange(len(x), device=x.device)
-        made = make_batch(
+        batch = make_batch(
             x * self.scale, a * self.scale, clip, pairs, direction, self.objective, generator
         )
         from_audio = torch.rand(len(x), generator=generator, device=x.device) < 0.5
-        return replace(made, source=torch.where(from_audio[:, None], made.condition, made.target))
+        source = torch.where(from_audio[:, None], batch.condition, batch.target)
+        return replace(batch, source=source)
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:
         return diffusion_input(self.denoiser, batch, self.schedule)
 
-    def losses(self, batch: Batch, given: DenoiserInput, output: Tensor) -> Losses:
-        level = level_of(self.schedule, given.log_snr)
-        clean = clean_estimate(self.objective.prediction, output, given.noisy, level)
+    def losses(self, batch: Batch, inputs: DenoiserInput, output: Tensor) -> Losses:
+        level = level_of(self.schedule, inputs.log_snr)
+        clean = clean_estimate(self.objective.prediction, output, inputs.noisy, level)
         bank = unit(batch.bank.target).T
         topology = F.mse_loss(unit(clean) @ bank, unit(batch.target) @ bank)
         mse = F.mse_loss(clean, batch.target)
         return Losses(mse + self.config.options["topology_weight"] * topology, mse, topology)
 
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        which = bst.one_way(source, direction)
+        directions = bst.one_way(source, direction)
         null = self.denoiser.null(len(source))
-        options = self.config.options
+        start, steps = self.config.options["start_t"], int(self.config.options["steps"])
+        query = source * self.scale
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
-            return self.denoiser(z, log_snr, which, null)
+            return self.denoiser(z, log_snr, directions, null)
 
-        ends = []
+        samples = []
         for noise in shared_noise(score.draws, source.shape[1], score.seed, source.device):
-            query = source * self.scale
-            noise = noise.expand_as(query)
-            z = noise_query(query, noise, self.schedule, options["start_t"], noised=True)
-            ends.append(
-                reverse(
-                    "ddim",
-                    estimate,
-                    z,
-                    self.schedule,
-                    steps=int(options["steps"]),
-                    start=options["start_t"],
-                    draw=torch.zeros_like,
-                )
+            z = noise_query(query, noise.expand_as(query), self.schedule, start, noised=True)
+            sample = reverse(
+                "ddim",
+                estimate,
+                z,
+                self.schedule,
+                steps=steps,
+                start=start,
+                draw=torch.zeros_like,
             )
-        return unit(torch.stack(ends).mean(0))
+            samples.append(sample)
+        return unit(torch.stack(samples).mean(0))
 
 
-def _examples(
+def _split_batch(
     bridge: Bridge,
     x: Tensor,
     a: Tensor,
@@ -247,7 +249,7 @@ def _examples(
     scale: float,
     generator: torch.Generator,
 ) -> Batch:
-    """Half of the pairs for each direction, in the bridge's space, at length `scale`."""
+    """A batch in the bridge's space, at length `scale`; half of its pairs in each direction."""
     pairs, direction = bst.assign(len(x), 0, True, "split", 0.5)
     return make_batch(
         bridge.space(x, X) * scale,
