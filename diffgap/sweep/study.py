@@ -8,10 +8,8 @@ that a search that was killed makes those it would have made.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,17 +18,13 @@ from typing import Any
 
 from diffgap.compat.optuna_trial import reopen_trial
 from diffgap.errors import require
-from diffgap.io.paths import StoragePath
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import flatten
 from diffgap.spec.label import rounded
 from diffgap.sweep.halving import SuccessiveHalving
 from diffgap.sweep.objective import is_validation, objective
-from diffgap.sweep.optuna_storage import backend
+from diffgap.sweep.optuna_storage import backend, make_sampler, study_identity
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
-
-STARTUP_TRIALS = 10
-"""Random trials before TPE models their values."""
 
 SEED_STRIDE = 1_000_003
 """Between the sampler's seeds of one suggestion and the next."""
@@ -76,7 +70,7 @@ class Study:
         self.optuna = require("optuna", "search", "a search")
         self.optuna.logging.set_verbosity(self.optuna.logging.ERROR)
         self._states = self.optuna.trial.TrialState
-        self.identity = self._identity()
+        self.identity = study_identity(plan, self.point)
         self.halving = SuccessiveHalving(plan.spec.scheduler, ledger, self.identity)
         self.suggestions: list[Suggestion] = []
         self.open: dict[str, Suggestion] = {}
@@ -208,7 +202,9 @@ class Study:
         """A new suggestion; None where its trials have been suggested before."""
         if not self.suggestions:
             self._enqueue_defaults()
-        self._seed_sampler()
+        # Seeded by the number of draws, so that a restart does not change them.
+        seed = self.search.seed + SEED_STRIDE * len(self._complete_draws())
+        self.study.sampler = make_sampler(self.optuna, self.search.kind, seed)
         distributions = {name: d.distribution() for name, d in self.search.space.items()}
         suggestion = self._suggestion(self.study.ask(distributions))
         if suggestion.first.signature in self._suggestion_of:
@@ -269,8 +265,8 @@ class Study:
 
     def _load(self) -> None:
         """Opens the journal, and resumes what an earlier process left open."""
-        journal = backend(journal_of(self.plan, self.ledger))
-        self.storage = self.optuna.storages.JournalStorage(journal)
+        journal = self.ledger.output / "search" / f"{self.plan.spec.name}.journal"
+        self.storage = self.optuna.storages.JournalStorage(backend(journal))
         self.study = self.optuna.create_study(
             storage=self.storage,
             study_name=self.identity,
@@ -298,35 +294,3 @@ class Study:
         defaults = flatten(self.plan.spec.trial)
         space = self.search.space.items()
         self.study.enqueue_trial({n: defaults[n] for n, d in space if d.holds(defaults[n])})
-
-    def _seed_sampler(self) -> None:
-        """Seeds the sampler by the number of draws, so that a restart does not change them."""
-        seed = self.search.seed + SEED_STRIDE * len(self._complete_draws())
-        samplers = self.optuna.samplers
-        if self.search.kind == "random":
-            self.study.sampler = samplers.RandomSampler(seed=seed)
-            return
-        with warnings.catch_warnings():  # multivariate TPE counts as experimental
-            warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
-            self.study.sampler = samplers.TPESampler(
-                seed=seed, multivariate=True, n_startup_trials=STARTUP_TRIALS
-            )
-
-    def _identity(self) -> str:
-        content = {
-            "trial": self.plan.spec.trial.model_dump(mode="json", exclude={"generation"}),
-            "task": self.plan.spec.task,
-            "store": self.plan.fingerprint,
-            "seeds": self.plan.spec.seed_list,
-            "point": self.point,
-            # A search may be prolonged: its length does not count.
-            "search": self.search.model_dump(mode="json", exclude={"trials"}),
-            "scheduler": self.plan.spec.scheduler and self.plan.spec.scheduler.model_dump(),
-        }
-        text = json.dumps(content, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def journal_of(plan: Plan, ledger: Ledger) -> StoragePath:
-    """Where the studies of a sweep are kept."""
-    return ledger.output / "search" / f"{plan.spec.name}.journal"
