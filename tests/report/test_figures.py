@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diffgap.evaluation.metrics import METRICS
+from diffgap.evaluation.metrics import METRICS, MetricInfo
 from diffgap.evaluation.statistics import mean_interval
 from diffgap.report.figures import draw, drawings
 from diffgap.report.figures.against import series_against
@@ -311,3 +311,24 @@ def test_series_are_told_apart_without_their_colour():
     marks = [mark(place) for place in range(64)]
     assert len({(m.colour, m.marker, str(m.line)) for m in marks}) == 64
     assert len({(m.marker, str(m.line)) for m in marks[:8]}) == 8
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        MetricInfo("R20", "R@20", lambda rank: rank <= 20, in_tables=True),
+        MetricInfo("AP", "AP", np.asarray, column="ap10", in_tables=True),
+    ],
+)
+def test_a_metric_of_the_registry_is_in_the_figures_of_trials_that_never_logged_it(
+    report, monkeypatch, metric
+):
+    monkeypatch.setitem(METRICS, metric.name, metric)
+    sweeps = [sweep_of(report, "ablation"), sweep_of(report, "schedules")]
+    tables = [table for table in all_tables(sweeps, ()) if table.key.startswith("ablation")]
+    for table in tables:
+        assert f"text->audio {metric.title}" in table.headings
+    bars, *others = draw(sweeps, tables)
+    assert bars.svg.count(f">{metric.title}<") == 2  # a group in each direction
+    (schedules,) = [picture for picture in others if picture.key.startswith("schedules")]
+    assert f">{metric.title} (%)<" in schedules.svg
