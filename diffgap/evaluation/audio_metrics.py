@@ -1,4 +1,4 @@
-"""Metrics of generated audio against the real audio of the same clips, and how sure they are.
+"""Metrics of generated audio against the real audio of the same clips, with their uncertainty.
 
 FAD, FD, KL and IS come from an extractor's features. They are comparable only with numbers of the
 same extractor and of as many clips: a Frechet distance of few clips is too large.
@@ -15,10 +15,8 @@ import torch
 from diffgap.errors import UserError
 from diffgap.evaluation.extractors.base import Features
 from diffgap.evaluation.frechet import frechet, frechet_influences
+from diffgap.evaluation.metrics import AUDIO_METRICS
 from diffgap.evaluation.statistics import LEVEL, Interval, mean_interval
-
-LOWEST = {"FAD": 0.0, "FD": 0.0, "KL": 0.0, "IS": 1.0, "similarity": -1.0, "fidelity": -1.0}
-"""What the metrics can be at least."""
 
 REPLICATES, SEED = 200, 0
 
@@ -45,30 +43,31 @@ class Scores:
     Inception scores smaller than fresh clips do (the bias of Efron & Tibshirani, ch. 10), and in
     simulations their spread up to 2.3 times too large. That of the linear part is 0.9 to 1.5 times
     the true one, and largest where the distance is hardly more than its own bias. This, the value's
-    bias at N clips, is neither removed nor told.
+    bias at N clips, is neither removed nor estimated.
     """
 
     values: dict[str, float]
-    """By metric: FAD, FD, KL, IS, similarity, fidelity, AlignAcc (percent), as could be had."""
+    """By metric: FAD, FD, KL, IS, similarity, fidelity, AlignAcc (percent), as available."""
     extractors: dict[str, str]
-    """Which extractor made which of FAD, FD, KL and IS."""
+    """The extractor behind each of FAD, FD, KL and IS."""
     clips: int
     per_clip: dict[str, np.ndarray]
-    """(N,): KL, similarity, fidelity, and aligned (bool), where they could be had."""
+    """(N,): KL, similarity, fidelity, and aligned (bool), as available."""
     replicates: dict[str, np.ndarray]
     """(200,) of every value."""
 
     def interval(self, name: str) -> Interval:
-        """A metric's 95 % interval: where it may lie over other clips, as many as these.
-
-        Quantiles of the replicates, not below what the metric can be. AlignAcc's is Wilson's, as
-        of all shares here: quantiles would have no width where all clips are judged alike.
-        """
+        """A metric's 95 % interval: where it may lie over other clips, as many as these."""
         if name == "AlignAcc":
-            judged = 100.0 * self.per_clip["aligned"][None]
-            return mean_interval(judged, np.arange(self.clips))
-        low, high = np.quantile(self.replicates[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(self.values[name], max(float(low), LOWEST[name]), float(high))
+            # Wilson's, as of all shares here: quantiles of the replicates would have no width where
+            # all clips are judged alike.
+            percentages = 100.0 * self.per_clip["aligned"][None]
+            return mean_interval(percentages, np.arange(self.clips))
+        tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+        low, high = np.quantile(self.replicates[name], tails)
+        # A linear part knows no bounds; the metric does.
+        low = max(float(low), AUDIO_METRICS[name].lowest)
+        return Interval(self.values[name], low, float(high))
 
 
 def measure(
@@ -78,7 +77,7 @@ def measure(
     fidelity: np.ndarray | None = None,
     aligned: np.ndarray | None = None,
 ) -> Scores:
-    """All metrics that can be had.
+    """All metrics that these inputs allow.
 
     Args:
         generated: features of the N generated clips, by the extractor's name; where several
@@ -92,31 +91,44 @@ def measure(
         UserError: where extractors, clips or dimensions of the two sides differ, values are not
             finite, or clips are fewer than two.
     """
-    sides = {"similarity": similarity, "fidelity": fidelity, "aligned": aligned}
-    per_clip = {name: np.asarray(part) for name, part in sides.items() if part is not None}
+    per_clip = {}
+    inputs = {"similarity": similarity, "fidelity": fidelity, "aligned": aligned}
+    for name, array in inputs.items():
+        if array is not None:
+            per_clip[name] = np.asarray(array)
     clips = _check(generated, reference, per_clip)
-    found: dict[str, _Linear] = {}
+    metrics: dict[str, _Linearised] = {}
     extractors = {}
-    for metric, (part, compute) in _FROM_FEATURES.items():
-        name = next((n for n, side in generated.items() if getattr(side, part) is not None), None)
-        if name is not None:
-            pair = getattr(generated[name], part), getattr(reference[name], part)
-            extractors[metric], found[metric] = name, compute(*pair)
-            if metric == "KL":
-                per_clip[metric] = kl(*pair)
+    for metric, (kind, linearise) in _FROM_FEATURES.items():
+        extractor = _first_with(kind, generated)
+        if extractor is None:
+            continue
+        sides = getattr(generated[extractor], kind), getattr(reference[extractor], kind)
+        extractors[metric], metrics[metric] = extractor, linearise(*sides)
+        if metric == "KL":
+            per_clip[metric] = kl(*sides)
     for metric in ("similarity", "fidelity"):
         if metric in per_clip:
-            found[metric] = _mean(per_clip[metric])
+            metrics[metric] = _mean(per_clip[metric])
     if aligned is not None:
-        found["AlignAcc"] = _mean(100.0 * per_clip["aligned"])
+        metrics["AlignAcc"] = _mean(100.0 * per_clip["aligned"])
     counts = draws(clips)
-    replicates = {name: metric.replicates(counts) for name, metric in found.items()}
-    values = {name: metric.value for name, metric in found.items()}
+    replicates = {name: metric.replicates(counts) for name, metric in metrics.items()}
+    values = {name: metric.value for name, metric in metrics.items()}
     return Scores(values, extractors, clips, per_clip, replicates)
 
 
+def _first_with(kind: str, features: Mapping[str, Features]) -> str | None:
+    """The first extractor that has features of a kind."""
+    for extractor, side in features.items():
+        if getattr(side, kind) is not None:
+            return extractor
+    return None
+
+
 def draws(clips: int) -> np.ndarray:
-    """(200, N): how often each of N clips is in each draw; the same whenever N is."""
+    """(200, N): how often each of N clips is in each draw; it follows from N."""
+    # One stream for each N: generators over the same clips get the same draws, and are paired.
     rng = np.random.default_rng([SEED, clips, REPLICATES])
     return rng.multinomial(clips, np.full(clips, 1 / clips), size=REPLICATES)
 
@@ -124,9 +136,9 @@ def draws(clips: int) -> np.ndarray:
 def fad(generated: np.ndarray, reference: np.ndarray) -> float:
     """Frechet audio distance (Kilgour et al. 2019) of (N, F, D) and (M, G, D) frames.
 
-    All frames of all clips are pooled; rows of NaN are none.
+    All frames of all clips are pooled; rows of NaN stand for frames that a clip does not have.
     """
-    return fd(*(side[~np.isnan(side).any(2)] for side in (generated, reference)))
+    return fd(generated[~np.isnan(generated).any(2)], reference[~np.isnan(reference).any(2)])
 
 
 def fd(generated: np.ndarray, reference: np.ndarray) -> float:
@@ -165,58 +177,60 @@ def align_acc(aligned: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class _Linear:
-    """A metric about the clips that it was computed of."""
+class _Linearised:
+    """A metric, and its linear part in the weights of the clips."""
 
     value: float
     influences: np.ndarray
     """(N,): its derivative by the weight of each clip, in a sum of weights that stays N."""
 
     def replicates(self, counts: np.ndarray) -> np.ndarray:
-        """(B,) of (B, N) counts, their mean being the value."""
-        made = (counts - 1) @ self.influences
-        return self.value + made - made.mean()
+        """(B,) of (B, N) counts, centred on the value."""
+        shifts = (counts - 1) @ self.influences
+        return self.value + shifts - shifts.mean()
 
 
-def _mean(values: np.ndarray) -> _Linear:
-    return _Linear(float(values.mean()), values / len(values))
+def _mean(values: np.ndarray) -> _Linearised:
+    return _Linearised(float(values.mean()), values / len(values))
 
 
-def _fad(generated: np.ndarray, reference: np.ndarray) -> _Linear:
-    found = frechet_influences(torch.from_numpy(generated), torch.from_numpy(reference))
-    return _Linear(found.distance, found.of_clips.numpy())
+def _fad(generated: np.ndarray, reference: np.ndarray) -> _Linearised:
+    distance = frechet_influences(torch.from_numpy(generated), torch.from_numpy(reference))
+    return _Linearised(distance.value, distance.of_clips.numpy())
 
 
-def _fd(generated: np.ndarray, reference: np.ndarray) -> _Linear:
+def _fd(generated: np.ndarray, reference: np.ndarray) -> _Linearised:
     return _fad(generated[:, None], reference[:, None])
 
 
-def _kl(generated: np.ndarray, reference: np.ndarray) -> _Linear:
+def _kl(generated: np.ndarray, reference: np.ndarray) -> _Linearised:
     return _mean(kl(generated, reference))
 
 
-def _is(generated: np.ndarray, _: np.ndarray) -> _Linear:
-    """The mean over parts; in each, a clip's influence is that on the mean divergence."""
+def _is(generated: np.ndarray, _: np.ndarray) -> _Linearised:
+    """The mean over parts; a clip's influence is that on the mean divergence of its part."""
     clips = len(generated)
+    # Shuffled: stores may be sorted by class, and a part of them would hold few.
     order = np.random.default_rng(SEED).permutation(clips)
     parts = np.array_split(order, max(1, min(SPLITS, clips // PER_SPLIT)))
     scores, influences = [], np.zeros(clips)
     for part in parts:
-        inside = generated[part]
-        divergences = kl(inside.mean(0, dtype=np.float64)[None], inside)
+        probabilities = generated[part]
+        divergences = kl(probabilities.mean(0, dtype=np.float64)[None], probabilities)
         score = np.exp(divergences.mean())
+        # To first order the change of the marginal cancels: its probabilities still sum to 1.
         influences[part] = score * (divergences - divergences.mean()) / len(part) / len(parts)
         scores.append(score)
-    return _Linear(float(np.mean(scores)), influences)
+    return _Linearised(float(np.mean(scores)), influences)
 
 
-_FROM_FEATURES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], _Linear]]] = {
+_FROM_FEATURES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], _Linearised]]] = {
     "FAD": ("frames", _fad),
     "FD": ("clips", _fd),
     "KL": ("probabilities", _kl),
     "IS": ("probabilities", _is),
 }
-"""By metric: of which features, and how, of the generated and the real ones."""
+"""By metric: the kind of features, and a function of the generated and the real ones."""
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
@@ -228,22 +242,29 @@ def _check(
     reference: Mapping[str, Features],
     per_clip: Mapping[str, np.ndarray],
 ) -> int:
-    """The number of clips; UserError with all that does not fit."""
+    """The number of clips; UserError with everything that does not fit."""
     if set(generated) != set(reference):
         raise UserError(
             f"features: of {sorted(generated)} for generated audio, but of {sorted(reference)} "
             "for the real; use the same extractors"
         )
-    arrays = {name: (part, part) for name, part in per_clip.items()}
+    pairs: dict[str, tuple[np.ndarray | None, np.ndarray | None]] = {}
+    for name, values in per_clip.items():
+        pairs[name] = values, values
     for name, side in generated.items():
-        for part in (field.name for field in fields(Features)):
-            pair = getattr(side, part), getattr(reference[name], part)
-            if any(array is not None for array in pair):
-                arrays[f"{name} {part}"] = pair
-    if not arrays:
+        for kind in fields(Features):
+            pair = getattr(side, kind.name), getattr(reference[name], kind.name)
+            if pair[0] is not None or pair[1] is not None:
+                pairs[f"{name} {kind.name}"] = pair
+    if not pairs:
         raise UserError("features: none are given; choose an extractor")
-    problems = [problem for name, pair in arrays.items() if (problem := _problem(name, *pair))]
-    lengths = {name: len(made) for name, (made, _) in arrays.items() if made is not None}
+    problems = []
+    lengths = {}
+    for name, (fake, real) in pairs.items():
+        if problem := _pair_problem(name, fake, real):
+            problems.append(problem)
+        if fake is not None:
+            lengths[name] = len(fake)
     if len(set(lengths.values())) > 1:
         problems.append(f"clips: {lengths} of them; every metric needs the same ones")
     elif min(lengths.values(), default=2) < 2:
@@ -253,25 +274,29 @@ def _check(
     return next(iter(lengths.values()))
 
 
-def _problem(name: str, made: np.ndarray | None, real: np.ndarray | None) -> str | None:
-    """What is wrong with features of both sides; clips may differ in their number of frames."""
+def _pair_problem(name: str, fake: np.ndarray | None, real: np.ndarray | None) -> str | None:
+    """What is wrong with the features of both sides; numbers of frames may differ."""
     if (
-        made is None
+        fake is None
         or real is None
-        or (made.shape[0], made.shape[-1]) != (real.shape[0], real.shape[-1])
+        or (fake.shape[0], fake.shape[-1]) != (real.shape[0], real.shape[-1])
     ):
-        shapes = ["none" if side is None else side.shape for side in (made, real)]
-        return f"{name}: {shapes[0]} for generated audio, {shapes[1]} for the real; make them equal"
-    if not (_sound(made) and _sound(real)):
-        return f"{name}: some values are not finite; see which clips made them"
+        fake_shape = "none" if fake is None else fake.shape
+        real_shape = "none" if real is None else real.shape
+        return (
+            f"{name}: {fake_shape} for generated audio, {real_shape} for the real; make them equal"
+        )
+    if not (_is_sound(fake) and _is_sound(real)):
+        return f"{name}: some values are not finite; find the clips that they come from"
     return None
 
 
-def _sound(features: np.ndarray) -> bool:
+def _is_sound(features: np.ndarray) -> bool:
     """Whether all are finite, but for rows of NaN at the end of a clip's frames."""
     if features.ndim == 3:
-        there = ~np.isnan(features).all(2)
-        if not (there[:, 0].all() and (there[:, :-1] >= there[:, 1:]).all()):
+        present = ~np.isnan(features).all(2)
+        # One frame at least, and no gap: a gap would be a NaN of the network, not padding.
+        if not (present[:, 0].all() and (present[:, :-1] >= present[:, 1:]).all()):
             return False
-        features = features[there]
+        features = features[present]
     return bool(np.isfinite(features).all())

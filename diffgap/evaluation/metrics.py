@@ -1,6 +1,7 @@
-"""Registry of the retrieval metrics. Free of torch, so that a report can read it at once.
+"""Registries of the metrics of retrieval and of generated audio.
 
-To add a metric, add an entry to `METRICS`: finished trials then log it for both directions, and
+Free of torch, so that a report can read them at once. To add a metric of retrieval, add an entry to
+`METRICS`: finished trials then log it for both directions, and
 `diffgap evaluate` prints it. With ``in_tables=True`` it is a column of the report's retrieval
 tables too, of old trials as well, since these are made from the ranks in ``ranks.parquet``.
 """
@@ -70,3 +71,33 @@ def table_metrics() -> list[MetricInfo]:
 def is_metric(heading: str) -> bool:
     """Whether a column is of a metric, with its direction or without: ``text->audio R@5``."""
     return heading.rpartition(" ")[2] in map(attrgetter("title"), METRICS.values())
+
+
+@dataclass(frozen=True)
+class AudioMetricInfo:
+    """One metric of generated audio, as `audio_metrics.measure` computes it.
+
+    Attributes:
+        name: in MLflow after ``test/generation/``, and in tables.
+        lowest: what it can be at least.
+        lower_is_better: whether less of it is better.
+    """
+
+    name: str
+    lowest: float
+    lower_is_better: bool = False
+
+
+AUDIO_METRICS: dict[str, AudioMetricInfo] = {
+    metric.name: metric
+    for metric in (
+        AudioMetricInfo("FAD", 0.0, lower_is_better=True),
+        AudioMetricInfo("FD", 0.0, lower_is_better=True),
+        AudioMetricInfo("KL", 0.0, lower_is_better=True),
+        AudioMetricInfo("IS", 1.0),
+        AudioMetricInfo("similarity", -1.0),
+        AudioMetricInfo("fidelity", -1.0),
+        AudioMetricInfo("AlignAcc", 0.0),
+    )
+}
+"""By name, in the order of tables."""

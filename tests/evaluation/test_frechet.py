@@ -95,7 +95,7 @@ def test_influences_are_derivatives(clips, dimension):
     y = points(clips, 4, dimension, seed=2)
     x[0, 2], y[1, 1:] = torch.nan, torch.nan  # clips of their own lengths
     found = frechet_influences(x, y)
-    assert found.distance == pytest.approx(frechet(x[~x.isnan().any(2)], y[~y.isnan().any(2)]))
+    assert found.value == pytest.approx(frechet(x[~x.isnan().any(2)], y[~y.isnan().any(2)]))
     for clip in range(clips):
         step = 1e-3 * torch.eye(clips, dtype=torch.float64)[clip]
         slope = (weighted(x, y, 1 + step) - weighted(x, y, 1 - step)) / 2e-3

@@ -236,5 +236,5 @@ def test_a_full_disk_leaves_no_half_of_a_file(here, monkeypatch):
     (line,) = refused("t", "--prompt", "rain", *FAST)
     assert line == (
         "error: out.wav: cannot be written: No space left on device; make room, or give another "
-        "place"
+        "path"
     )

@@ -10,10 +10,9 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
-from diffgap.evaluation.metrics import METRICS
+from diffgap.evaluation.metrics import AUDIO_METRICS, METRICS
 from diffgap.io.redact import redact
 from diffgap.report.model import Report
-from diffgap.report.tables.generation import GENERATION_METRICS
 from diffgap.report.tables.recall import FACTS
 from diffgap.report.tables.table import Table
 from diffgap.tracking.client import DATABASE
@@ -128,7 +127,7 @@ def _columns(table: Table, trials: Sequence[TrialSummary]) -> list[list[str]]:
 def _metrics(heading: str, logged: Iterable[str]) -> list[str]:
     if heading in COLUMNS:
         return [COLUMNS[heading]]
-    if heading in GENERATION_METRICS:
+    if heading in AUDIO_METRICS:
         return sorted(name for name in logged if name.endswith(f"/generation/{heading}"))
     direction, _, title = heading.rpartition(" ")
     for metric in METRICS.values():

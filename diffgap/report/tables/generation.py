@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from diffgap.bridge.registry import METHODS
 from diffgap.errors import UserError, nearest
+from diffgap.evaluation.metrics import AUDIO_METRICS
 from diffgap.evaluation.statistics import PairedTest, replicate_interval, replicate_test
 from diffgap.ledger.artifacts import REPLICATES
 from diffgap.report.references import Reference, references_for
@@ -30,10 +31,7 @@ from diffgap.report.tables.table import Table
 from diffgap.store.schema import split_task
 from diffgap.tracking.reader import LoggedSweep
 
-LOWER_IS_BETTER = ("FAD", "FD", "KL")
-
-GENERATION_METRICS = (*LOWER_IS_BETTER, "IS", "similarity", "fidelity", "AlignAcc")
-"""In the order of the columns."""
+LOWER_IS_BETTER = tuple(name for name, metric in AUDIO_METRICS.items() if metric.lower_is_better)
 
 PUBLISHED = {"similarity": "CLAP"}
 """What references call a metric, where it is another name."""
@@ -80,7 +78,7 @@ def replicated_metrics(cell: Cell) -> dict[str, Replicated]:
     # Column by column the same draw of clips, for all seeds and cells: tests pair by it.
     tables = [pq.read_table(trial.files / REPLICATES) for trial in cell.finished if trial.files]
     samples = {}
-    for metric in GENERATION_METRICS:
+    for metric in AUDIO_METRICS:
         values = cell.metric(f"{cell.trial.split}/generation/{metric}")
         if values:
             replicates = np.stack([table[metric].to_numpy() for table in tables])
@@ -190,10 +188,10 @@ def _compare(cells: Sequence[Cell], baselines: Mapping[int, int]) -> Comparison:
             measured.add(metric)
         if _condition(cell) == "target":
             ceilings.add(row)
-    columns = [metric for metric in GENERATION_METRICS if metric in measured]
+    columns = [metric for metric in AUDIO_METRICS if metric in measured]
     return compare(
         samples,
-        columns or GENERATION_METRICS,
+        columns or list(AUDIO_METRICS),
         OVER_CLIPS,
         baselines,
         lower_is_better=LOWER_IS_BETTER,
