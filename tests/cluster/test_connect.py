@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 import ray
 
 from diffgap.cluster.connect import cluster
@@ -32,3 +33,25 @@ def test_a_ray_ends_with_its_block_and_takes_nobody_along(monkeypatch):
         assert bystander.poll() is None
         bystander.communicate(b"\n")
     assert bystander.returncode == 0
+
+
+LISTENERS = """\
+from diffgap.cluster.connect import cluster
+with cluster(None):
+    import psutil
+    for process in psutil.Process().children(recursive=True):
+        for connection in process.net_connections():
+            if connection.status == psutil.CONN_LISTEN:
+                print(connection.laddr.ip)
+"""
+
+
+@pytest.mark.slow
+def test_a_local_ray_listens_on_loopback_only(monkeypatch):
+    """In a process of its own: Ray reads the switch when it is imported."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    output = subprocess.run(
+        [sys.executable, "-c", LISTENERS], capture_output=True, text=True, check=True
+    ).stdout
+    addresses = {line.removeprefix("::ffff:") for line in output.splitlines()}
+    assert addresses == {"127.0.0.1"}

@@ -213,6 +213,17 @@ def test_what_another_sweep_has_finished_is_not_run_again(tmp_path):
     assert Study(plan_of(2), ledger).next().signature != first.signature
 
 
+def test_a_search_that_another_sweep_has_finished_draws_no_more_than_its_trials(tmp_path):
+    ledger = Ledger(tmp_path)
+    study = Study(plan_of(1), ledger)
+    finish(ledger, study, study.next(), 50.0)
+    (tmp_path / "search/s.journal").unlink()
+    again = Study(plan_of(1), ledger)
+    assert again.next() is None
+    assert again.is_finished
+    assert len(again.suggestions) == 1
+
+
 def test_forgetting_begins_anew(tmp_path):
     ledger = Ledger(tmp_path)
     study = Study(plan_of(2), ledger)
