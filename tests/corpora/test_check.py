@@ -41,3 +41,14 @@ def test_a_whole_corpus_is_clean(tmp_path):
 def test_a_generated_corpus_need_not_be_checked():
     with pytest.raises(UserError, match="soundscapes is generated, not read"):
         check_corpus(SoundscapeCorpus({"train": 1}))
+
+
+def test_a_clip_that_is_listed_twice_is_a_duplicate_with_or_without_its_file(tmp_path):
+    class Twice(FolderCorpus):
+        def clips(self):
+            return super().clips() * 2
+
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(2000) / 3), 16_000)
+    (tmp_path / "captions.csv").write_text("file_name,caption\na.wav,a tone\ngone.wav,gone\n")
+    result = check_corpus(Twice(tmp_path))
+    assert result.duplicates == [("a.wav", "a.wav"), ("gone.wav", "gone.wav")]
