@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from diffgap.audio.mel import slaney_filterbank
 from diffgap.errors import UserError
 from diffgap.evaluation.extractors.base import Features, weights_file
-from diffgap.evaluation.extractors.waveforms import each_clip
+from diffgap.evaluation.extractors.waveforms import run_on_clips
 from diffgap.pretrained.cnn14 import WIDTH, Cnn14Trunk
 from diffgap.pretrained.weights import NUMPY_SCALARS, weights_hash
 
@@ -40,7 +40,7 @@ MEL_KEY = "logmel_extractor.melW"
 FOURIER_KEYS = tuple(f"spectrogram_extractor.stft.conv_{part}.weight" for part in ("real", "imag"))
 _REBUILT = np.zeros(0).__reduce__()[0]
 ARRAYS: list[Any] = [_REBUILT, (_REBUILT, "numpy.core.multiarray._reconstruct"), np.ndarray]
-"""What a sampler's state beside the weights is made of; NumPy 1 and 2 have names of their own."""
+"""What the sampler's state beside the weights is made of; NumPy 1 and 2 name it differently."""
 
 
 class AudioTagger(Cnn14Trunk):
@@ -83,23 +83,24 @@ class PANNsExtractor:
         state = _state(path)
         _check_spectra(state, path)
         fixed = (MEL_KEY, *FOURIER_KEYS)
+        learned = {name: value for name, value in state.items() if name not in fixed}
         model = AudioTagger()
         try:
-            model.load_state_dict({n: value for n, value in state.items() if n not in fixed})
+            model.load_state_dict(learned)
         except RuntimeError as error:
             message = " ".join(str(error).split())[:ERROR]
             raise UserError(f"{path}: not the weights of {published}: {message}") from None
         return cls(model, device)
 
     def features(self, waveforms: Sequence[np.ndarray]) -> Features:
-        """Clips (N, 2048) and probabilities (N, 527); silence fills a clip up to 0.32 s."""
-        clips, logits = each_clip(waveforms, self._run, device=self._device, shortest=SHORTEST)
+        """Clips (N, 2048) and probabilities (N, 527); silence pads a clip to 0.32 s."""
+        clips, logits = run_on_clips(waveforms, self._run, device=self._device, shortest=SHORTEST)
         probabilities = torch.stack(logits).softmax(1).numpy()
         return Features(clips=torch.stack(clips).numpy(), probabilities=probabilities)
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self._model(mel_decibels(waveforms, self._mel)[:, None])
-        return found
+        embedding, logits = self._model(mel_decibels(waveforms, self._mel)[:, None])
+        return embedding, logits
 
 
 def mel_decibels(waveforms: Tensor, filterbank: Tensor) -> Tensor:
@@ -111,13 +112,13 @@ def mel_decibels(waveforms: Tensor, filterbank: Tensor) -> Tensor:
 
 
 def _state(path: Path) -> Mapping[str, Tensor]:
-    """The weights, which lie under ``model``."""
+    """The weights, which PANNs keeps under ``model``."""
     try:
         with torch.serialization.safe_globals([*NUMPY_SCALARS, *ARRAYS]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(f"{path}: not a checkpoint: {str(error).splitlines()[0]}") from None
-    state = found.get("model") if isinstance(found, Mapping) else None
+    state = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise UserError(f"{path}: not a checkpoint of PANNs; it holds nothing under 'model'")
     return state
@@ -125,20 +126,22 @@ def _state(path: Path) -> Mapping[str, Tensor]:
 
 def _check_spectra(state: Mapping[str, Tensor], path: Path) -> None:
     """Raises a UserError where the checkpoint's fixed filters are not those of `mel_decibels`."""
-    turns = torch.outer(torch.arange(N_FFT // 2 + 1.0), torch.arange(N_FFT).double()) / N_FFT
+    # torchlibrosa keeps its transforms as weights. A checkpoint of another rate or window would
+    # load into this network all the same, and its features would mean nothing.
+    cycles = torch.outer(torch.arange(N_FFT // 2 + 1.0), torch.arange(N_FFT).double()) / N_FFT
     window = torch.hann_window(N_FFT, dtype=torch.float64)
-    wave = torch.exp(-2j * torch.pi * turns) * window
-    ours = {
+    wave = torch.exp(-2j * torch.pi * cycles) * window
+    expected = {
         MEL_KEY: slaney_filterbank(RATE, N_FFT, MELS, LOW, HIGH).T,
         FOURIER_KEYS[0]: wave.real[:, None],
         FOURIER_KEYS[1]: wave.imag[:, None],
     }
-    for name, value in ours.items():
-        theirs = state.get(name)
-        if theirs is None:
+    for name, value in expected.items():
+        filters = state.get(name)
+        if filters is None:
             raise UserError(f"{path}: lacks {name}; give a checkpoint as PANNs published it")
-        if theirs.shape != value.shape or not torch.allclose(
-            theirs.double(), value.double(), atol=1e-4
+        if filters.shape != value.shape or not torch.allclose(
+            filters.double(), value.double(), atol=1e-4
         ):
             raise UserError(
                 f"{path}: {name} is not that of 16 kHz, {N_FFT} samples and {MELS} mel bands; "

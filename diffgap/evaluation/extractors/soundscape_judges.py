@@ -1,4 +1,4 @@
-"""The embedded corpus's own judges: what is heard, and whether pictures and sound belong together.
+"""Judges of the embedded corpus: a classifier of its sounds, and one of audio-visual alignment.
 
 Two small networks, trained by `tools/train_soundscape_judges.py` on clips of their own, and apart
 from the encoder, which must not judge itself.
@@ -21,13 +21,13 @@ from diffgap.corpora.soundscapes.video import FRAMES, SIZE
 from diffgap.encoders.soundscape import HOP, N_FFT, mel_filterbank
 from diffgap.errors import UserError
 from diffgap.evaluation.extractors.base import Features
-from diffgap.evaluation.extractors.waveforms import check, each_clip, filled
+from diffgap.evaluation.extractors.waveforms import check, pad_frames, run_on_clips
 
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
 WIDTH = 64
-"""Of the features: a few hundred clips must do to estimate their covariance."""
+"""Of the features; small, so that a few hundred clips suffice to estimate their covariance."""
 WINDOW = int(SECONDS * RATE)
-"""Samples that are heard at once."""
+"""Samples that the networks take at once."""
 BATCH = 64
 STEPS, PER_FRAME = 8, 2
 """Steps in time of a window, and how many of them make a frame, of half a second."""
@@ -50,8 +50,8 @@ class Spectrogram(nn.Module):
         return (power.clamp_min(1e-6).log10() / 3 + 0.5)[:, None, :, :125]
 
 
-class Listener(nn.Module):
-    """(B, 1, 64, 125) spectrograms to (B, 8, 64): what is heard in each quarter of a second."""
+class AudioSteps(nn.Module):
+    """(B, 1, 64, 125) spectrograms to (B, 8, 64): features of each quarter of a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +66,11 @@ class Listener(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Which of the kinds of sound are there, each with its share."""
+    """Kinds of sound in a clip, each with its share."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.listener = Listener()
+        self.listener = AudioSteps()
         self.kinds = nn.Linear(WIDTH, len(KINDS))
 
     def forward(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,11 +80,11 @@ class Classifier(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Whether pictures and sound are of one scene, and in time."""
+    """Whether pictures and sound are of one scene, and synchronous."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.listener = Listener()
+        self.listener = AudioSteps()
         self.viewer = nn.Sequential(
             _convolution(3, 16), _convolution(16, 32), _convolution(32, 48), nn.Flatten(),
             nn.Linear(48 * 16, WIDTH), nn.SiLU(),
@@ -104,14 +104,15 @@ class Alignment(nn.Module):
         pixels = videos.permute(0, 1, 4, 2, 3).float() / 255
         return self.viewer(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
 
-    def judge(self, seen: Tensor, heard: Tensor) -> Tensor:
+    def judge(self, video: Tensor, audio: Tensor) -> Tensor:
         """(B, 8, 64) each to (B,) logits."""
-        both = torch.cat([seen, heard, seen * heard], dim=2)
+        # Their product lets the first convolution compare the two, step by step.
+        both = torch.cat([video, audio, video * audio], dim=2)
         return self.compare(both.transpose(1, 2))[:, 0]
 
 
 class Networks(nn.Module):
-    """Both, as they lie in one file."""
+    """Both networks, as in the file of weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,8 +122,8 @@ class Networks(nn.Module):
 class SoundscapeExtractor:
     """The classifier behind the `Extractor` protocol; use `load`.
 
-    Clips longer than two seconds are heard in windows of two, the last filled up with silence;
-    what is said of a clip is the mean over its windows.
+    Longer clips are cut into windows of two seconds, the last padded with silence; a clip's
+    features are the mean over its windows.
     """
 
     name = "soundscape"
@@ -136,14 +137,15 @@ class SoundscapeExtractor:
 
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeExtractor:
-        """With the weights that come with this package."""
+        """The network with the weights that ship with this package."""
         return cls(_networks().classifier, _hash(), device)
 
     def features(self, waveforms: Sequence[np.ndarray]) -> Features:
         """Frames of half a second, (N, F, 64); their means; and shares of the 24 kinds."""
-        frames, *rest = each_clip(waveforms, self._run, device=self._device, multiple=WINDOW)
-        clips, shares = (torch.stack(part).numpy() for part in rest)
-        return Features(filled(frames), clips, shares)
+        frames, clips, shares = run_on_clips(
+            waveforms, self._run, device=self._device, multiple=WINDOW
+        )
+        return Features(pad_frames(frames), torch.stack(clips).numpy(), torch.stack(shares).numpy())
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         windows = waveforms.unflatten(1, (-1, WINDOW))
@@ -167,7 +169,7 @@ class SoundscapeAlignment:
 
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeAlignment:
-        """With the weights that come with this package."""
+        """The network with the weights that ship with this package."""
         return cls(_networks().alignment, _hash(), device)
 
     @torch.inference_mode()
@@ -182,34 +184,34 @@ class SoundscapeAlignment:
             (N,) bool.
 
         Raises:
-            UserError: where the numbers or shapes are others, or samples are not finite.
+            UserError: where numbers or shapes differ from these, or samples are not finite.
         """
         check(waveforms)
         _check_shapes(videos, waveforms)
-        found = []
+        batches = []
         for start in range(0, len(videos), BATCH):
-            batch = slice(start, start + BATCH)
-            seen, heard = (
-                torch.from_numpy(np.stack(part[batch])).to(self._device)
-                for part in (videos, waveforms)
-            )
-            found.append(self._alignment(seen, self._spectrogram(heard.float())) > 0)
-        return np.asarray(torch.cat(found).cpu())
+            stop = start + BATCH
+            pictures = torch.from_numpy(np.stack(videos[start:stop])).to(self._device)
+            samples = torch.from_numpy(np.stack(waveforms[start:stop])).to(self._device)
+            logits = self._alignment(pictures, self._spectrogram(samples.float()))
+            batches.append(logits > 0)
+        return np.asarray(torch.cat(batches).cpu())
 
 
 def _check_shapes(videos: Sequence[np.ndarray], waveforms: Sequence[np.ndarray]) -> None:
     shapes = {f"{video.dtype} {video.shape}" for video in videos}
     lengths = {len(waveform) for waveform in waveforms}
-    wanted = f"uint8 {(FRAMES, SIZE, SIZE, 3)}"
-    if shapes != {wanted} or lengths != {WINDOW} or len(videos) != len(waveforms):
+    expected = f"uint8 {(FRAMES, SIZE, SIZE, 3)}"
+    if shapes != {expected} or lengths != {WINDOW} or len(videos) != len(waveforms):
         raise UserError(
             f"videos: {len(videos)}, of {sorted(shapes)}, with {len(waveforms)} sounds of "
-            f"{sorted(lengths)} samples; alignment needs {wanted} and {WINDOW} samples each"
+            f"{sorted(lengths)} samples; alignment needs {expected} and {WINDOW} samples each"
         )
 
 
 def _networks() -> Networks:
     networks = Networks()
+    # Kept in half precision to keep the package small.
     networks.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
     return networks
 
@@ -219,7 +221,8 @@ def _hash() -> str:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Module:
-    """Halves both sides; normalised within each clip, so that a batch does not matter."""
+    """A convolution that halves both sides."""
+    # Group normalisation, within each clip: a clip's features must not depend on its batch.
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()
     )

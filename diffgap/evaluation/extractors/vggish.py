@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from diffgap.evaluation.extractors.base import Features, weights_file
-from diffgap.evaluation.extractors.waveforms import each_clip, filled
+from diffgap.evaluation.extractors.waveforms import pad_frames, run_on_clips
 from diffgap.pretrained.weights import load_strictly, weights_hash
 
 RATE = 16_000
 WINDOW, HOP, N_FFT = 400, 160, 512
 MELS, LOW, HIGH = 64, 125.0, 7500.0
 OFFSET = 0.01
+"""Added before the logarithm, as in the published code."""
 PATCH = 96
 """Spectra in a patch: 0.96 s."""
 SHORTEST = WINDOW + (PATCH - 1) * HOP
@@ -77,9 +78,9 @@ class VGGishExtractor:
         return cls(model, device)
 
     def features(self, waveforms: Sequence[np.ndarray]) -> Features:
-        """Frames (N, F, 128), one for each whole 0.96 s; silence fills a clip up to one."""
-        (frames,) = each_clip(waveforms, self._run, device=self._device, shortest=SHORTEST)
-        return Features(frames=filled(frames))
+        """Frames (N, F, 128), one for each whole 0.96 s; silence pads a clip to one."""
+        (frames,) = run_on_clips(waveforms, self._run, device=self._device, shortest=SHORTEST)
+        return Features(frames=pad_frames(frames))
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor]:
         patches = patches_of(waveforms, self._mel)
@@ -88,16 +89,18 @@ class VGGishExtractor:
 
 def patches_of(waveforms: Tensor, mel: Tensor) -> Tensor:
     """(B, samples) at 16 kHz to (B, F, 96, 64) logarithms of mel magnitudes; the rest is cut."""
+    # No padding at the ends, and windows shorter than the transform: torch.stft has neither.
     window = torch.hann_window(WINDOW, device=waveforms.device)
     windows = waveforms.unfold(1, WINDOW, HOP) * window
-    log_mel = (torch.fft.rfft(windows, N_FFT).abs() @ mel + OFFSET).log()
-    whole = log_mel.shape[1] // PATCH
-    return log_mel[:, : whole * PATCH].unflatten(1, (whole, PATCH))
+    spectra = (torch.fft.rfft(windows, N_FFT).abs() @ mel + OFFSET).log()
+    patches = spectra.shape[1] // PATCH
+    return spectra[:, : patches * PATCH].unflatten(1, (patches, PATCH))
 
 
 def mel_matrix() -> Tensor:
     """(257, 64): triangles of height 1, in HTK's mel and linear in it, without the lowest bin."""
 
+    # Not audio.mel's: Slaney's triangles are linear in Hz and of unit area.
     def mel(hz: np.ndarray | float) -> np.ndarray:
         return np.asarray(1127 * np.log1p(np.asarray(hz) / 700))
 
@@ -106,5 +109,5 @@ def mel_matrix() -> Tensor:
     rising = (bins - edges[:-2]) / np.diff(edges)[:-1]
     falling = (edges[2:] - bins) / np.diff(edges)[1:]
     matrix = np.clip(np.minimum(rising, falling), 0, None)
-    matrix[0] = 0
+    matrix[0] = 0  # no DC
     return torch.from_numpy(matrix).float()

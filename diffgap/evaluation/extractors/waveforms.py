@@ -1,7 +1,8 @@
-"""Clips on their way through an extractor: checked, and those of one length together."""
+"""Running an extractor's network over clips of any lengths."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -17,7 +18,7 @@ SAMPLES_AT_ONCE = 1 << 21
 
 
 @torch.inference_mode()
-def each_clip(
+def run_on_clips(
     waveforms: Sequence[np.ndarray],
     run: Callable[[Tensor], tuple[Tensor, ...]],
     *,
@@ -25,14 +26,14 @@ def each_clip(
     shortest: int = 1,
     multiple: int = 1,
 ) -> tuple[list[Tensor], ...]:
-    """Runs a network over clips of any lengths; batches are of one length.
+    """Outputs of a network for each clip; clips of one length share batches.
 
     Args:
         waveforms: N of mono float32 (samples,).
         run: (B, samples) on `device` to some tensors (B, ...).
         device: where the network is.
-        shortest: samples that silence fills clips up to, at least.
-        multiple: and up to a multiple of so many.
+        shortest: samples that silence pads a clip to, at least.
+        multiple: and to a multiple of so many.
 
     Returns:
         For each of the tensors, its N rows on the CPU.
@@ -41,25 +42,27 @@ def each_clip(
         UserError: where there are no clips, or one is empty or not finite.
     """
     check(waveforms)
-    alike = defaultdict(list)
+    by_length = defaultdict(list)
     for number, waveform in enumerate(waveforms):
-        alike[len(waveform)].append(number)
-    found: dict[int, tuple[Tensor, ...]] = {}
-    for length, numbers in alike.items():
-        wanted = -(-max(length, shortest) // multiple) * multiple
-        at_once = max(1, SAMPLES_AT_ONCE // wanted)
-        for start in range(0, len(numbers), at_once):
-            batch = numbers[start : start + at_once]
+        by_length[len(waveform)].append(number)
+    outputs: dict[int, tuple[Tensor, ...]] = {}
+    # Padding to the longest of a batch would make a clip's features depend on the others in it.
+    for length, numbers in by_length.items():
+        padded_length = math.ceil(max(length, shortest) / multiple) * multiple
+        batch_size = max(1, SAMPLES_AT_ONCE // padded_length)
+        for start in range(0, len(numbers), batch_size):
+            batch = numbers[start : start + batch_size]
             samples = torch.from_numpy(np.stack([waveforms[n] for n in batch]).astype(np.float32))
-            made = run(F.pad(samples, (0, wanted - length)).to(device))
-            found |= zip(batch, zip(*(part.cpu() for part in made), strict=True), strict=True)
-    rows = (found[number] for number in range(len(waveforms)))
-    return tuple(list(part) for part in zip(*rows, strict=True))
+            tensors = run(F.pad(samples, (0, padded_length - length)).to(device))
+            rows = zip(*[tensor.cpu() for tensor in tensors], strict=True)
+            outputs.update(zip(batch, rows, strict=True))
+    ordered = [outputs[number] for number in range(len(waveforms))]
+    return tuple(map(list, zip(*ordered, strict=True)))
 
 
-def filled(clips: Sequence[Tensor]) -> np.ndarray:
-    """(N, F, D) of N clips' (their own F, D) frames, short ones filled up with rows of NaN."""
-    frames = torch.nn.utils.rnn.pad_sequence(list(clips), True, padding_value=torch.nan)
+def pad_frames(clips: Sequence[Tensor]) -> np.ndarray:
+    """(N, F, D) of N clips' (their own F, D) frames, padded with rows of NaN."""
+    frames = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True, padding_value=torch.nan)
     return np.asarray(frames)
 
 
@@ -71,5 +74,5 @@ def check(waveforms: Sequence[np.ndarray]) -> None:
         if waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all():
             raise UserError(
                 f"waveforms: number {number} of {len(waveforms)}, of shape {waveform.shape}, is "
-                "empty, not mono, or not finite; see how it was made, or leave it out"
+                "empty, not mono, or not finite; repair it, or leave it out"
             )
