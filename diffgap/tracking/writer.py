@@ -93,11 +93,11 @@ class RunWriter:
         run_id = self._runs[signature]
         batch: list[Any] = []
         for point in points:
-            fresh = self._fresh(run_id, point["metrics"], point["step"], now)
-            if len(batch) + len(fresh) > MAX_BATCH:
+            unlogged = self._unlogged(run_id, point["metrics"], point["step"], now)
+            if len(batch) + len(unlogged) > MAX_BATCH:
                 self._send(run_id, batch)
                 batch = []
-            batch += fresh
+            batch += unlogged
         self._send(run_id, batch)
 
     def finish(
@@ -106,7 +106,7 @@ class RunWriter:
         """Logs the final metrics and the bridge checkpoint, and ends the run as FINISHED."""
         run_id = self._runs[signature]
         final = {**self._final(run_id, metrics), **headline(metrics)}
-        self._send(run_id, self._fresh(run_id, final, 0, now))
+        self._send(run_id, self._unlogged(run_id, final, 0, now))
         self.client.log_artifacts(run_id, str(artifacts), BRIDGE)
         self._end(signature, FINISHED)
 
@@ -212,7 +212,9 @@ class RunWriter:
             final[f"final/{name}" if is_curve else name] = value
         return final
 
-    def _fresh(self, run_id: str, metrics: Mapping[str, float], step: int, now: float) -> list[Any]:
+    def _unlogged(
+        self, run_id: str, metrics: Mapping[str, float], step: int, now: float
+    ) -> list[Any]:
         """The metrics of one step that a run does not have yet."""
         from mlflow.entities import Metric
 
@@ -234,7 +236,7 @@ class RunWriter:
         """The last step of every metric of a run."""
         steps = {}
         for name in self.client.get_run(run_id).data.metrics:
-            # All of them: the last value that was logged need not be that of the last step.
+            # A run itself has the last value of each metric, without its step.
             history = self.client.get_metric_history(run_id, name)
             steps[name] = max(metric.step for metric in history)
         return steps
