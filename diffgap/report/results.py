@@ -142,14 +142,14 @@ ABLATION_TITLES = {
     "cdm": "CDM only",
     "cdm+bst": "CDM + BST",
 }
+"""Rows of an ablation, by `Trial.ablation_cell`."""
 
 
 def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> list[Cell]:
     """The cells of a sweep, or of some of its trials, in the order of its axes."""
     groups: dict[str, list[TrialRun]] = {}
     for run in sweep.trials if trials is None else trials:
-        without_seed = json.dumps({**run.trial, "seed": None}, sort_keys=True)
-        groups.setdefault(without_seed, []).append(run)
+        groups.setdefault(_without_seed(run), []).append(run)
     cells = []
     for runs in groups.values():
         name = cell_label(runs[0].point, Trial.model_validate(runs[0].trial))
@@ -159,15 +159,18 @@ def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> 
 
 def merged(sweeps: Iterable[LoggedSweep]) -> list[Cell]:
     """The cells of several sweeps on the same pairs; one that stands in two counts once."""
-    by_identity: dict[str, Cell] = {}
+    by_identity: dict[tuple[str, str], Cell] = {}
     for sweep in sweeps:
         for cell in read_cells(sweep):
             # With the store, for two sweeps of one trial may have embedded different corpora.
-            trial = {**cell.trials[0].trial, "seed": None}
-            identity = json.dumps([sweep.store, trial], sort_keys=True)
+            identity = sweep.store, _without_seed(cell.trials[0])
             earlier = by_identity.get(identity)
             by_identity[identity] = cell.with_trials_of(earlier) if earlier else cell
     return list(by_identity.values())
+
+
+def _without_seed(run: TrialRun) -> str:
+    return json.dumps({**run.trial, "seed": None}, sort_keys=True)
 
 
 def cell_names(cells: Sequence[Cell], kind: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sweeps that were really run and told to a real MLflow, without Ray, which a report never sees."""
+"""Sweeps really run and logged to a real MLflow, without Ray, which a report never sees."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -67,8 +67,8 @@ def plan_of(spec: str, place: Path, store: Path, more: str = ""):
     """The plan of a spec's text, with the common trial and more of it."""
     path = place / "spec.yaml"
     path.write_text((spec + COMMON + more).format(store=store))
-    wanted = load_sweep(path, (), known_stores=lambda name: None)
-    return make_plan(wanted, str(store), EmbeddingStore.open(store).fingerprint)
+    sweep_spec = load_sweep(path, (), known_stores=lambda name: None)
+    return make_plan(sweep_spec, str(store), EmbeddingStore.open(store).fingerprint)
 
 
 def run_here(plan, ledger: Ledger):
@@ -92,8 +92,8 @@ def _run(planned, plan, ledger):
         run_trial(planned.trial, planned.signature, plan.store, ledger, host)
 
 
-def tell(plan, ledger: Ledger, trials=None, status="FINISHED"):
-    """Tells MLflow of a plan's trials, those that the ledger has finished; returns the tracker."""
+def log_sweep(plan, ledger: Ledger, trials=None, status="FINISHED"):
+    """Logs a plan's trials to MLflow, as far as the ledger has them; returns the writer."""
     tracker = RunWriter(
         ledger.output, plan.spec.name, ledger.identity(), {"diffgap.store": plan.store}
     )
@@ -114,7 +114,7 @@ def demo(tmp_path_factory, small_store) -> Path:
     place = tmp_path_factory.mktemp("demo")
     ledger = Ledger(place / "runs")
     for spec in ALL:
-        tell(run_here(plan_of(spec, place, small_store), ledger), ledger)
+        log_sweep(run_here(plan_of(spec, place, small_store), ledger), ledger)
     return place / "runs"
 
 

@@ -65,9 +65,9 @@ def page(browser, report, tmp_path):
     return browser
 
 
-def until(browser, found, seconds=30):
+def until(browser, condition, seconds=30):
     """What a function of the browser gives as soon as that is something."""
-    return WebDriverWait(browser, seconds, 0.2).until(found)
+    return WebDriverWait(browser, seconds, 0.2).until(condition)
 
 
 def css(browser, selector):
@@ -88,9 +88,9 @@ def table(browser, key):
     return browser.find_element(By.CSS_SELECTOR, f'table[data-key="{key}"]')
 
 
-def figures(found, column):
+def figures(element, column):
     """The text of a column's cells, from the top."""
-    rows = found.find_elements(By.CSS_SELECTOR, "tbody.ours tr")
+    rows = element.find_elements(By.CSS_SELECTOR, "tbody.ours tr")
     return [row.find_elements(By.CSS_SELECTOR, "th, td")[column].text for row in rows]
 
 
@@ -109,53 +109,53 @@ def test_page_is_whole_and_asks_for_nothing(page, report):
     assert len(images) == len(report.pictures) > 0
     widths = page.execute_script("return [...document.images].map((image) => image.naturalWidth)")
     assert all(widths)
-    asked = addresses(page)
-    assert any(address.startswith("file:") for address in asked)
-    own = ("file:", "data:", "chrome:")  # the last are of the tab that the browser began with
-    assert [a for a in asked if not a.startswith(own)] == []
+    requested = addresses(page)
+    assert any(address.startswith("file:") for address in requested)
+    local = ("file:", "data:", "chrome:")  # the last are of the tab that the browser began with
+    assert [a for a in requested if not a.startswith(local)] == []
     assert page.get_log("browser") == []
     wide, seen = page.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert wide <= seen
 
 
 def test_headings_sort(page):
-    found = table(page, "ablation-ablation")
-    heading = css(found, "thead th")[2]
+    element = table(page, "ablation-ablation")
+    heading = css(element, "thead th")[2]
     button = heading.find_element(By.TAG_NAME, "button")
-    asked = figures(found, 2)
-    numbers = sorted((float(text.split()[0]) for text in asked), reverse=True)
+    order = figures(element, 2)
+    numbers = sorted((float(text.split()[0]) for text in order), reverse=True)
     button.click()
     assert heading.get_attribute("aria-sort") == "descending"
-    assert [float(text.split()[0]) for text in figures(found, 2)] == numbers
+    assert [float(text.split()[0]) for text in figures(element, 2)] == numbers
     button.send_keys(Keys.ENTER)  # as the mouse does
     assert heading.get_attribute("aria-sort") == "ascending"
-    assert [float(text.split()[0]) for text in figures(found, 2)] == numbers[::-1]
+    assert [float(text.split()[0]) for text in figures(element, 2)] == numbers[::-1]
     button.click()
     assert heading.get_attribute("aria-sort") is None
-    assert figures(found, 2) == asked
-    css(found, "thead button")[0].click()
-    assert figures(found, 0) == sorted(figures(found, 0), key=str.lower)
+    assert figures(element, 2) == order
+    css(element, "thead button")[0].click()
+    assert figures(element, 0) == sorted(figures(element, 0), key=str.lower)
 
 
 def test_published_rows_stay_apart(page):
-    found = table(page, "ablation-ablation")
+    element = table(page, "ablation-ablation")
     page.execute_script(
         "const part = document.createElement('tbody');"
         "part.append(arguments[0].tBodies[0].rows[0]); arguments[0].append(part);",
-        found,
+        element,
     )
-    last = found.find_elements(By.CSS_SELECTOR, "tbody:last-child tr")
+    last = element.find_elements(By.CSS_SELECTOR, "tbody:last-child tr")
     for _ in range(2):
-        css(found, "thead button")[2].click()
-        assert found.find_elements(By.CSS_SELECTOR, "tbody:last-child tr") == last
+        css(element, "thead button")[2].click()
+        assert element.find_elements(By.CSS_SELECTOR, "tbody:last-child tr") == last
 
 
 def test_cells_show_their_runs(page, report):
-    shown = next(t for t in report.tables if t.key == "ablation-ablation")
-    row, trials = shown.rows[1], report.trials
+    ablation = next(t for t in report.tables if t.key == "ablation-ablation")
+    row, trials = ablation.rows[1], report.trials
     panel = page.find_element(By.ID, "panel")
     assert not panel.is_displayed()
-    cells = css(table(page, shown.key), "tbody tr:nth-child(2) td .cell")
+    cells = css(table(page, ablation.key), "tbody tr:nth-child(2) td .cell")
     cells[0].click()
     assert panel.is_displayed()
     assert row.name in panel.text
@@ -163,11 +163,11 @@ def test_cells_show_their_runs(page, report):
     for signature in row.runs:
         trial = trials[signature]
         value = trial.metrics["test/text_to_audio/R1"]
-        wanted = (trial.run_id, signature, trial.label, trial.config["git_commit"])
-        for text in (*wanted, f"diffgap rerun {signature}", "finished", f"{value:.5g}"):
+        facts = (trial.run_id, signature, trial.label, trial.config["git_commit"])
+        for text in (*facts, f"diffgap rerun {signature}", "finished", f"{value:.5g}"):
             assert text in panel.text
     page.execute_script(
-        "arguments[0].scrollIntoView()", page.find_element(By.ID, "table-" + shown.key)
+        "arguments[0].scrollIntoView()", page.find_element(By.ID, "table-" + ablation.key)
     )
     keep(page, "report.png")
     page.find_element(By.ID, "close").click()
@@ -176,13 +176,13 @@ def test_cells_show_their_runs(page, report):
 
 def test_cells_open_by_keyboard(page):
     """Tab enters the cells of a table, arrows move, Enter opens, Escape closes and goes back."""
-    found = table(page, "ablation-ablation")
-    css(found, "thead button")[-1].send_keys(Keys.TAB)
-    assert page.switch_to.active_element == css(found, ".cell")[0]
+    element = table(page, "ablation-ablation")
+    css(element, "thead button")[-1].send_keys(Keys.TAB)
+    assert page.switch_to.active_element == css(element, ".cell")[0]
     for key in (Keys.ARROW_RIGHT, Keys.ARROW_DOWN):
         page.switch_to.active_element.send_keys(key)
     here = page.switch_to.active_element
-    assert here == css(found, "tbody tr:nth-child(2) td .cell")[0]
+    assert here == css(element, "tbody tr:nth-child(2) td .cell")[0]
     here.send_keys(Keys.ENTER)
     panel = page.find_element(By.ID, "panel")
     assert panel.is_displayed()
@@ -214,15 +214,15 @@ def test_phone(page, scheme):
 @pytest.fixture(scope="module")
 def dashboard(demo, tmp_path_factory):
     """The address of `diffgap ui` over the demo's runs."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "diffgap", "ui", "--port", str(port), "--output", str(demo)]
     environment = {**os.environ, "MLFLOW_WORKERS": "1"}
     log = tmp_path_factory.mktemp("ui") / "log"
-    with log.open("w") as told:
+    with log.open("w") as log_file:
         server = subprocess.Popen(
-            command, stdout=told, stderr=told, env=environment, start_new_session=True
+            command, stdout=log_file, stderr=log_file, env=environment, start_new_session=True
         )
     try:
         _wait(f"http://127.0.0.1:{port}/health", server, log)
@@ -255,10 +255,10 @@ def test_mlflow_shows_a_sweep_and_its_trials(browser, dashboard, demo):
         assert not css(browser, f"[role='gridcell'] a[href*='{unseen.run_id}']")
     until(browser, lambda b: b.find_element(By.XPATH, f"{cell}//button")).click()
     for child in sweep.trials:
-        found = until(
+        links = until(
             browser, lambda b, c=child: css(b, f"[role='gridcell'] a[href*='{c.run_id}']")
         )
-        assert found[0].text == child.label
+        assert links[0].text == child.label
     keep(browser, "mlflow.png")
 
     browser.get(f"{runs}/{trial.run_id}")

@@ -1,4 +1,4 @@
-"""Tables of generated sound, from real trials told to a real MLflow, and what a page plays."""
+"""Tables of generated sound, from real trials logged to a real MLflow, and what a page plays."""
 
 import base64
 import re
@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import soundfile
-from conftest import plan_of, run_here, tell
+from conftest import log_sweep, plan_of, run_here
 
 from diffgap.errors import UserError
 from diffgap.evaluation.statistics import replicate_interval, replicate_test
@@ -37,7 +37,7 @@ def output(tmp_path_factory, small_store):
     place = tmp_path_factory.mktemp("sound")
     ledger = Ledger(place / "runs")
     generation = "  generation: {{generator: soundscape, guidance: 1, clips: 6}}\n"
-    tell(run_here(plan_of(SPEC, place, small_store, generation), ledger), ledger)
+    log_sweep(run_here(plan_of(SPEC, place, small_store, generation), ledger), ledger)
     return place / "runs"
 
 

@@ -12,8 +12,10 @@ from diffgap.report.figures.style import Picture
 from diffgap.report.html.page import to_html
 from diffgap.report.model import Report
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
+from diffgap.spec import Trial
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
+TRIAL = Trial(task="text-audio", seed=0).model_dump(mode="json")
 EVIL = "<script>alert(1)</script>"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="3"><title>é</title></svg>'
 PICTURE = Picture("recall-a", "Recall & more", "Bars: <means>.", SVG, b"", ("0a",))
@@ -79,12 +81,12 @@ def page(real):
 
 
 @pytest.fixture(scope="module")
-def read(page):
+def parsed(page):
     return Reader(page)
 
 
-def test_everything_is_on_the_page(real, read):
-    text = " ".join(read.texts)
+def test_everything_is_on_the_page(real, parsed):
+    text = " ".join(parsed.texts)
     for table in real.tables:
         assert table.title in text
         for row in table.rows:
@@ -98,38 +100,38 @@ def test_everything_is_on_the_page(real, read):
     assert "Bars: <means>." in text
 
 
-def test_contents_lead_to_every_section(read):
-    sections = {found["id"] for found in read.all("section")}
-    links = {found["href"].removeprefix("#") for found in read.all("a") if "href" in found}
+def test_contents_lead_to_every_section(parsed):
+    sections = {tag["id"] for tag in parsed.all("section")}
+    links = {tag["href"].removeprefix("#") for tag in parsed.all("a") if "href" in tag}
     assert sections <= links
-    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    ids = [tag["id"] for _, tag in parsed.tags if "id" in tag]
     assert len(ids) == len(set(ids))
-    inner = {found["href"][1:] for found in read.all("a") if found["href"].startswith("#")}
+    inner = {tag["href"][1:] for tag in parsed.all("a") if tag["href"].startswith("#")}
     assert inner - {"run-0a"} <= set(ids)  # the stub of a figure names a trial of nobody
 
 
-def test_every_rows_runs_are_there(real, read):
-    data = json.loads(read.data)
-    rows = [found["data-runs"].split() for found in read.all("tr") if "data-runs" in found]
+def test_every_rows_runs_are_there(real, parsed):
+    data = json.loads(parsed.data)
+    rows = [tag["data-runs"].split() for tag in parsed.all("tr") if "data-runs" in tag]
     ours = [list(row.runs) for table in real.tables for row in table.rows]
     assert rows == ours
     for signature in (signature for runs in ours for signature in runs):
-        told, trial = data["trials"][signature], real.trials[signature]
-        assert (told["run"], told["label"]) == (trial.run_id, trial.label)
-        assert told["state"] == "finished"
-        assert told["command"].startswith(f"diffgap rerun {signature} --output /")
-        assert told["commit"] == trial.config["git_commit"]
+        entry, trial = data["trials"][signature], real.trials[signature]
+        assert (entry["run"], entry["label"]) == (trial.run_id, trial.label)
+        assert entry["state"] == "finished"
+        assert entry["command"].startswith(f"diffgap rerun {signature} --output /")
+        assert entry["commit"] == trial.config["git_commit"]
 
 
-def test_columns_know_their_metrics(real, read):
-    data = json.loads(read.data)
+def test_columns_know_their_metrics(real, parsed):
+    data = json.loads(parsed.data)
     table = next(table for table in real.tables if table.key == "methods-methods")
     metrics = dict(zip(table.headings, data["columns"][table.key], strict=True))
     assert metrics["text->audio R@5"] == ["test/text_to_audio/R5"]
     assert metrics["training s"] == ["cost/train_seconds"]
     for row in table.rows:
-        found = [data["trials"][run]["metrics"]["test/text_to_audio/R5"] for run in row.runs]
-        assert sum(found) / len(found) == pytest.approx(row.values[1].number)
+        values = [data["trials"][run]["metrics"]["test/text_to_audio/R5"] for run in row.runs]
+        assert sum(values) / len(values) == pytest.approx(row.values[1].number)
     assert data["columns"]["search-search"][:2] == [
         ["val/audio_to_text/R5", "val/text_to_audio/R5"],  # the mean of both
         [],  # train.lr is no metric
@@ -153,42 +155,44 @@ def test_marks_and_published_rows():
 
 
 def test_what_comes_from_outside_stays_text():
-    trial = TrialRun("0a", EVIL, {}, False, EVIL, "FAILED", f"died: {EVIL}", {}, {}, None, EVIL)
+    trial = TrialRun("0a", EVIL, TRIAL, False, EVIL, "FAILED", f"died: {EVIL}", {}, {}, None, EVIL)
     row = Row(EVIL, (Value(EVIL, None, best=True),), ("0a",), EVIL, EVIL)
     table = Table('"><b>', EVIL, (EVIL,), (row,), (EVIL,), (f"https://x.org/{EVIL}",))
     picture = Picture('"><b>', EVIL, EVIL, f"<svg>{EVIL}</svg>", b"", ('"><b>',))
     where = f"https://mlflow.example/{EVIL}"
     page = to_html(made([sweep_of(trial, name=EVIL)], [table], where, [picture]))
     assert EVIL not in page
-    read = Reader(page)
-    assert len(read.all("script")) == 2
-    assert not read.all("b")
-    assert json.loads(read.data)["trials"]["0a"]["label"] == EVIL
-    assert EVIL in read.texts
+    parsed = Reader(page)
+    assert len(parsed.all("script")) == 2
+    assert not parsed.all("b")
+    assert json.loads(parsed.data)["trials"]["0a"]["label"] == EVIL
+    assert EVIL in parsed.texts
 
 
-def test_nothing_is_loaded(page, read):
-    loaded = [found[name] for _, found in read.tags for name in ("src", "srcset") if name in found]
-    loaded += [found["href"] for found in read.all("link")]
+def test_nothing_is_loaded(page, parsed):
+    loaded = [tag[name] for _, tag in parsed.tags for name in ("src", "srcset") if name in tag]
+    loaded += [tag["href"] for tag in parsed.all("link")]
     assert loaded
     assert all(address.startswith("data:") for address in loaded)
     style = page.partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
-    policy = next(m["content"] for m in read.all("meta") if "http-equiv" in m)
+    policy = next(m["content"] for m in parsed.all("meta") if "http-equiv" in m)
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_figures_are_whole(read):
-    address = next(found["src"] for found in read.all("img"))
+def test_figures_are_whole(parsed):
+    address = next(tag["src"] for tag in parsed.all("img"))
     assert base64.b64decode(address.partition(",")[2]).decode() == SVG
 
 
 def test_failed_trials_are_told_with_their_reasons():
     trials = [
-        TrialRun("0a", "x 1", {}, run_id="r1", status="FAILED", reason="out of memory"),
-        TrialRun("0b", "x 2", {}, run_id="r2", status="FINISHED", problem="its run has no ranks"),
-        TrialRun("0c", "x 3", {}),
+        TrialRun("0a", "x 1", TRIAL, run_id="r1", status="FAILED", reason="out of memory"),
+        TrialRun(
+            "0b", "x 2", TRIAL, run_id="r2", status="FINISHED", problem="its run has no ranks"
+        ),
+        TrialRun("0c", "x 3", TRIAL),
     ]
     page = to_html(made([sweep_of(*trials)]))
     lost = page.partition("Trials that do not count</h2>")[2].partition("</section>")[0]
@@ -202,14 +206,14 @@ def test_failed_trials_are_told_with_their_reasons():
 
 def test_commits_say_that_the_code_was_changed():
     tags = {"diffgap.git_commit": "0123456789ab" + "c" * 28 + "-dirty"}
-    trial = TrialRun("0a", "x", {}, run_id="r1", status="FAILED", tags=tags)
+    trial = TrialRun("0a", "x", TRIAL, run_id="r1", status="FAILED", tags=tags)
     page = to_html(made([sweep_of(trial)]))
     assert "<code>0123456789ab-dirty</code>" in page
     assert tags["diffgap.git_commit"] in Reader(page).data
 
 
 def test_runs_link_to_a_server():
-    trial = TrialRun("0a", "x 1", {}, run_id="r1", status="FAILED")
+    trial = TrialRun("0a", "x 1", TRIAL, run_id="r1", status="FAILED")
     page = to_html(made([sweep_of(trial)], where="http://127.0.0.1:5000/"))
     assert 'href="http://127.0.0.1:5000/#/experiments/7/runs/r1"' in page
     assert "diffgap rerun 0a" in Reader(page).data
@@ -218,7 +222,7 @@ def test_runs_link_to_a_server():
 
 def test_numbers_that_are_none_do_not_break_the_data():
     trial = TrialRun(
-        "0a", "x", {}, status="FAILED", logged={"val/a_to_b/R1": float("nan")}, run_id="r"
+        "0a", "x", TRIAL, status="FAILED", logged={"val/a_to_b/R1": float("nan")}, run_id="r"
     )
     table = Table("t", "T", ("R@1",), (Row("x", (NOTHING,), ("0a",)),))
     data = Reader(to_html(made([sweep_of(trial)], [table]))).data

@@ -11,10 +11,10 @@ from diffgap.report.references import read_references
 
 
 def test_every_cell_answers_the_same_ten_queries_of_each_direction(read):
-    found = examples_of([read("ablation")])
-    assert len(found) == 20
-    assert {example.direction for example in found} == {"text->audio", "audio->text"}
-    for example in found:
+    examples = examples_of([read("ablation")])
+    assert len(examples) == 20
+    assert {example.direction for example in examples} == {"text->audio", "audio->text"}
+    for example in examples:
         assert list(example.answers) == [
             "frozen embeddings", "BST only", "CDM only", "CDM + BST",
         ]  # fmt: skip

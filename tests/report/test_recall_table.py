@@ -51,10 +51,10 @@ def logged(place, spec, finished=lambda planned: True, cell=None, metrics=None):
     plan = make_plan(spec, "somewhere", "0" * 64)
     trials = []
     for planned in plan.trials:
-        done = finished(planned)
+        finished_trial = finished(planned)
         files = (
             write_files(place, planned, cell, (metrics or (lambda p: {}))(planned))
-            if done
+            if finished_trial
             else None
         )
         trials.append(
@@ -62,7 +62,7 @@ def logged(place, spec, finished=lambda planned: True, cell=None, metrics=None):
                 planned.signature,
                 planned.label,
                 planned.trial.model_dump(mode="json"),
-                status="FINISHED" if done else "MISSING",
+                status="FINISHED" if finished_trial else "MISSING",
                 files=files,
                 point=planned.point,
             )
@@ -103,15 +103,15 @@ def test_every_figure_is_the_mean_over_seeds_and_queries(sweep):
     assert [row.name for row in table.rows] == [
         "frozen embeddings", "BST only", "CDM only", "CDM + BST",
     ]  # fmt: skip
-    found = figures(sweep, "cdm+bst")["text->audio R@5"]
+    estimate = figures(sweep, "cdm+bst")["text->audio R@5"]
     hits = [ranks_of("cdm+bst", seed)[: CLIPS * CAPTIONS] <= 5 for seed in range(3)]
-    assert found.interval.mean == pytest.approx(100 * np.mean(hits))
-    assert found.interval.low < found.interval.mean < found.interval.high
+    assert estimate.interval.mean == pytest.approx(100 * np.mean(hits))
+    assert estimate.interval.low < estimate.interval.mean < estimate.interval.high
     base = ranks_of("frozen", 0)[: CLIPS * CAPTIONS] <= 5
-    assert found.test.difference == pytest.approx(100 * (np.mean(hits) - np.mean(base)))
-    shown = value(table, "CDM + BST", "text->audio R@5")
-    assert shown.number == found.interval.mean
-    assert shown.text.startswith(f"{found.interval.mean:.1f} ± ")
+    assert estimate.test.difference == pytest.approx(100 * (np.mean(hits) - np.mean(base)))
+    cell_value = value(table, "CDM + BST", "text->audio R@5")
+    assert cell_value.number == estimate.interval.mean
+    assert cell_value.text.startswith(f"{estimate.interval.mean:.1f} ± ")
 
 
 def test_what_is_best_and_what_differs_is_marked(sweep):
@@ -121,16 +121,16 @@ def test_what_is_best_and_what_differs_is_marked(sweep):
     assert not any(figure.best or figure.significant for figure in frozen.values())
     assert not cdm["audio->text R@5"].significant
     text = to_markdown(table)
-    found = both["text->audio R@1"].interval
-    half = (found.high - found.low) / 2
-    assert f"**{found.mean:.1f} ± {half:.1f}*** |" in text
+    interval = both["text->audio R@1"].interval
+    half = (interval.high - interval.low) / 2
+    assert f"**{interval.mean:.1f} ± {half:.1f}*** |" in text
     assert "CDM + BST against frozen embeddings: text->audio R@5 +" in text
-    assert f"{found.mean:.1f} ± {half:.1f}*" in as_text([table])
+    assert f"{interval.mean:.1f} ± {half:.1f}*" in as_text([table])
 
 
 def test_what_does_not_differ_from_the_best_is_underlined(sweep):
-    found = figures(sweep, "cdm")
-    assert not any(figure.near for figure in found.values())  # CDM + BST is far ahead
+    estimates = figures(sweep, "cdm")
+    assert not any(estimate.near for estimate in estimates.values())  # CDM + BST is far ahead
     alike = logged_alike(sweep)
     near = figures(alike, "bst")["text->audio R@5"]
     best = figures(alike, "cdm")["text->audio R@5"]
@@ -141,10 +141,10 @@ def test_what_does_not_differ_from_the_best_is_underlined(sweep):
 
 def logged_alike(sweep):
     """The same without its best cell: the others are much alike."""
-    kept = [
+    trials = [
         t for t in sweep.trials if not (t.trial["cdm"]["enabled"] and t.trial["bst"]["enabled"])
     ]
-    return LoggedSweep(sweep.name, sweep.spec, sweep.store, "run", "1", tuple(kept))
+    return LoggedSweep(sweep.name, sweep.spec, sweep.store, "run", "1", tuple(trials))
 
 
 def test_a_half_finished_sweep_says_so(tmp_path):
@@ -162,9 +162,9 @@ def test_without_a_baseline_or_a_result_there_is_no_verdict(tmp_path):
     nothing = sweep_table(logged(tmp_path / "a", ABLATION, lambda p: False), "ablation")
     assert all_notes(nothing)[0] == "No trial is finished yet."
     bst = logged(tmp_path / "b", ABLATION, lambda p: p.trial.ablation_cell == "bst")
-    said = all_notes(sweep_table(bst, "ablation"))
-    assert "No frozen baseline here: nothing to test against." in said
-    assert not any("against" in note and "points" in note for note in said)
+    notes = all_notes(sweep_table(bst, "ablation"))
+    assert "No frozen baseline here: nothing to test against." in notes
+    assert not any("against" in note and "points" in note for note in notes)
 
 
 def test_any_row_can_be_what_others_are_tested_against(sweep):
@@ -186,11 +186,11 @@ def test_the_methods_table_has_gap_and_cost_beside_the_figures(tmp_path):
         "cost/train_seconds": 34.0,
     }  # fmt: skip
     after = {"gap/after/mean_distance": 0.125, "gap/after/paired_cosine": 0.75}
-    read = logged(
+    sweep = logged(
         tmp_path, spec, cell="frozen",
         metrics=lambda p: facts if p.trial.method == "none" else {**facts, **after},
     )  # fmt: skip
-    table = sweep_table(read, "methods")
+    table = sweep_table(sweep, "methods")
     lines = to_markdown(table).splitlines()
     assert lines[2].endswith(
         "| gap before | gap after | pairs' cosine before | pairs' cosine after | training s |"

@@ -33,13 +33,13 @@ def audiocaps(tmp_path):
 
 
 def test_every_caption_is_a_query_and_the_best_of_five_counts(audiocaps):
-    found = frozen_retrieval(choose_pairs(audiocaps, "text-audio", "test", None), "text-audio")
-    assert found.queries == {"text->audio": 50, "audio->text": 10}
-    assert found.metrics["text->audio"]["R@1"].mean == 50.0
-    assert found.metrics["audio->text"]["R@1"].mean == 50.0
-    assert found.metrics["text->audio"]["R@10"].mean == 100.0
-    assert found.metrics["text->audio"]["MedR"].mean > 1
-    interval = found.metrics["text->audio"]["R@1"]
+    retrieval = frozen_retrieval(choose_pairs(audiocaps, "text-audio", "test", None), "text-audio")
+    assert retrieval.queries == {"text->audio": 50, "audio->text": 10}
+    assert retrieval.metrics["text->audio"]["R@1"].mean == 50.0
+    assert retrieval.metrics["audio->text"]["R@1"].mean == 50.0
+    assert retrieval.metrics["text->audio"]["R@10"].mean == 100.0
+    assert retrieval.metrics["text->audio"]["MedR"].mean > 1
+    interval = retrieval.metrics["text->audio"]["R@1"]
     assert interval.low < 50 < interval.high
 
 
@@ -56,13 +56,13 @@ def test_published_rows_stand_apart_with_their_sources(audiocaps):
     rows = [frozen_retrieval(choose_pairs(audiocaps, "text-audio", "test", None), "text-audio")]
     console = Console(file=io.StringIO(), width=240)
     print_tables([scores_table(rows, audiocaps, "text-audio", "test")], console)
-    shown = console.file.getvalue()
+    text = console.file.getvalue()
     published = retrieval_references("audiocaps", "text-audio")
     assert {"ML-CLAP"} <= {reference.method for reference in published}
     for number, reference in enumerate(published, 1):
-        assert f"{reference.method} [{number}]" in shown
-        assert f"{reference.metrics['text->audio R@1']:.1f}" in shown
-        assert f"[{number}] {reference.source} ({reference.seen})" in shown
+        assert f"{reference.method} [{number}]" in text
+        assert f"{reference.metrics['text->audio R@1']:.1f}" in text
+        assert f"[{number}] {reference.source} ({reference.seen})" in text
 
 
 def test_nothing_is_published_on_the_embedded_corpus():
@@ -83,9 +83,9 @@ def test_a_broken_file_of_references_names_its_entries(tmp_path):
     )
     with pytest.raises(UserError) as error:
         read_references(tmp_path / "mine.yaml")
-    told = "\n".join(error.value.problems)
-    assert "entry 0, metrics.R" in told
-    assert "entry 0, source: Field required" in told
+    problems = "\n".join(error.value.problems)
+    assert "entry 0, metrics.R" in problems
+    assert "entry 0, source: Field required" in problems
 
 
 def test_a_bridge_that_is_not_there_or_does_not_fit_is_refused(tmp_path, audiocaps, small_store):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import tell
+from conftest import log_sweep
 
 from diffgap.ledger.ledger import Ledger
 from diffgap.report.formats import as_markdown, as_text
@@ -28,14 +28,14 @@ def search(tmp_path):
         trial = spec.trial_at(values, 0)
         planned.append(planned_trial(trial, values, "0" * 64))
     ledger = Ledger(tmp_path)
-    for one, found in zip(planned[:2], (60.0, 70.0), strict=True):
+    for one, score in zip(planned[:2], (60.0, 70.0), strict=True):
         bridge = ledger.trial(one.signature).bridge
         bridge.mkdir(parents=True)
-        metrics = {"val/text_to_audio/R5": found - 1, "val/audio_to_text/R5": found + 1}
+        metrics = {"val/text_to_audio/R5": score - 1, "val/audio_to_text/R5": score + 1}
         (bridge / "metrics.json").write_text(json.dumps(metrics))
         (bridge / "ranks.parquet").touch()
         (bridge / "history.json").write_text("[]")
-    tracker = tell(Plan(spec, "somewhere", "0" * 64, tuple(planned)), ledger, planned[:4])
+    tracker = log_sweep(Plan(spec, "somewhere", "0" * 64, tuple(planned)), ledger, planned[:4])
     curve = {"val/text_to_audio/R5": 64.0, "val/audio_to_text/R5": 66.0}
     tracker.log(planned[2].signature, [{"step": 500, "metrics": curve}], 1.0)
     tracker.kill(planned[2].signature, "behind at step 500 (ASHA)")
