@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from diffgap.cluster.placement import Placement, pending_groups, place_trials, worker_bundle
+from diffgap.cluster.placement import Placement, place_trials, worker_bundle
+from diffgap.compat.ray_cluster import pending_groups
 from diffgap.errors import UserError
 from diffgap.spec import Resources
 

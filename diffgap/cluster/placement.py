@@ -1,4 +1,4 @@
-"""Placement of trials on the nodes of a cluster, and placement groups that they leak."""
+"""Placement of trials on the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffgap.compat.ray_cluster import placement_groups, remove_group
 from diffgap.errors import UserError
 from diffgap.spec import Resources
 
@@ -88,20 +87,3 @@ def _workers_on(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     # Ten workers of 0.1 GPU fit on one, whatever binary fractions say.
     ratios = [node.get(kind, 0.0) / amount + 1e-9 for kind, amount in bundle.items()]
     return math.floor(min(ratios))
-
-
-def remove_leaked_groups() -> int:
-    """Frees what trials reserve whose driver was killed; returns how many placement groups.
-
-    Ray keeps the group of a dead actor for as long as its job runs, so that the next trial would
-    wait for it forever (ray#54305).
-    """
-    leaked = [group.group_id for group in placement_groups() if group.is_leaked]
-    for group_id in leaked:
-        remove_group(group_id)
-    return len(leaked)
-
-
-def pending_groups() -> list[str]:
-    """The ids of this sweep's placement groups for which the cluster has no room yet."""
-    return [group.group_id.hex() for group in placement_groups() if group.is_pending]

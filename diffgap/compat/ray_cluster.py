@@ -8,7 +8,6 @@ once Ray frees the placement groups of dead actors (ray#54305).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 CORE_PROCESSES = ("raylet", "gcs_server")
@@ -32,47 +31,42 @@ def dead_core_processes() -> list[str]:
     return [kind for kind, _ in _global_node.dead_processes() if kind in CORE_PROCESSES]
 
 
-@dataclass(frozen=True)
-class PlacementGroupState:
-    """A placement group of this process's job."""
+def remove_leaked_groups() -> int:
+    """Frees what trials reserve whose driver was killed; returns how many placement groups.
 
-    group_id: bytes
-    is_pending: bool
-    """Whether the cluster has no room for it yet."""
-    is_leaked: bool
-    """Whether the actor that created it is dead, and its resources are still reserved."""
-
-
-def placement_groups() -> Iterator[PlacementGroupState]:
-    """The placement groups of this process's job.
-
-    The public `placement_group_table` does not say whether a group's creator is dead.
+    Ray keeps the group of a dead actor for as long as its job runs, so that the next trial would
+    wait for it forever. The public `placement_group_table` does not say who is dead.
     """
+    import ray
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    count = 0
+    for group in _placement_groups():
+        created_by_actor = set(group.creator_actor_id) - {0xFF}  # all 0xFF: by no actor
+        is_removed = group.state == PlacementGroupTableData.REMOVED
+        if created_by_actor and group.creator_actor_dead and not is_removed:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+            count += 1
+    return count
+
+
+def pending_groups() -> list[str]:
+    """The ids of this job's placement groups for which the cluster has no room yet."""
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    pending = (PlacementGroupTableData.PENDING, PlacementGroupTableData.RESCHEDULING)
+    return [g.placement_group_id.hex() for g in _placement_groups() if g.state in pending]
+
+
+def _placement_groups() -> Iterator[Any]:
+    """Ray's records of the placement groups of this process's job."""
     import ray
     from ray._private.state import state
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
     job_id = ray.get_runtime_context().get_job_id()
-    waiting = (PlacementGroupTableData.PENDING, PlacementGroupTableData.RESCHEDULING)
     for serialized in state._connect_and_get_accessor().get_placement_group_table():
         group = PlacementGroupTableData.FromString(serialized)
         if group.creator_job_id.hex() == job_id:
-            yield PlacementGroupState(
-                group.placement_group_id,
-                is_pending=group.state in waiting,
-                is_leaked=_creator_is_dead(group)
-                and group.state != PlacementGroupTableData.REMOVED,
-            )
-
-
-def _creator_is_dead(group: Any) -> bool:
-    created_by_actor = set(group.creator_actor_id) - {0xFF}  # all 0xFF: by no actor
-    return bool(created_by_actor and group.creator_actor_dead)
-
-
-def remove_group(group_id: bytes) -> None:
-    """Frees the resources that a placement group has reserved."""
-    import ray
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-    remove_placement_group(PlacementGroup(ray.PlacementGroupID(group_id)))
+            yield group

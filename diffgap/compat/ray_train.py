@@ -12,7 +12,7 @@ from ray.train.torch import TorchTrainer
 
 UNUSED_CALLBACKS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 """Each starts a process, at two seconds of a core: for Ray's own data sets, and to free the
-placement group of a killed controller, which `placement.remove_leaked_groups` does."""
+placement group of a killed controller, which `ray_cluster.remove_leaked_groups` does."""
 
 
 class LeanTrainer(TorchTrainer):

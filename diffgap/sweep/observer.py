@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from diffgap.cluster.placement import remove_leaked_groups
+from diffgap.compat.ray_cluster import remove_leaked_groups
 from diffgap.io.redact import redact
 from diffgap.ledger.states import TrialState
 from diffgap.sweep.context import SweepContext

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from diffgap.cluster.connect import cluster
-from diffgap.cluster.placement import place_trials, remove_leaked_groups
+from diffgap.cluster.placement import place_trials
+from diffgap.compat.ray_cluster import remove_leaked_groups
 from diffgap.errors import UserError
 from diffgap.spec import Resources
 
