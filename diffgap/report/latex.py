@@ -42,8 +42,9 @@ def to_latex(tables: Sequence[Table], missing: Sequence[str]) -> str:
     for table in tables:
         lines += [*_table(table), ""]
     if missing:
-        items = [rf"\item {escape(line)}" for line in missing]
-        lines += [r"\subsection*{Missing}", r"\begin{itemize}", *items, r"\end{itemize}", ""]
+        lines += [r"\subsection*{Missing}", r"\begin{itemize}"]
+        lines += map(r"\item {}".format, map(escape, missing))
+        lines += [r"\end{itemize}", ""]
     return "\n".join([*lines, r"\end{document}", ""])
 
 
@@ -145,7 +146,7 @@ def _small(notes: Sequence[str]) -> list[str]:
     """Notes in small type, a paragraph each."""
     if not notes:
         return []
-    paragraphs = [rf"{note}\par" for note in notes]
+    paragraphs = map(r"{}\par".format, notes)
     return [r"\par\medskip", r"{\footnotesize\raggedright", *paragraphs, "}"]
 
 

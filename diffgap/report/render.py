@@ -60,7 +60,7 @@ def to_markdown(table: Table) -> str:
         cells = [_named(row), *([row.seeds] if has_seeds else []), *map(_marked_down, row.values)]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
-    lines += [f"- {note}" for note in all_notes(table)]
+    lines += map("- {}".format, all_notes(table))
     return "\n".join(lines)
 
 

@@ -99,7 +99,7 @@ def _figure(table: pa.Table, modalities: tuple[str, str]) -> Any:
         axes.set_xlabel(f"component 1 ({100 * first:.0f} % of variance)")
         axes.set_ylabel(f"component 2 ({100 * second:.0f} %)")
     planes[0].legend(**ABOVE)
-    _cosines(histogram, *(table[f"{when}_cosine"].to_numpy() for when in WHEN))
+    _cosines(histogram, table["before_cosine"].to_numpy(), table["after_cosine"].to_numpy())
     return figure
 
 
