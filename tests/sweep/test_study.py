@@ -6,7 +6,6 @@ import pytest
 
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import SweepSpec
-from diffgap.sweep.halving import survives
 from diffgap.sweep.plan import make_plan
 from diffgap.sweep.strategies import points_of
 from diffgap.sweep.study import Study
@@ -134,15 +133,6 @@ def test_rungs_and_verdicts_outlive_the_study(tmp_path):
     report(again, third, 10, 45.0)
     assert ledger.trial(third.signature).stop["value"] == 45.0
     assert ledger.trial(first.signature).stop is None
-
-
-@pytest.mark.parametrize(
-    ("value", "earlier", "goes_on"),
-    [(1, [], True), (1, [2], False), (2, [1], True), (3, [4, 2, 1], True), (2, [4, 3, 1], False),
-     (5, [5, 5, 5], True), (4, [9, 8, 7, 6, 5], False), (7, [9, 8, 6, 5, 4], True)],
-)  # fmt: skip
-def test_one_of_so_many_survives_a_rung(value, earlier, goes_on):
-    assert survives(value, earlier, reduction=2) == goes_on
 
 
 def test_a_search_that_was_killed_draws_what_it_would_have_drawn(tmp_path):
