@@ -1,8 +1,8 @@
-"""The folder that a saved bridge is shared in: its files, whole, and its model card.
+"""Folder of a shared bridge: files that are never seen in part, and a model card.
 
 A model card is a README.md that opens with YAML for a hub. Everything in it comes from the
-bridge's config and from `facts`, which are what a trial writes into config.json beside the bridge
-(trial, signature, store, encoder, git_commit, packages, hardware) and, all of them optional,
+bridge's config and from `facts`, all of them optional: what a trial writes into config.json beside
+the bridge (trial, signature, store, encoder, git_commit, packages, hardware), and
 
     name       of the model; default the folder's
     license    of the weights, as a hub writes it; default apache-2.0
@@ -22,10 +22,10 @@ from diffgap.bridge.config import BridgeConfig
 
 CARD = "README.md"
 LIBRARY = "library_name: diffgap"
-"""A line of every card of ours, and of no other README."""
+"""A line by which our own cards are recognised."""
 LICENSE = "apache-2.0"
 RETRIEVAL = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MedR": "MedR", "mAP10": "mAP@10"}
-"""Metrics as files and as people call them, in the table's order."""
+"""Titles of the metrics in a card's table, in its order."""
 
 CITATION = """\
     @misc{diffgap,
@@ -35,7 +35,7 @@ CITATION = """\
     }"""
 
 
-class Row(NamedTuple):
+class RetrievalRow(NamedTuple):
     """Retrieval of one direction on one split."""
 
     split: str
@@ -46,13 +46,13 @@ class Row(NamedTuple):
 def write_whole(files: Mapping[Path, bytes]) -> None:
     """Writes files so that none is ever seen in part; the last one is put in place last.
 
-    While they are exchanged for those of another bridge, the last one is absent.
+    Where they replace another bridge's files, the last one is absent meanwhile.
     """
     temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}") for path in files}
     try:
         for path, content in files.items():
             temporary[path].write_bytes(content)
-        list(files)[-1].unlink(missing_ok=True)
+        list(files)[-1].unlink(missing_ok=True)  # readers take the folder for whole if it is there
         for path, written in temporary.items():
             os.replace(written, path)
     finally:
@@ -66,16 +66,18 @@ def foreign_card(folder: Path) -> bool:
     return path.exists() and LIBRARY not in path.read_text(errors="replace").splitlines()
 
 
-def retrieval_rows(config: BridgeConfig, metrics: Mapping[str, float]) -> list[Row]:
+def retrieval_rows(config: BridgeConfig, metrics: Mapping[str, float]) -> list[RetrievalRow]:
     """Retrieval by split and direction, x->a first, out of a trial's metrics."""
     x, a = config.modalities
     rows = []
     for split in sorted({name.split("/")[0] for name in metrics}):
         for source, target in ((x, a), (a, x)):
             prefix = f"{split}/{source}_to_{target}/"
-            known = {name: metrics.get(prefix + name) for name in RETRIEVAL}
-            if values := {name: value for name, value in known.items() if value is not None}:
-                rows.append(Row(split, f"{source}->{target}", values))
+            values = {
+                name: metrics[prefix + name] for name in RETRIEVAL if prefix + name in metrics
+            }
+            if values:
+                rows.append(RetrievalRow(split, f"{source}->{target}", values))
     return rows
 
 
@@ -86,15 +88,15 @@ def model_card(
 
     Args:
         config: of the bridge.
-        directions: that its network has learnt.
+        directions: the directions that its network has learnt.
         name: of the model.
-        facts: see the module.
+        facts: see the module's docstring.
     """
     rows = retrieval_rows(config, facts.get("metrics", {}))
     sections = {
-        f"# {name}": _what(config, directions),
+        f"# {name}": _summary(config, directions),
         "## Use": _use(config, directions),
-        "## What it needs": _needs(config, facts),
+        "## What it needs": _requirements(config, facts),
         "## Retrieval": _retrieval(rows, facts),
         "## Training": _training(config, facts),
         "## Licence and citation": _licence(facts),
@@ -107,7 +109,7 @@ def model_card(
 
 
 def _front_matter(
-    config: BridgeConfig, name: str, rows: list[Row], facts: Mapping[str, Any]
+    config: BridgeConfig, name: str, rows: list[RetrievalRow], facts: Mapping[str, Any]
 ) -> str:
     x, a = config.modalities
     tags = list(dict.fromkeys(("diffgap", config.method, "modality-gap", "retrieval", x, a)))
@@ -123,7 +125,7 @@ def _front_matter(
     return "\n".join(["---", *lines, "---"])
 
 
-def _result(row: Row, corpus: str) -> dict[str, Any]:
+def _result(row: RetrievalRow, corpus: str) -> dict[str, Any]:
     """An entry of a hub's model-index."""
     return {
         "task": {"type": "retrieval", "name": f"{row.direction} retrieval"},
@@ -138,17 +140,19 @@ def _result(row: Row, corpus: str) -> dict[str, Any]:
 # Sections -----------------------------------------------------------------------------------------
 
 
-def _what(config: BridgeConfig, directions: tuple[int, ...]) -> str:
+def _summary(config: BridgeConfig, directions: tuple[int, ...]) -> str:
     x, a = config.modalities
-    ways = [f"{config.modalities[d]}->{config.modalities[1 - d]}" for d in directions]
-    learnt = f"it has learnt {' and '.join(ways)}" if ways else "it has no network"
-    cdm, bst = ("with" if on else "without" for on in (config.cdm, config.bst))
-    cell = (
-        f", {cdm} CDM, {bst} BST" if config.method in ("diffgap", "deterministic", "none") else ""
-    )
+    network = "it has no network"
+    if directions:
+        arrows = [f"{config.modalities[d]}->{config.modalities[1 - d]}" for d in directions]
+        network = f"it has learnt {' and '.join(arrows)}"
+    cell = ""
+    if config.method in ("diffgap", "deterministic", "none"):
+        cdm, bst = ("with" if on else "without" for on in (config.cdm, config.bst))
+        cell = f", {cdm} CDM, {bst} BST"
     return (
         f"A bridge over the modality gap between frozen {x} and {a} embeddings of "
-        f"{config.dimension} dimensions. Method: `{config.method}`{cell}; {learnt}. It scores "
+        f"{config.dimension} dimensions. Method: `{config.method}`{cell}; {network}. It scores "
         f"pairs by `{config.score.kind}` unless asked otherwise."
     )
 
@@ -176,23 +180,23 @@ def _use(config: BridgeConfig, directions: tuple[int, ...]) -> str:
     return "\n".join(["```python", *code, "```"])
 
 
-def _needs(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
+def _requirements(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
     encoder, store = facts.get("encoder"), facts.get("store", {})
     if encoder:
-        told = f"`{encoder['name']}`, weights `{encoder['checkpoint_hash']}`"
+        name = f"`{encoder['name']}`, weights `{encoder['checkpoint_hash']}`"
     elif store:
-        told = f"the one that made the store with fingerprint `{store.get('fingerprint')}`"
+        name = f"the one that made the store with fingerprint `{store.get('fingerprint')}`"
     else:
-        told = "the one that it was trained on, which was not recorded"
+        name = "the one that it was trained on, which was not recorded"
     return (
-        f"The frozen encoder: {told}. Embeddings of another encoder, or of another checkpoint of "
-        "the same one, have the same shape and mean something else: the bridge cannot tell, and "
-        "its scores are then worthless. Rows must be L2-normalised. It was trained on the corpus "
+        f"The frozen encoder: {name}. Embeddings of another encoder, or of another checkpoint of "
+        "the same one, have the same shape and mean something else: the bridge cannot tell them "
+        "apart, and its scores are then worthless. Rows must be L2-normalised. It was trained on the corpus "
         "below; how well it does on other data has to be measured: `diffgap evaluate`."
     )
 
 
-def _retrieval(rows: list[Row], facts: Mapping[str, Any]) -> str:
+def _retrieval(rows: list[RetrievalRow], facts: Mapping[str, Any]) -> str:
     if not rows:
         return "Not measured."
     lines = [
@@ -200,47 +204,48 @@ def _retrieval(rows: list[Row], facts: Mapping[str, Any]) -> str:
         f"|---|---|{'---:|' * len(RETRIEVAL)}",
     ]
     for row in rows:
-        cells = (f"{row.values[n]:.1f}" if n in row.values else "-" for n in RETRIEVAL)
-        lines.append(f"| {row.split} | {row.direction} | {' | '.join(cells)} |")
+        cells = [row.split, row.direction]
+        for name in RETRIEVAL:
+            cells.append(f"{row.values[name]:.1f}" if name in row.values else "-")
+        lines.append(f"| {' | '.join(cells)} |")
     splits = " and ".join(sorted({row.split for row in rows}))
     note = (
         f"On the {splits} split of {_corpus(facts) or 'a corpus that was not recorded'}; R@K and "
-        "mAP@10 in %, MedR in ranks. One trained bridge, so that there is no spread over seeds."
+        "mAP@10 in %, MedR in ranks. It is a single trained bridge: there is no spread over seeds."
     )
     return "\n".join([*lines, "", note])
 
 
 def _training(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
     store = facts.get("store", {})
-    counts = ", ".join(f"{n} {split}" for split, n in store.get("counts", {}).items())
-    known = {
+    counts = ", ".join(f"{count} {split}" for split, count in store.get("counts", {}).items())
+    packages = sorted(facts.get("packages", {}).items())
+    details = {
         "Corpus": f"{_corpus(facts)} ({counts} clips)" if store else None,
         "Fingerprint of its embedding store": store.get("fingerprint"),
         "Trial": facts.get("signature"),
         "diffgap's git commit": facts.get("git_commit"),
-        "Packages": ", ".join(f"{n} {v}" for n, v in sorted(facts.get("packages", {}).items())),
+        "Packages": ", ".join(f"{name} {version}" for name, version in packages),
         "Hardware": facts.get("hardware"),
     }
-    lines = [f"- {what}: {value}" for what, value in known.items() if value]
-    if trial := facts.get("trial"):
-        lines += ["", "Again, from this spec, with `diffgap train spec.yaml`:", ""]
+    lines = [f"- {title}: {value}" for title, value in details.items() if value]
+    trial = facts.get("trial")
+    if trial:
+        lines += ["", "To repeat it, run `diffgap train spec.yaml` with this spec:", ""]
         lines += ["```yaml", *_spec(trial, _corpus(facts) or "STORE"), "```"]
     return "\n".join(lines) or "How it was trained was not recorded."
 
 
 def _spec(trial: Mapping[str, Any], store: str) -> Iterator[str]:
-    """The sweep of one trial, in JSON that is YAML too."""
-    outside = ("task", "split", "seed", "changes")
-    spec = {
-        "name": "again",
-        "store": store,
-        **{field: trial[field] for field in ("task", "split") if field in trial},
-        "seeds": [trial.get("seed", 0)],
-        "trial": {field: value for field, value in trial.items() if field not in outside},
-    }
-    if changes := trial.get("changes"):
-        yield f"# population-based training changed on the way: {json.dumps(changes)}"
-        yield "# no sweep asks for that; repeat the trial with: diffgap rerun"
+    """The sweep of one trial as lines of JSON, which is YAML too."""
+    block = dict(trial)
+    spec = {"name": "again", "store": store}
+    spec |= {field: block.pop(field) for field in ("task", "split") if field in block}
+    seed, changes = block.pop("seed", 0), block.pop("changes", None)
+    spec |= {"seeds": [seed], "trial": block}
+    if changes:
+        yield f"# population-based training changed these settings: {json.dumps(changes)}"
+        yield "# no sweep can state that; repeat the trial with: diffgap rerun"
     yield "# store: a built-in corpus, or the path of a store with the fingerprint above"
     yield from json.dumps(spec, indent=2).splitlines()
 

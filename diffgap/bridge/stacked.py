@@ -1,15 +1,15 @@
-"""K bridges as one: every layer of their networks multiplies K batches by K weights at once.
+"""K bridges as one module, whose layers multiply K batches by K weights at once.
 
-The weights stay the K bridges' own parameters, with gradients of their own, so that each may be
-optimised in its own way. To spare a copy a step, the K parameters of a layer become the rows of one
-tensor, which the layer multiplies by.
+The weights stay the bridges' own parameters, with gradients of their own, so that each can have its
+own optimiser settings. The K parameters of a layer become the rows of one tensor, so that no step
+has to stack them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,69 +19,81 @@ from diffgap.bridge.base import Bridge
 from diffgap.bridge.denoiser import Denoiser, DenoiserInput
 from diffgap.bridge.objective import Batch, Losses
 
+Fields = TypeVar("Fields", DenoiserInput, Losses)
+
 
 class StackedBridges(nn.Module):
     """K bridges of any methods, whose networks have one shape, trained as one.
 
-    The bridges' parameters are moved into memory that they share by layers; whoever moves them
-    away (`nn.Module.to` another device, say) must make a pack anew.
+    Their parameters are moved into memory that they share by layers. Whoever moves them again (as
+    `nn.Module.to` another device does) must stack them again.
     """
 
     def __init__(self, bridges: Sequence[Bridge]) -> None:
         super().__init__()
         self.bridges = nn.ModuleList(bridges)
-        self._network = (stack([bridge.denoiser for bridge in bridges]),)  # no part of its own
+        # In a tuple, for a Module attribute would register the same parameters a second time.
+        self._network = (stack([bridge.denoiser for bridge in bridges]),)
 
     def forward(self, *batches: Batch) -> Losses:
-        """The losses of each bridge on its batch, of B examples each: (K,) each."""
+        """The (K,) losses of the bridges on their batches, which have B examples each."""
         bridges: list[Bridge] = [*self.bridges]
-        given = [b.denoiser_input(batch) for b, batch in zip(bridges, batches, strict=True)]
+        inputs = []
+        for bridge, batch in zip(bridges, batches, strict=True):
+            inputs.append(bridge.denoiser_input(batch))
         (network,) = self._network
-        outputs = network(*DenoiserInput(*map(torch.stack, zip(*given, strict=True))))
-        losses = [
-            b.losses(*parts) for b, *parts in zip(bridges, batches, given, outputs, strict=True)
-        ]
-        return Losses(*map(torch.stack, zip(*losses, strict=True)))
+        outputs = network(*_stacked_fields(DenoiserInput, inputs))
+        losses = []
+        for bridge, batch, own_input, output in zip(bridges, batches, inputs, outputs, strict=True):
+            losses.append(bridge.losses(batch, own_input, output))
+        return _stacked_fields(Losses, losses)
+
+
+def _stacked_fields(tuple_type: type[Fields], items: Sequence[Fields]) -> Fields:
+    """K named tuples of tensors as one, whose tensors have a leading axis of K."""
+    return tuple_type(*map(torch.stack, zip(*items, strict=True)))
 
 
 def stack(denoisers: Sequence[Denoiser]) -> Denoiser:
     """The denoisers as one, of (K, B, D) rows and (K, B) noise levels and directions.
 
-    Row k of its output is what denoiser k makes of row k, and gradients end in the denoisers' own
-    parameters, which are moved: see `StackedBridges`.
+    Row k of its output is the output of denoiser k for row k of its input. Gradients flow into the
+    denoisers' own parameters, which are moved: see `StackedBridges`.
     """
     first = denoisers[0]
-    with torch.device("meta"):  # a frame without weights of its own
+    with torch.device("meta"):  # the structure alone: its weights are replaced below
         network = Denoiser(first.output.out_features, first.width, len(first.blocks))
     network.frequencies = first.frequencies
     for name, layer in first.named_modules():
-        kind = STACKED.get(type(layer))
-        if kind and any(True for _ in layer.parameters()):
-            network.set_submodule(name, kind([d.get_submodule(name) for d in denoisers]))
+        stacked_type = STACKED.get(type(layer))
+        if stacked_type and list(layer.parameters()):
+            layers = [denoiser.get_submodule(name) for denoiser in denoisers]
+            network.set_submodule(name, stacked_type(layers))
     return network
 
 
 class StackedParameter:
-    """The K parameters of the same name as rows of one tensor, (K, ...)."""
+    """The K parameters of one name as the rows of one tensor, (K, ...)."""
 
     def __init__(self, layers: Sequence[nn.Module], name: str) -> None:
         self.parameters: list[nn.Parameter] = [getattr(layer, name) for layer in layers]
-        self.whole = torch.stack([parameter.detach() for parameter in self.parameters])
-        for parameter, row in zip(self.parameters, self.whole, strict=True):
+        self.rows = torch.stack([parameter.detach() for parameter in self.parameters])
+        # The parameter objects stay, and with them their places in optimisers and checkpoints.
+        for parameter, row in zip(self.parameters, self.rows, strict=True):
             parameter.data = row
 
     def __call__(self) -> Tensor:
-        """All of them, (K, ...), differentiable in each."""
-        whole: Tensor = _Whole.apply(self.whole, *self.parameters)
-        return whole
+        """The tensor of all of them, (K, ...), differentiable in each."""
+        stacked: Tensor = _JoinRows.apply(self.rows, *self.parameters)
+        return stacked
 
 
-class _Whole(torch.autograd.Function):
-    """The tensor whose rows are these, without a copy either way."""
+class _JoinRows(torch.autograd.Function):
+    """`torch.stack` of parameters that are a tensor's rows already, without a copy either way."""
 
     @staticmethod
-    def forward(ctx: Any, whole: Tensor, *rows: Tensor) -> Tensor:
-        return whole.detach()
+    def forward(ctx: Any, joined: Tensor, *rows: Tensor) -> Tensor:
+        return joined.detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -93,24 +105,23 @@ class StackedLinear(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight, self.bias = (
-            StackedParameter(layers, "weight"),
-            StackedParameter(layers, "bias"),
-        )
+        self.weight = StackedParameter(layers, "weight")
+        self.bias = StackedParameter(layers, "bias")
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = x, self.weight(), self.bias()
+        weight, bias = self.weight(), self.bias()
+        # Autocast knows PyTorch's own operators, and leaves custom functions as they are.
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            parts = tuple(part.to(dtype) for part in parts)  # type: ignore[assignment]
-        y: Tensor = _Linear.apply(*parts)
+            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        y: Tensor = _Linear.apply(x, weight, bias)
         return y
 
 
 class _Linear(torch.autograd.Function):
-    """``x W^T + b`` for each of K, whose weight gradients lie in memory as weights do.
+    """``x W^T + b`` for each of K, with weight gradients in the weights' memory layout.
 
-    Those of `torch.baddbmm` come transposed, and are copied before an optimiser gets them.
+    The gradients of `torch.baddbmm` are transposed, and would be copied before an optimiser step.
     """
 
     @staticmethod
@@ -130,15 +141,14 @@ class _Linear(torch.autograd.Function):
 
 
 def _at_once(stack: Tensor) -> bool:
-    """Whether K products are one call: on a GPU, where K calls are slower."""
+    """Whether K products are one call: on a GPU, where K kernel launches cost more."""
     return stack.is_cuda
 
 
 def _each(function: Callable[..., Tensor], out: Tensor, *stacks: Tensor) -> Tensor:
-    """Fills the K rows of `out` one by one: on a CPU as fast as at once, and the same as alone.
-
-    Batched kernels sum in another order, and a training never forgets a last digit.
-    """
+    """Fills the K rows of `out` one by one, on a CPU."""
+    # No slower there than a batched kernel, which sums in another order: trials come out of a
+    # batch as they do alone, where training would amplify a difference in the last digit.
     for row, *parts in zip(out, *stacks, strict=True):
         function(*parts, out=row)
     return out
@@ -163,20 +173,18 @@ class StackedLayerNorm(nn.Module):
 
     def __init__(self, layers: Sequence[nn.LayerNorm]) -> None:
         super().__init__()
-        self.weight, self.bias = (
-            StackedParameter(layers, "weight"),
-            StackedParameter(layers, "bias"),
-        )
+        self.weight = StackedParameter(layers, "weight")
+        self.bias = StackedParameter(layers, "bias")
         self.shape, self.eps = layers[0].normalized_shape, layers[0].eps
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight(), self.bias()
         if _at_once(x):
-            normal = F.layer_norm(x, self.shape, eps=self.eps)
-            return torch.addcmul(bias[:, None], normal, weight[:, None])
+            normalised = F.layer_norm(x, self.shape, eps=self.eps)
+            return torch.addcmul(bias[:, None], normalised, weight[:, None])
         rows = zip(x, weight, bias, strict=True)
         return torch.stack([F.layer_norm(x, self.shape, w, b, self.eps) for x, w, b in rows])
 
 
 STACKED: dict[type[nn.Module], Any] = {nn.Linear: StackedLinear, nn.LayerNorm: StackedLayerNorm}
-"""What stands for K layers of a kind; layers without parameters stand for themselves."""
+"""Replacements of K layers by their type; layers without parameters serve all K as they are."""
