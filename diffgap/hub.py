@@ -73,9 +73,11 @@ def retrieval_rows(config: BridgeConfig, metrics: Mapping[str, float]) -> list[R
     for split in sorted({name.split("/")[0] for name in metrics}):
         for source, target in ((x, a), (a, x)):
             prefix = f"{split}/{source}_to_{target}/"
-            values = {
-                name: metrics[prefix + name] for name in RETRIEVAL if prefix + name in metrics
-            }
+            values = {}
+            for name in RETRIEVAL:
+                value = metrics.get(prefix + name)
+                if value is not None:
+                    values[name] = value
             if values:
                 rows.append(RetrievalRow(split, f"{source}->{target}", values))
     return rows
@@ -191,8 +193,8 @@ def _requirements(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
     return (
         f"The frozen encoder: {name}. Embeddings of another encoder, or of another checkpoint of "
         "the same one, have the same shape and mean something else: the bridge cannot tell them "
-        "apart, and its scores are then worthless. Rows must be L2-normalised. It was trained on the corpus "
-        "below; how well it does on other data has to be measured: `diffgap evaluate`."
+        "apart, and its scores are then worthless. Rows must be L2-normalised. It was trained on the "
+        "corpus below; how well it does on other data has to be measured: `diffgap evaluate`."
     )
 
 
@@ -239,7 +241,7 @@ def _training(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
 def _spec(trial: Mapping[str, Any], store: str) -> Iterator[str]:
     """The sweep of one trial as lines of JSON, which is YAML too."""
     block = dict(trial)
-    spec = {"name": "again", "store": store}
+    spec: dict[str, Any] = {"name": "again", "store": store}
     spec |= {field: block.pop(field) for field in ("task", "split") if field in block}
     seed, changes = block.pop("seed", 0), block.pop("changes", None)
     spec |= {"seeds": [seed], "trial": block}
