@@ -192,9 +192,9 @@ def _requirements(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
         name = "the one that it was trained on, which was not recorded"
     return (
         f"The frozen encoder: {name}. Embeddings of another encoder, or of another checkpoint of "
-        "the same one, have the same shape and mean something else: the bridge cannot tell them "
-        "apart, and its scores are then worthless. Rows must be L2-normalised. It was trained on the "
-        "corpus below; how well it does on other data has to be measured: `diffgap evaluate`."
+        "the same one, have the same shape and mean something else: the bridge cannot tell, and "
+        "its scores are then worthless. Rows must be L2-normalised. It was trained on the corpus "
+        "below; how well it does on other data has to be measured: `diffgap evaluate`."
     )
 
 
