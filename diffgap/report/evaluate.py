@@ -63,15 +63,9 @@ def choose_pairs(store: EmbeddingStore, task: str, split: str, per_class: int | 
 def frozen_retrieval(pairs: Pairs, task: str) -> Retrieval:
     """Cosine retrieval of the frozen embeddings."""
     config = BridgeConfig(
-        modalities=split_task(task),
-        dimension=pairs.a.shape[1],
-        width=0,
-        blocks=0,
-        cdm=False,
-        bst=False,
-        method="none",
+        split_task(task), pairs.a.shape[1], width=0, blocks=0, cdm=False, bst=False, method="none",
         score=ScoreConfig("cosine"),
-    )
+    )  # fmt: skip
     return _retrieval(FROZEN, evaluate(make_bridge(config), pairs), pairs)
 
 

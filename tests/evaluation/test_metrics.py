@@ -8,6 +8,7 @@ import torch
 
 from diffgap.evaluation.metrics import METRICS, MetricInfo, table_metrics
 from diffgap.evaluation.retrieval import QueryRanks, summary
+from diffgap.hub import RETRIEVAL
 from diffgap.report.evaluate import choose_pairs, frozen_retrieval, metric_interval, scores_table
 from diffgap.report.render import to_markdown
 from diffgap.spec.sweep import Search
@@ -26,6 +27,10 @@ def test_metrics_have_the_names_and_columns_that_trials_and_tables_have_had():
 def test_searches_maximise_metrics_of_the_registry():
     names = get_args(Search.model_fields["metric"].annotation)
     assert set(names) == {name for name, metric in METRICS.items() if metric.unit == "%"}
+
+
+def test_a_model_card_calls_metrics_as_the_registry_does():
+    assert {name: METRICS[name].title for name in RETRIEVAL} == RETRIEVAL
 
 
 @pytest.mark.parametrize(

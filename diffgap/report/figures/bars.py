@@ -69,17 +69,10 @@ def _bars(axes: Any, index: int, cells: int, intervals: list[Interval], name: st
     width, style = 0.84 / cells, mark(index)
     means, errors = bar_data(intervals)
     bars = axes.bar(
-        np.arange(len(means)) + (index - (cells - 1) / 2) * width,
-        means,
-        width * 0.92,
-        yerr=errors,
-        label=name,
-        color=style.colour,
-        hatch=style.hatch,
-        edgecolor=style.edge,
-        linewidth=0.4,
-        error_kw={"elinewidth": 0.9, "capthick": 0.9},
-    )
+        np.arange(len(means)) + (index - (cells - 1) / 2) * width, means, width * 0.92,
+        yerr=errors, label=name, color=style.colour, hatch=style.hatch, edgecolor=style.edge,
+        linewidth=0.4, error_kw={"elinewidth": 0.9, "capthick": 0.9},
+    )  # fmt: skip
     halo = [withStroke(linewidth=2, foreground="white")]  # intervals are black, as some bars are
     _, caps, lines = bars.errorbar
     for line in (*caps, *lines):
