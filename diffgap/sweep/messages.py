@@ -84,11 +84,12 @@ class TrialReport:
     """The points of the history since the last report, as `training.checkpoint.Point` fields."""
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {**vars(self), "event": str(self.event)}
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> TrialReport | None:
         """The report in a result of Tune's; None in the empty result that ends a trainable."""
         if "signature" not in result:
             return None
-        return cls(result["signature"], result["event"], result["step"], result["points"])
+        event = TrialEvent(result["event"])
+        return cls(result["signature"], event, result["step"], result["points"])
