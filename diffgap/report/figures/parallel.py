@@ -59,7 +59,7 @@ class Scale:
         locator = LogLocator(subs=(1, 3), numticks=8) if self.log else MaxNLocator(4, integer=whole)
         values = []
         for value in map(float, locator.tick_values(self.low, self.high)):
-            # a log locator may give 0 beyond the ends, which has no place
+            # locators go beyond the ends, on a log scale down to 0, which has no place
             if self.low < value < self.high and 0.1 < self.place(value) < 0.9:
                 values.append(value)
         return values
