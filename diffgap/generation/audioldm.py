@@ -1,4 +1,4 @@
-"""AudioLDM behind the `Generator` protocol: sound from CLAP embeddings of sound or of text.
+"""AudioLDM as a generator: sound from CLAP embeddings of sound or of text.
 
 Liu et al., AudioLDM: Text-to-Audio Generation with Latent Diffusion Models (ICML 2023), as it is in
 diffusers: a hub id such as cvssp/audioldm-s-full-v2, or a local folder.
@@ -25,7 +25,7 @@ from diffgap.pretrained.weights import some_of, weights_hash
 DEFAULT = "cvssp/audioldm-s-full-v2"
 PIPELINE = "AudioLDMPipeline"
 VERSIONS = "0.30 to 0.42"
-"""Of diffusers, that have the pipeline."""
+"""Of diffusers that have the pipeline."""
 
 NETWORKS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -33,7 +33,7 @@ NETWORKS = {
     "text_encoder": ("transformers", "ClapTextModelWithProjection"),
     "vocoder": ("transformers", "SpeechT5HifiGan"),
 }
-"""Components that have weights, and their packages and classes."""
+"""Components with weights: package and class of each."""
 
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Constants of the text tower, which some versions of transformers save and others do not."""
@@ -43,9 +43,9 @@ PROBLEMS = {
     "unexpected_keys": "holds {}, which the model does not have",
     "mismatched_keys": "has {} in another shape",
 }
-"""By what the loaders of both packages call them."""
+"""What is wrong with weights, by what the loaders of both packages call them."""
 BROKEN = (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError)
-"""What the loaders of both packages raise for what they cannot load."""
+"""What the loaders of both packages raise for files that they cannot load."""
 
 
 class AudioLDM:
@@ -65,8 +65,8 @@ class AudioLDM:
         self.rate = int(pipeline.vocoder.config.sampling_rate)
         networks = nn.ModuleDict({part: getattr(pipeline, part) for part in NETWORKS})
         self.weights_hash = weights_hash(networks.eval())
-        # With no text for a condition, as it was trained to do without one.
-        self._without = torch.from_numpy(self.encode_text([""]))
+        # Guidance needs the embedding of no condition: in training that was the empty text.
+        self._unconditional = torch.from_numpy(self.encode_text([""]))
 
     @classmethod
     def load(cls, weights: str | None, device: str = "cpu") -> AudioLDM:
@@ -78,18 +78,18 @@ class AudioLDM:
         """
         purpose = "the generator audioldm"
         libraries = {
-            name: require(name, "generate", purpose) for name in ("transformers", "diffusers")
+            "transformers": require("transformers", "generate", purpose),
+            "diffusers": require("diffusers", "generate", purpose),
         }
         source = weights or DEFAULT
         with _quiet(libraries):
-            kind = _pipeline_class(libraries["diffusers"])
-            _check_index(kind, source)
-            networks = {
-                part: _network(getattr(libraries[package], name), source, part)
-                for part, (package, name) in NETWORKS.items()
-            }
+            pipeline_class = _pipeline_class(libraries["diffusers"])
+            _check_index(pipeline_class, source)
+            networks = {}
+            for part, (package, name) in NETWORKS.items():
+                networks[part] = _load_network(getattr(libraries[package], name), source, part)
             try:
-                pipeline = kind.from_pretrained(source, **networks)
+                pipeline = pipeline_class.from_pretrained(source, **networks)
             except BROKEN as error:
                 raise _refusal(source, f"cannot be loaded: {_line(error)}") from None
         _check_fit(pipeline, source)
@@ -101,21 +101,21 @@ class AudioLDM:
     ) -> np.ndarray:
         """(B, 512) CLAP embeddings to (B, samples), each clip from its own seed."""
         assert conditions.shape == (len(seeds), self.dimension), "an embedding and a seed a clip"
-        found = self._pipeline(
+        output = self._pipeline(
             prompt_embeds=torch.from_numpy(conditions).float(),
-            negative_prompt_embeds=self._without.expand(len(seeds), -1),
+            negative_prompt_embeds=self._unconditional.expand(len(seeds), -1),
             audio_length_in_s=self.seconds,
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance,
             generator=generators(seeds),
         )
-        return np.clip(found.audios, -1, 1).astype(np.float32)
+        return np.clip(output.audios, -1, 1).astype(np.float32)
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> np.ndarray:
-        """(B, 512) unit vectors by AudioLDM's own text tower: what it makes of plain text.
+        """(B, 512) unit vectors by AudioLDM's own text tower.
 
-        A bridge's embeddings fit where its encoder gives these same vectors.
+        A bridge fits the generator if its encoder gives these same vectors.
         """
         tower = self._pipeline.text_encoder
         tokens = self._pipeline.tokenizer(
@@ -125,15 +125,15 @@ class AudioLDM:
             max_length=_longest(tower),
             return_tensors="pt",
         ).to(tower.device)
-        found: Tensor = tower(
+        embeddings: Tensor = tower(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         ).text_embeds
-        return np.asarray(F.normalize(found, dim=-1).cpu())
+        return np.asarray(F.normalize(embeddings, dim=-1).cpu())
 
 
 def _longest(tower: Any) -> int:
-    """Tokens of a text; RoBERTa counts places from 2."""
-    return int(tower.config.max_position_embeddings) - 2
+    """The most tokens of a text."""
+    return int(tower.config.max_position_embeddings) - 2  # RoBERTa counts positions from 2
 
 
 def _pipeline_class(diffusers: Any) -> Any:
@@ -146,32 +146,33 @@ def _pipeline_class(diffusers: Any) -> Any:
         ) from None
 
 
-def _check_index(kind: Any, source: str) -> None:
-    """The pipeline's table of contents, before anything large is loaded."""
+def _check_index(pipeline_class: Any, source: str) -> None:
+    """Checks the pipeline's table of contents, before anything large is loaded."""
     path = Path(source)
     if path.is_file() or (source.startswith(("/", "~", ".")) and not path.is_dir()):
-        raise _refusal(source, "is no folder")
+        raise _refusal(source, "is not a folder")
     try:
-        index = kind.load_config(source)
+        index = pipeline_class.load_config(source)
     except BROKEN as error:
         raise _refusal(source, f"cannot be loaded: {_line(error)}") from None
     if index.get("_class_name") != PIPELINE:
         raise _refusal(source, f"is of {index.get('_class_name')}, not of {PIPELINE}")
-    wanted = {**NETWORKS, "tokenizer": None, "scheduler": None}
-    for part, named in wanted.items():
-        found = index.get(part)
-        if not found or found[0] is None:
+    for part in (*NETWORKS, "tokenizer", "scheduler"):
+        entry = index.get(part)
+        if not entry or entry[0] is None:
             raise _refusal(source, f"has no {part}")
-        if named is not None and tuple(found) != named:
-            raise _refusal(source, f"has {found[1]} for its {part}, not {named[1]}")
+        expected = NETWORKS.get(part)
+        if expected is not None and tuple(entry) != expected:
+            raise _refusal(source, f"has {entry[1]} for its {part}, not {expected[1]}")
 
 
-def _network(kind: Any, source: str, part: str) -> Any:
-    """A component in float32, with all of its weights; its package would make missing ones up."""
+def _load_network(model_class: Any, source: str, part: str) -> Any:
+    """A component in float32, with all of its weights."""
     # diffusers warns that accelerate is not installed, unless told not to use it.
-    quiet = {"low_cpu_mem_usage": False} if kind.__module__.startswith("diffusers.") else {}
+    is_diffusers = model_class.__module__.startswith("diffusers.")
+    quiet = {"low_cpu_mem_usage": False} if is_diffusers else {}
     try:
-        model, found = kind.from_pretrained(
+        model, loading = model_class.from_pretrained(
             source,
             subfolder=part,
             output_loading_info=True,
@@ -180,26 +181,28 @@ def _network(kind: Any, source: str, part: str) -> Any:
         )
     except BROKEN as error:
         raise _refusal(source, f"has no {part} that loads: {_line(error)}") from None
-    problems = [
-        f"--weights: {source}: {part} {what.format(some_of(names))}"
-        for kept, what in PROBLEMS.items()
-        if (names := _names(found[kept]))
-    ]
+    # Both packages only warn of missing weights, and draw them at random.
+    problems = []
+    for key, template in PROBLEMS.items():
+        names = _weight_names(loading[key])
+        if names:
+            problems.append(f"--weights: {source}: {part} {template.format(some_of(names))}")
     if problems:
         raise UserError(*problems)
     return model.float()
 
 
 def _check_fit(pipeline: Any, source: str) -> None:
-    """Components that load one by one, and not with each other."""
+    """Refuses components that each load, but do not fit each other."""
     tower, unet = pipeline.text_encoder.config, pipeline.unet.config
-    taken = unet.projection_class_embeddings_input_dim
-    if taken != tower.projection_dim:
+    dimension = unet.projection_class_embeddings_input_dim
+    if dimension != tower.projection_dim:
         raise _refusal(
             source,
-            f"has a unet for embeddings of {taken}, and text_encoder's have {tower.projection_dim}",
+            f"has a unet for embeddings of {dimension}, and text_encoder's have "
+            f"{tower.projection_dim}",
         )
-    # transformers makes an empty tokenizer of a missing one.
+    # transformers builds an empty tokenizer where the files are missing.
     if len(pipeline.tokenizer) != tower.vocab_size:
         raise _refusal(
             source,
@@ -208,10 +211,14 @@ def _check_fit(pipeline: Any, source: str) -> None:
         )
 
 
-def _names(found: Any) -> list[str]:
-    """Of weights; where shapes differ, they come with both of them."""
-    names = {name if isinstance(name, str) else name[0] for name in found}
-    return sorted(name for name in names if not name.endswith(BUFFERS))
+def _weight_names(entries: Any) -> list[str]:
+    """Names of weights, without constants."""
+    names = set()
+    for entry in entries:
+        name = entry if isinstance(entry, str) else entry[0]  # with both shapes, where they differ
+        if not name.endswith(BUFFERS):
+            names.add(name)
+    return sorted(names)
 
 
 def _refusal(source: str, what: str) -> UserError:
@@ -227,14 +234,15 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _quiet(libraries: Mapping[str, Any]) -> Iterator[None]:
-    """Without progress bars, and without the warning that the pipeline is no longer mended."""
-    logs = [library.utils.logging for library in libraries.values()]
-    before = [log.get_verbosity() for log in logs]
-    for log in logs:
+    """Without progress bars, and without the warning that the pipeline is no longer maintained."""
+    verbosities = []
+    for library in libraries.values():
+        log = library.utils.logging
+        verbosities.append((log, log.get_verbosity()))
         log.disable_progress_bar()
         log.set_verbosity_error()
     try:
         yield
     finally:
-        for log, verbosity in zip(logs, before, strict=True):
+        for log, verbosity in verbosities:
             log.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-"""Diff-Foley behind the `Generator` protocol: sound from CAVP tokens, four of them a second.
+"""Diff-Foley as a generator: sound from CAVP tokens, four of them a second.
 
 Luo et al., Diff-Foley: Synchronized Video-to-Audio Synthesis with Latent Diffusion Models (NeurIPS
 2023). The checkpoint is ``ldm_epoch240.ckpt`` of the hub's SimianLuo/Diff-Foley; its second
@@ -36,19 +36,19 @@ RATE, N_FFT, HOP = 16_000, 1024, 256
 MELS, FRAMES = 128, 512
 LOW, HIGH = 125.0, 7600.0
 HEADS = 8
-"""Of the U-Net's attention; weights do not show it."""
+"""Of the U-Net's attention; shapes of weights do not show how many."""
 LATENT_SCALE = 0.18215
-"""Latents were multiplied by it in training."""
+"""Latents were multiplied by it in training, to unit variance."""
 CONDITION = "cond_stage_model."
 
 
 class Conditioner(nn.Module):
-    """CAVP tokens to what the U-Net attends to: projected, and told their places."""
+    """CAVP tokens to the U-Net's context: projected, with positions."""
 
-    def __init__(self, width: int, places: int) -> None:
+    def __init__(self, width: int, positions: int) -> None:
         super().__init__()
         self.embedder = nn.Sequential(nn.Linear(DIMENSION, width))
-        self.pos_emb = nn.Embedding(places, width)
+        self.pos_emb = nn.Embedding(positions, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, 512) unit vectors to (B, T, width)."""
@@ -56,7 +56,7 @@ class Conditioner(nn.Module):
 
 
 class LatentDiffusion(nn.Module):
-    """The three networks of the checkpoint, of the sizes of its weights."""
+    """The three networks of the checkpoint."""
 
     def __init__(self, unet: Any, vae: Any, condition: Conditioner) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class DiffFoley:
         diffusers = require("diffusers", "generate", "the generator diff_foley")
         checkpoint = Checkpoint.read(Path(weights))
         scheduler = _scheduler(diffusers)
-        if checkpoint.betas is not None and not _same(checkpoint.betas, scheduler.betas):
+        if checkpoint.betas is not None and not _same_schedule(checkpoint.betas, scheduler.betas):
             raise UserError(f"{weights}: betas are not those of Diff-Foley's noise schedule")
         return cls(_model(diffusers, checkpoint).to(device), scheduler)
 
@@ -113,7 +113,7 @@ class DiffFoley:
         """(B, 32, 512) CAVP tokens to (B, 131072) samples at 16 kHz, each clip from its seed."""
         assert conditions.shape == (len(seeds), TOKENS, DIMENSION), "32 tokens and a seed a clip"
         latents = self._latents(conditions, seeds, sampling)
-        clips = [self._sound(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
+        clips = list(map(self._sound, latents, seeds))
         return np.asarray(torch.cat(clips).cpu())
 
     @property
@@ -125,7 +125,7 @@ class DiffFoley:
         vae = self._model.vae.config
         halved = 2 ** (len(vae.block_out_channels) - 1)
         shape = (vae.latent_channels, MELS // halved, FRAMES // halved)
-        # No condition is zeros after the projection, as in Diff-Foley's own inference.
+        # The unconditional context is zeros after the projection, as in Diff-Foley's inference.
         return sample(
             self._model.noise,
             self._scheduler,
@@ -135,7 +135,8 @@ class DiffFoley:
         )
 
     def _sound(self, latent: Tensor, seed: int) -> Tensor:
-        """(4, 16, 64) to (1, 131072); one clip at a time, so that no batch rounds it otherwise."""
+        """(4, 16, 64) to (1, 131072) samples."""
+        # One clip at a time: a batch rounds otherwise, and Griffin-Lim makes roundings audible.
         mel = self._model.mel(latent[None])
         # 0 to 1 stood for -100 to 0 decibels: of 20 log10 of the bands, less 20.
         magnitudes = mel_to_magnitudes(10 ** (5 * mel - 4), self._mel)
@@ -145,20 +146,20 @@ class DiffFoley:
 
 
 def _model(diffusers: Any, checkpoint: Checkpoint) -> LatentDiffusion:
-    """Of the sizes of the checkpoint's weights, and with them."""
+    """The networks with the checkpoint's weights, and of their sizes."""
     unet, vae = unet_config(checkpoint, HEADS), vae_config(checkpoint)
-    places = max(TOKENS, checkpoint.size(f"{CONDITION}pos_emb.weight", 0))
+    positions = max(TOKENS, checkpoint.size(f"{CONDITION}pos_emb.weight", 0))
     with torch.device("meta"):
         model = LatentDiffusion(
             diffusers.UNet2DConditionModel(**unet),
             diffusers.AutoencoderKL(**vae),
-            Conditioner(unet["cross_attention_dim"], places),
+            Conditioner(unet["cross_attention_dim"], positions),
         )
-    named = {"unet": unet_name(unet), "vae": vae_name(vae), "condition": CONDITION.__add__}
+    layout_names = {"unet": unet_name(unet), "vae": vae_name(vae), "condition": CONDITION.__add__}
     names = {}
-    for own in model.state_dict():
-        part, _, name = own.partition(".")
-        names[named[part](name)] = own
+    for parameter in model.state_dict():
+        part, _, name = parameter.partition(".")
+        names[layout_names[part](name)] = parameter
     checkpoint.load_into(model, names)
     return model
 
@@ -177,5 +178,5 @@ def _scheduler(diffusers: Any) -> Any:
     )
 
 
-def _same(betas: Tensor, others: Tensor) -> bool:
+def _same_schedule(betas: Tensor, others: Tensor) -> bool:
     return betas.shape == others.shape and torch.allclose(betas.float(), others, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""What generators by latent diffusion share: noise by seed, and guided sampling."""
+"""Latent diffusion: noise by seed, and sampling with classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One source of noise a clip; on the CPU, so that a seed is the same clip on any device."""
+    """One source of noise for each clip."""
+    # On the CPU: CUDA draws other numbers from the same seed.
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """(B, *shape) standard normal noise on the CPU, each clip's from its own seed."""
-    return torch.stack([torch.randn(shape, generator=source) for source in generators(seeds)])
+    clips = [torch.randn(shape, generator=source) for source in generators(seeds)]
+    return torch.stack(clips)
 
 
 def sample(
@@ -37,14 +39,14 @@ def sample(
         denoiser: predicts the noise.
         scheduler: of diffusers; takes the steps.
         latents: (B, ...) standard normal noise.
-        conditions: the clips' own, and the one that stands for none; both (B, ...).
-        sampling: how many steps, how much guidance.
+        conditions: the clips', and the one that stands for none; both (B, ...).
+        sampling: steps and guidance.
     """
     scheduler.set_timesteps(sampling.steps, device=latents.device)
     latents = latents * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
-        seen = scheduler.scale_model_input(latents, time)
-        predicted = _guided(denoiser, seen, time, conditions, sampling.guidance)
+        inputs = scheduler.scale_model_input(latents, time)
+        predicted = _guided(denoiser, inputs, time, conditions, sampling.guidance)
         latents = scheduler.step(predicted, time, latents).prev_sample
     return latents
 
@@ -56,7 +58,8 @@ def _guided(
     conditions: tuple[Tensor, Tensor],
     guidance: float,
 ) -> Tensor:
-    if guidance == 1:
+    if guidance == 1:  # off: half the work
         return denoiser(latents, time, conditions[0])
-    given, without = denoiser(torch.cat([latents] * 2), time, torch.cat(conditions)).chunk(2)
-    return without + guidance * (given - without)
+    both = denoiser(torch.cat([latents, latents]), time, torch.cat(conditions))
+    conditional, unconditional = both.chunk(2)
+    return unconditional + guidance * (conditional - unconditional)

@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of latent diffusion's own code, into the models of diffusers.
+"""Checkpoints in the layout of latent diffusion's own code, loaded into models of diffusers.
 
 The layout is that of Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models
 (CVPR 2022), and of Stable Diffusion 1: a U-Net under ``model.diffusion_model.``, its autoencoder
@@ -22,7 +22,7 @@ from diffgap.pretrained.weights import NUMPY_SCALARS, read_state, some_of
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 GROUPS = 32
-"""Of every normalisation in the layout."""
+"""Groups of every normalisation in the layout."""
 
 SCHEDULE = frozenset(
     {
@@ -40,9 +40,9 @@ SCHEDULE = frozenset(
         "posterior_mean_coef2",
     }
 )
-"""The noise schedule, kept among the weights and known without them."""
+"""The noise schedule: saved among the weights, though it follows from a few settings."""
 LEFTOVERS = ("model_ema.", "loss.", "first_stage_model.loss.")
-"""What training leaves in a checkpoint and inference does not load."""
+"""Prefixes of what training leaves in a checkpoint and inference does not load."""
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -71,16 +71,16 @@ VAE_ATTENTION = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by their names in the layout, without what training left there."""
+    """Weights by their names in the layout, without what training leaves there."""
 
     path: Path
     weights: Mapping[str, Tensor]
     betas: Tensor | None
-    """The noise schedule it was trained with, where it is kept."""
+    """The noise schedule it was trained with, where the file has it."""
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Reads the weights and nothing else: no code in the file is run.
+        """Reads the weights and nothing else; no code in the file is run.
 
         Raises:
             UserError: where there is no such file, or no weights in it.
@@ -88,13 +88,12 @@ class Checkpoint:
         if not path.is_file():
             raise UserError(f"--weights: no file {path}; give the path of a checkpoint")
         with torch.serialization.safe_globals(_inert(path)):
-            found = read_state(path)
-        kept = {
-            name: value
-            for name, value in found.items()
-            if name not in SCHEDULE and not name.startswith(LEFTOVERS)
-        }
-        return cls(path, kept, found.get("betas"))
+            state = read_state(path)
+        weights = {}
+        for name, value in state.items():
+            if name not in SCHEDULE and not name.startswith(LEFTOVERS):
+                weights[name] = value
+        return cls(path, weights, state.get("betas"))
 
     def size(self, name: str, axis: int) -> int:
         """A weight's length along an axis; UserError where there is no such weight."""
@@ -106,92 +105,95 @@ class Checkpoint:
         )
 
     def has(self, prefix: str) -> bool:
+        """Whether any weight's name starts so."""
         return any(name.startswith(prefix) for name in self.weights)
 
     def count(self, prefix: str) -> int:
-        """How many numbers from 0 on follow this prefix."""
+        """How many modules are numbered from 0 on after this prefix."""
         number = 0
         while self.has(f"{prefix}{number}."):
             number += 1
         return number
 
     def load_into(self, model: nn.Module, names: Mapping[str, str]) -> None:
-        """Every weight, into a model that was built without storage (on the device meta).
+        """Loads every weight, in float32, into a model built without storage (device meta).
 
         Args:
-            model: takes the weights, in float32.
-            names: its own name of each weight, by the name in the layout.
+            model: of diffusers.
+            names: the model's name of each weight, by the name in the layout.
 
         Raises:
             UserError: naming every missing, unexpected and misshapen weight as in the layout.
         """
-        wanted = model.state_dict()
-        assert sorted(names.values()) == sorted(wanted), "each of the model's weights has a name"
-        shapes = {name: _original_shape(name, wanted[own]) for name, own in names.items()}
+        parameters = model.state_dict()
+        assert sorted(names.values()) == sorted(parameters), "each weight of the model has a name"
+        shapes = {}
+        for name, target in names.items():
+            shapes[name] = _original_shape(name, parameters[target])
         if problems := self._problems(shapes):
             raise UserError(*problems)
-        model.load_state_dict(
-            {
-                own: self.weights[name].reshape(wanted[own].shape).float()
-                for name, own in names.items()
-            },
-            assign=True,
-        )
+        state = {}
+        for name, target in names.items():
+            state[target] = self.weights[name].reshape(parameters[target].shape).float()
+        # Assigned, not copied: parameters on meta have no storage to copy to.
+        model.load_state_dict(state, assign=True)
 
     def _problems(self, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         problems = []
-        if missing := [name for name in shapes if name not in self.weights]:
+        missing = [name for name in shapes if name not in self.weights]
+        if missing:
             problems.append(f"{self.path}: lacks {some_of(missing)}")
-        if unexpected := [name for name in self.weights if name not in shapes]:
+        unexpected = [name for name in self.weights if name not in shapes]
+        if unexpected:
             problems.append(
                 f"{self.path}: holds {some_of(unexpected)}, which the model does not have"
             )
-        problems += [
-            f"{self.path}: {name} has shape {tuple(self.weights[name].shape)}, not {shape}"
-            for name, shape in shapes.items()
-            if name in self.weights and tuple(self.weights[name].shape) != shape
-        ]
+        for name, shape in shapes.items():
+            if name in self.weights and tuple(self.weights[name].shape) != shape:
+                actual = tuple(self.weights[name].shape)
+                problems.append(f"{self.path}: {name} has shape {actual}, not {shape}")
         return problems
 
 
 def unet_config(checkpoint: Checkpoint, heads: int) -> dict[str, Any]:
-    """What diffusers' UNet2DConditionModel is built from."""
+    """Arguments of diffusers' UNet2DConditionModel, as the weights' shapes give them."""
     inputs = f"{UNET}input_blocks."
     total = checkpoint.count(inputs)
+    # The layout numbers all input blocks in a row: conv_in, then for each level its blocks and the
+    # halving after them; the last level has none.
     halvings = [n for n in range(total) if checkpoint.has(f"{inputs}{n}.0.op.")]
-    stride = halvings[0] if halvings else total  # blocks of a level, and the halving after them
-    firsts = [f"{inputs}{1 + stride * level}." for level in range(len(halvings) + 1)]
-    attention = [checkpoint.has(f"{first}1.") for first in firsts]
-    middle = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    stride = halvings[0] if halvings else total
+    channels: list[int] = []
+    down_types: list[str] = []
+    up_types: list[str] = []
+    for level in range(len(halvings) + 1):
+        first_block = f"{inputs}{1 + stride * level}."
+        channels.append(checkpoint.size(f"{first_block}0.in_layers.2.weight", 0))
+        attention = "CrossAttn" if checkpoint.has(f"{first_block}1.") else ""
+        down_types.append(f"{attention}DownBlock2D")
+        up_types.insert(0, f"{attention}UpBlock2D")
+    attention_key = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     return {
         "in_channels": checkpoint.size(f"{inputs}0.0.weight", 1),
         "out_channels": checkpoint.size(f"{UNET}out.2.weight", 0),
-        "block_out_channels": tuple(
-            checkpoint.size(f"{first}0.in_layers.2.weight", 0) for first in firsts
-        ),
+        "block_out_channels": tuple(channels),
         "layers_per_block": stride - 1,
-        "down_block_types": tuple(
-            "CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attention
-        ),
-        "up_block_types": tuple(
-            "CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attention)
-        ),
-        "cross_attention_dim": checkpoint.size(middle, 1),
+        "down_block_types": tuple(down_types),
+        "up_block_types": tuple(up_types),
+        "cross_attention_dim": checkpoint.size(attention_key, 1),
         "attention_head_dim": heads,  # diffusers' name for the number of heads
         "norm_num_groups": GROUPS,
     }
 
 
 def vae_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What diffusers' AutoencoderKL is built from."""
+    """Arguments of diffusers' AutoencoderKL, as the weights' shapes give them."""
     levels = checkpoint.count(f"{VAE}encoder.down.")
+    first_convs = [f"{VAE}encoder.down.{level}.block.0.conv1.weight" for level in range(levels)]
     return {
         "in_channels": checkpoint.size(f"{VAE}encoder.conv_in.weight", 1),
         "out_channels": checkpoint.size(f"{VAE}decoder.conv_out.weight", 0),
-        "block_out_channels": tuple(
-            checkpoint.size(f"{VAE}encoder.down.{level}.block.0.conv1.weight", 0)
-            for level in range(levels)
-        ),
+        "block_out_channels": tuple(checkpoint.size(name, 0) for name in first_convs),
         "layers_per_block": checkpoint.count(f"{VAE}encoder.down.0.block."),
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
@@ -203,21 +205,22 @@ def vae_config(checkpoint: Checkpoint) -> dict[str, Any]:
 def unet_name(config: Mapping[str, Any]) -> Callable[[str], str]:
     """A weight's name in the layout, by its name in diffusers' UNet2DConditionModel."""
     stride = config["layers_per_block"] + 1
+    # An upsampler comes after the last block of a level, and after its attention if it has one.
     upsampler = [2 if kind == "CrossAttnUpBlock2D" else 1 for kind in config["up_block_types"]]
 
-    def named(name: str) -> str:
+    def layout_name(name: str) -> str:
         match name.split("."):
             case ["down_blocks", level, "downsamplers", _, "conv", kind]:
                 return f"{UNET}input_blocks.{(int(level) + 1) * stride}.0.op.{kind}"
             case ["down_blocks", level, layer, number, *inner]:
-                place = 1 + int(level) * stride + int(number)
-                return f"{UNET}input_blocks.{place}.{_layer(layer, inner)}"
+                block = 1 + int(level) * stride + int(number)
+                return f"{UNET}input_blocks.{block}.{_layer(layer, inner)}"
             case ["up_blocks", level, "upsamplers", _, "conv", kind]:
-                place = (int(level) + 1) * stride - 1
-                return f"{UNET}output_blocks.{place}.{upsampler[int(level)]}.conv.{kind}"
+                block = (int(level) + 1) * stride - 1
+                return f"{UNET}output_blocks.{block}.{upsampler[int(level)]}.conv.{kind}"
             case ["up_blocks", level, layer, number, *inner]:
-                place = int(level) * stride + int(number)
-                return f"{UNET}output_blocks.{place}.{_layer(layer, inner)}"
+                block = int(level) * stride + int(number)
+                return f"{UNET}output_blocks.{block}.{_layer(layer, inner)}"
             case ["mid_block", "attentions", _, *inner]:
                 return f"{UNET}middle_block.1.{'.'.join(inner)}"
             case ["mid_block", _, number, part, kind]:
@@ -225,14 +228,14 @@ def unet_name(config: Mapping[str, Any]) -> Callable[[str], str]:
         end, _, kind = name.rpartition(".")
         return f"{UNET}{UNET_ENDS[end]}.{kind}"
 
-    return named
+    return layout_name
 
 
 def vae_name(config: Mapping[str, Any]) -> Callable[[str], str]:
     """A weight's name in the layout, by its name in diffusers' AutoencoderKL."""
     last = len(config["block_out_channels"]) - 1
 
-    def named(name: str) -> str:
+    def layout_name(name: str) -> str:
         match name.replace("conv_shortcut", "nin_shortcut").split("."):
             case [side, "mid_block", "attentions", _, *part, kind]:
                 return f"{VAE}{side}.mid.attn_1.{VAE_ATTENTION['.'.join(part)]}.{kind}"
@@ -247,7 +250,7 @@ def vae_name(config: Mapping[str, Any]) -> Callable[[str], str]:
                 return f"{VAE}{side}.norm_out.{kind}"
         return f"{VAE}{name}"
 
-    return named
+    return layout_name
 
 
 def _layer(layer: str, inner: list[str]) -> str:
@@ -262,14 +265,15 @@ def _sampler_or_block(layer: str, number: str, part: list[str]) -> str:
     return ".".join([outer, *part])
 
 
-def _original_shape(name: str, wanted: Tensor) -> tuple[int, ...]:
-    """The autoencoder's attention is of 1x1 convolutions there, and linear in diffusers."""
-    shape = tuple(wanted.shape)
+def _original_shape(name: str, parameter: Tensor) -> tuple[int, ...]:
+    """The shape in the layout of a model's weight."""
+    shape = tuple(parameter.shape)
+    # The autoencoder's attention is of 1x1 convolutions there, and linear in diffusers.
     return (*shape, 1, 1) if ".attn_1." in name and len(shape) == 2 else shape
 
 
 class _Inert:
-    """Stands for any class or function in a checkpoint that is not among its weights."""
+    """Stand-in for any class or function that a checkpoint names."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
         return super().__new__(cls)
@@ -280,14 +284,12 @@ class _Inert:
 
 
 def _inert(path: Path) -> list[Any]:
-    """Stand-ins for what lies beside the weights: callbacks, settings, states of optimisers.
-
-    Lightning keeps its own classes in checkpoints. None of them is imported, and a stand-in among
-    the weights is refused.
-    """
+    """Stand-ins for what lies beside the weights: callbacks, settings, states of optimisers."""
+    # Lightning pickles its own classes into checkpoints. None of them is imported, and a stand-in
+    # among the weights is refused, as it is no tensor.
     try:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (ValueError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError):
-        return []  # no checkpoint: reading it will say so
+        return []  # not a checkpoint: reading it raises the error
     return [(_Inert, name) for name in unknown]

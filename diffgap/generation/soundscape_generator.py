@@ -1,7 +1,7 @@
-"""The embedded corpus's own generator: AudioLDM's idea at a thousandth of its size.
+"""Generator of the embedded corpus: AudioLDM's idea at a thousandth of its size.
 
 Latent diffusion of log-mels of two seconds, conditioned on one embedding of the frozen soundscape
-encoder; trained on audio embeddings alone, so that what a text's or a video's embedding makes shows
+encoder; trained on audio embeddings alone, so that conditioning it on a text's or a video's shows
 the modality gap. Its latents are principal components of patches, its phases Griffin-Lim's.
 """
 
@@ -35,7 +35,7 @@ FLOOR = 1e-3
 CENTRE, SCALE = -1.8, 0.64
 """Mean and standard deviation of log10 magnitudes, over the training clips."""
 LOUDEST = 1.0
-"""The highest log10 magnitude that is made; none of the training clips has it."""
+"""Highest log10 magnitude of a generated clip; no training clip reaches it."""
 ITERATIONS = 16
 """Of Griffin-Lim: 32 bring FD 0.04 nearer to the real clips, and take twice as long."""
 PATCH, CHANNELS = 8, 16
@@ -61,7 +61,7 @@ class Components(nn.Module):
         self.register_buffer("scale", torch.ones(CHANNELS))
 
     def fit(self, mels: Tensor) -> None:
-        """Takes the components from (N, 64, 128) log-mels; all of them get unit variance."""
+        """Fits the components to (N, 64, 128) log-mels; latents get unit variance over all."""
         patches = F.pixel_unshuffle(mels[:, None], PATCH).transpose(0, 1).flatten(1)
         variances, vectors = torch.linalg.eigh(torch.cov(patches))
         self.mean, self.basis = patches.mean(1), vectors.T.flip(0)[:CHANNELS].contiguous()
@@ -80,9 +80,9 @@ class Components(nn.Module):
 
 
 class Network(nn.Module):
-    """(B, 16, 8, 16) noisy latents, (B,) times and (B, 128) conditions to v of that shape.
+    """(B, 16, 8, 16) noisy latents, (B,) times and (B, 128) conditions to v of the latents' shape.
 
-    A zero condition is none: classifier-free guidance (Ho & Salimans 2022).
+    A zero condition stands for none, for classifier-free guidance (Ho & Salimans 2022).
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -91,8 +91,8 @@ class Network(nn.Module):
 
     def forward(self, latents: Tensor, times: Tensor, conditions: Tensor) -> Tensor:
         scaled = conditions * DIMENSION**0.5  # unit variance, as the network's other inputs
-        found = self.unet(latents, times, encoder_hidden_states=None, class_labels=scaled)
-        v: Tensor = found.sample
+        output = self.unet(latents, times, encoder_hidden_states=None, class_labels=scaled)
+        v: Tensor = output.sample
         return v
 
 
@@ -127,7 +127,8 @@ def make_scheduler() -> Any:
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
-    """bfloat16 where the device multiplies matrices of it fast."""
+    """bfloat16 where the device has matrix units for it."""
+    # Elsewhere bfloat16 is slower than float32.
     fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
 
@@ -148,7 +149,7 @@ def filterbank() -> Tensor:
 
 
 class SoundscapeGenerator:
-    """The trained network behind the `Generator` protocol; use `load`."""
+    """The trained network as a frozen generator; use `load`."""
 
     name = "soundscape"
     dimension = DIMENSION
@@ -164,12 +165,13 @@ class SoundscapeGenerator:
 
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeGenerator:
-        """With the weights that come with this package.
+        """The network with the weights that ship with this package.
 
         Raises:
             UserError: where diffusers is not installed.
         """
         network = make_network()
+        # Kept in half precision to keep the package small.
         network.load_state_dict({n: value.float() for n, value in load_file(WEIGHTS).items()})
         return cls(network.to(device), hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
 
@@ -179,24 +181,22 @@ class SoundscapeGenerator:
     ) -> np.ndarray:
         """(B, 128) unit vectors to (B, 32000) samples."""
         device = next(self._network.parameters()).device
-        given = torch.from_numpy(conditions).to(device)
+        embeddings = torch.from_numpy(conditions).to(device)
         start = noise(seeds, LATENT).to(device)
-        conditions_or_none = (given, torch.zeros_like(given))
-        latents = sample(self._v, make_scheduler(), start, conditions_or_none, sampling)
+        guided = (embeddings, torch.zeros_like(embeddings))
+        latents = sample(self._predict_v, make_scheduler(), start, guided, sampling)
         return sounds(self._network.components.decode(latents), seeds)
 
-    def _v(self, latents: Tensor, time: Tensor, conditions: Tensor) -> Tensor:
+    def _predict_v(self, latents: Tensor, time: Tensor, conditions: Tensor) -> Tensor:
         with autocast(latents.device):
-            found = self._network(latents, time.expand(len(latents)), conditions)
-        v: Tensor = found.float()
-        return v
+            v: Tensor = self._network(latents, time.expand(len(latents)), conditions)
+        return v.float()
 
 
 def sounds(mels: Tensor, seeds: Sequence[int]) -> np.ndarray:
-    """(B, 64, 128) standardised log-mels to (B, 32000) samples, with phases that follow from the
-    seeds."""
+    """(B, 64, 128) standardised log-mels to (B, 32000) samples, with phases drawn by seed."""
     bands = 10 ** (mels * SCALE + CENTRE).clamp(max=LOUDEST)
     magnitudes = mel_to_magnitudes(bands, filterbank().to(mels.device))
-    found = griffin_lim(magnitudes, N_FFT, HOP, ITERATIONS, seeds=seeds)[:, : int(SECONDS * RATE)]
-    samples: np.ndarray = found.clamp(-1, 1).cpu().numpy()
+    sound = griffin_lim(magnitudes, N_FFT, HOP, ITERATIONS, seeds=seeds)
+    samples: np.ndarray = sound[:, : int(SECONDS * RATE)].clamp(-1, 1).cpu().numpy()
     return samples

@@ -177,10 +177,10 @@ def edit_index(folder, **changes):
 
 
 def test_what_is_no_pipeline_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"--weights: '.*gone' is no folder; give a hub id such"):
+    with pytest.raises(UserError, match=r"--weights: '.*gone' is not a folder; give a hub id such"):
         AudioLDM.load(str(tmp_path / "gone"))
     (tmp_path / "file.ckpt").write_text("no folder")
-    with pytest.raises(UserError, match=r"--weights: '.*file.ckpt' is no folder"):
+    with pytest.raises(UserError, match=r"--weights: '.*file.ckpt' is not a folder"):
         AudioLDM.load(str(tmp_path / "file.ckpt"))
     with pytest.raises(UserError, match=r"cannot be loaded: .*no file named model_index.json"):
         AudioLDM.load(str(tmp_path))
