@@ -127,12 +127,12 @@ def _columns(table: Table, trials: Sequence[TrialSummary]) -> list[list[str]]:
 def _metrics(heading: str, logged: Iterable[str]) -> list[str]:
     if heading in COLUMNS:
         return [COLUMNS[heading]]
-    if heading in AUDIO_METRICS:
-        return sorted(name for name in logged if name.endswith(f"/generation/{heading}"))
     direction, _, title = heading.rpartition(" ")
+    path = direction.replace("->", "_to_") or r"\w+_to_\w+"  # without one: mean of both
+    if heading in AUDIO_METRICS:
+        path, title = "generation", heading
     for metric in METRICS.values():
         if metric.title == title:
-            path = direction.replace("->", "_to_") or r"\w+_to_\w+"  # without one: mean of both
-            pattern = re.compile(rf"(?:test|val)/{path}/{metric.name}")
-            return sorted(filter(pattern.fullmatch, logged))
-    return []
+            title = metric.name
+    pattern = re.compile(rf"(?:test|val)/{path}/{re.escape(title)}")
+    return sorted(filter(pattern.fullmatch, logged))

@@ -47,13 +47,14 @@ def _values(cell: Cell, split: str, workers: int) -> tuple[Value, ...]:
             if name.startswith(f"{split}/") and name.endswith("/R1"):
                 recalls.append(value)
     return (
-        _mean_value([workers * s for s in cell.metric("cost/train_seconds")], "{:,.0f}"),
+        _mean_value(cell.metric("cost/train_seconds"), "{:,.0f}", workers),
         _mean_value(cell.metric("cost/parameters"), "{:,.0f}"),
         _mean_value(recalls, "{:.1f}"),
     )
 
 
-def _mean_value(numbers: list[float], number_format: str) -> Value:
+def _mean_value(numbers: list[float], number_format: str, scale: int = 1) -> Value:
     if not numbers:
         return NOTHING
-    return Value(number_format.format(mean(numbers)), mean(numbers))
+    value = scale * mean(numbers)
+    return Value(number_format.format(value), value)
