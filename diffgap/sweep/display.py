@@ -57,7 +57,8 @@ class SweepDisplay:
     """
 
     def __init__(self, console: Console, total: int, to_run: int, quiet: bool = False) -> None:
-        self.console, self.total, self.to_run, self.quiet = console, total, to_run, quiet
+        self.console, self.to_run, self.quiet = console, to_run, quiet
+        self._finished_before = max(0, total - to_run)
         self.best: tuple[float, str] | None = None
         self.rows: dict[str, _Row] = {}
         self.started_at = time.monotonic()
@@ -81,7 +82,7 @@ class SweepDisplay:
     def counts(self) -> dict[str, int]:
         """How many trials are in each state; those of earlier runs are finished."""
         counts = Counter(row.state for row in self.rows.values())
-        counts[TrialState.FINISHED] += max(0, self.total - self.to_run)
+        counts[TrialState.FINISHED] += self._finished_before
         # A search's trials become known one at a time.
         counts[TrialState.WAITING] += max(0, self.to_run - len(self.rows))
         return {state: counts[state] for state in TrialState if counts[state]}
@@ -140,10 +141,12 @@ class SweepDisplay:
 
     def _summary(self) -> str:
         ended = sum(row.state.is_final for row in self.rows.values())
-        text = f"{self.total - self.to_run + ended} of {self.total} trials"
-        if ended and ended < self.to_run:
+        # A population's copies and a search's winners on test come on top of `total`.
+        to_run, before = max(self.to_run, len(self.rows)), self._finished_before
+        text = f"{before + ended} of {before + to_run} trials"
+        if ended and ended < to_run:
             seconds_each = (time.monotonic() - self.started_at) / ended
-            text += f", about {duration(seconds_each * (self.to_run - ended))} left"
+            text += f", about {duration(seconds_each * (to_run - ended))} left"
         if self.best:
             text += f"; best R@5 on val so far {self.best[0]:.1f} ({self.best[1]})"
         return text

@@ -65,3 +65,14 @@ def test_a_screen_that_is_too_small_shows_what_is_running():
         display.finished(one.signature)
     labels = [row.label for row in display._visible_rows()]
     assert labels == [f"seed {seed}" for seed in (7, 8, 9, 0, 1)]
+
+
+def test_trials_that_nobody_counted_before_are_counted_once_they_are_known(display):
+    for seed in range(4):  # one more than were to run
+        one = planned(seed)
+        display.add(one)
+        display.started(one.signature)
+        display.finished(one.signature)
+    lines = display.console.file.getvalue().splitlines()
+    assert "; 5 of 5 trials" in lines[5]
+    assert "; 6 of 6 trials" in lines[7]
