@@ -12,17 +12,10 @@ PREFIXES = ("FI_", "GLOO_", "NCCL_", "TORCH_NCCL_", "UCX_")
 """Allowed prefixes; other variables could change results, and signatures do not cover them."""
 
 COMMON_NAMES = (
-    "FI_PROVIDER",
-    "GLOO_SOCKET_IFNAME",
-    "NCCL_DEBUG",
-    "NCCL_IB_DISABLE",
-    "NCCL_IB_HCA",
-    "NCCL_P2P_DISABLE",
-    "NCCL_SOCKET_IFNAME",
-    "TORCH_NCCL_BLOCKING_WAIT",
-    "UCX_NET_DEVICES",
+    "FI_PROVIDER", "GLOO_SOCKET_IFNAME", "NCCL_DEBUG", "NCCL_IB_DISABLE", "NCCL_IB_HCA",
+    "NCCL_P2P_DISABLE", "NCCL_SOCKET_IFNAME", "TORCH_NCCL_BLOCKING_WAIT", "UCX_NET_DEVICES",
     "UCX_TLS",
-)
+)  # fmt: skip
 """Suggestions for misspelt names."""
 
 
