@@ -208,7 +208,7 @@ def test_failed_trials_are_told_and_the_others_still_shown(tmp_path, small_store
     done = diffgap("sweep", "tiny.yaml", *sets, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "step 0: the loss is" in done.stderr
-    assert "loss.condition_noise 1e+30 drowns conditions" in done.stderr
+    assert "loss.condition_noise 1e+30 drowns the conditions" in done.stderr
     table = diffgap("report", "tiny", "--format", "md", cwd=tmp_path).stdout
     assert "| CDM + BST (cdm on, bst on, loss.condition_noise 0.5) | 1 |" in table
     assert "| CDM + BST (cdm on, bst on, loss.condition_noise 1e+30) | 0 of 1 |" in table
