@@ -29,7 +29,7 @@ STYLES = ("terminal", "md", "latex", "csv", "parquet", "html", "figures", "all")
     type=click.Choice(STYLES),
     default="terminal",
     show_default=True,
-    help="csv and parquet hold a row a trial; html is one page with tables, figures and the runs "
+    help="csv and parquet have a row per trial; html is one page with tables, figures and the runs "
     "behind them; figures and all write many files into the directory --out.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The file, or directory, to write.")

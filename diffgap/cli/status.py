@@ -91,7 +91,7 @@ def cancel(target: str, output: StoragePath) -> None:
 
 @click.command(short_help="Repeat a trial and compare.")
 @click.argument("signature")
-@click.option("--store", help="Where the trial's store is now; default where it was then.")
+@click.option("--store", help="Current place of the trial's store; default where it was.")
 @OUTPUT
 def rerun(signature: str, store: str | None, output: StoragePath) -> None:
     """Repeat the trial SIGNATURE in this process, without Ray, and compare it with its record.

@@ -21,7 +21,7 @@ DASHBOARD = "http://127.0.0.1:8265"
     "--address",
     default=lambda: os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD,
     show_default=f"RAY_API_SERVER_ADDRESS, else {DASHBOARD}",
-    help="The cluster's dashboard.",
+    help="URL of the cluster's dashboard.",
 )
 @click.option("--wait", is_flag=True, help="Follow the job and exit with its status.")
 @click.option(
@@ -31,8 +31,8 @@ DASHBOARD = "http://127.0.0.1:8265"
 )
 @click.option("--fresh", is_flag=True, help="Forget earlier results of these trials.")
 @click.option("--max-concurrent", type=click.IntRange(1), help="The most trials at once.")
-@click.option("--pip", is_flag=True, help="First install what constraints.txt names on the nodes.")
-@click.option("--image", help="Run in this container image, which has diffgap.")
+@click.option("--pip", is_flag=True, help="First install constraints.txt on the nodes.")
+@click.option("--image", help="Container image of the job; must contain diffgap.")
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME", help="Pass on an environment variable."
 )

@@ -109,12 +109,8 @@ def sweep(
         on_loss=_restart_command(sweep_spec.retries),
     )
     missing = run_sweep(plan, ledger, console, options)
-    try:
-        _print_tables(ledger, plan.spec.name, console)
-    except UserError as error:  # the trials are safe; MLflow may be down
-        click.echo(f"No table for now: {error}", err=True)
-        missing = missing or {"MLflow": "it could not be read"}
-    _exit_with_status(missing)
+    unread = _try_print_tables(ledger, plan.spec.name, console)
+    _exit_with_status(missing or unread)
 
 
 @click.command(short_help="Run one trial in this process, without Ray.")
@@ -239,6 +235,16 @@ def _restart_command(retries: int) -> Callable[[str], None]:
 
 
 # After the sweep ----------------------------------------------------------------------------------
+
+
+def _try_print_tables(ledger: Ledger, name: str, console: Console) -> dict[str, str]:
+    """Prints the tables; where MLflow is down, reports that instead, as the trials are safe."""
+    try:
+        _print_tables(ledger, name, console)
+    except UserError as error:
+        click.echo(f"No table for now: {error}", err=True)
+        return {"MLflow": "it could not be read"}
+    return {}
 
 
 def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
