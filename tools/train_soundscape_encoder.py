@@ -55,7 +55,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=total, pct_start=0.15)
     losses = []
     for epoch in range(epochs):
-        started, seen = time.monotonic(), []
+        started, batch_losses = time.monotonic(), []
         for rows in torch.randperm(clips).split(batch_size)[: clips // batch_size]:
             words = [listed[i].captions[epoch % captions] for i in rows.tolist()]
             loss = _loss(towers, sounds[rows], words, videos[rows])
@@ -64,8 +64,8 @@ def train(
             torch.nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            seen.append(loss.item())
-        losses.append(float(np.mean(seen)))
+            batch_losses.append(loss.item())
+        losses.append(float(np.mean(batch_losses)))
         click.echo(f"epoch {epoch}: loss {losses[-1]:.3f}, {time.monotonic() - started:.0f} s")
     return towers.eval(), losses
 
@@ -75,11 +75,13 @@ def _loss(towers: Towers, sounds: Tensor, words: list[str], videos: Tensor) -> T
     frames = videos.permute(0, 1, 4, 2, 3).float() / 255
     audio = F.normalize(towers.audio(sounds), dim=-1)
     scale = towers.log_scale.clamp(max=4.6).exp()
-    own = torch.arange(len(sounds))
+    diagonal = torch.arange(len(sounds))  # a clip belongs to its own caption and video
     loss = audio.new_zeros(())
-    for other in (towers.text(words), towers.video(frames)):
-        logits = scale * audio @ F.normalize(other, dim=-1).T
-        loss = loss + F.cross_entropy(logits, own) / 4 + F.cross_entropy(logits.T, own) / 4
+    for partners in (towers.text(words), towers.video(frames)):
+        logits = scale * audio @ F.normalize(partners, dim=-1).T
+        loss = (
+            loss + F.cross_entropy(logits, diagonal) / 4 + F.cross_entropy(logits.T, diagonal) / 4
+        )
     return loss
 
 

@@ -43,8 +43,8 @@ SETTINGS: dict[str, Any] = {
     "condition_dropout": 0.1,
     "seed": 0,
 }
-TOLD = 100
-"""Steps whose mean loss is told, and kept."""
+LOG_EVERY = 100
+"""Steps whose mean loss is printed, and recorded."""
 RENDERED = 200
 """Clips rendered and encoded at once."""
 
@@ -72,7 +72,7 @@ def train(
     condition_dropout: float,
     seed: int,
 ) -> tuple[nn.Module, list[float]]:
-    """Trains the network; returns its averaged weights, and the mean loss of every `TOLD` steps."""
+    """Trains the network; returns its averaged weights, and mean losses of `LOG_EVERY` steps."""
     torch.manual_seed(seed)
     network, scheduler = make_network(), make_scheduler()
     network.components.fit(mels)
@@ -80,22 +80,24 @@ def train(
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
-    losses, seen, started = [], [], time.monotonic()
+    losses, recent, started = [], [], time.monotonic()
     for step in range(1, steps + 1):
         rows = torch.randint(len(mels), (batch_size,))
-        kept = torch.rand(batch_size, 1) >= condition_dropout
-        loss = _loss(network, scheduler, latents[rows], embeddings[rows] * kept)
+        # Dropped conditions teach the network v without a condition, which guidance needs.
+        conditioned = torch.rand(batch_size, 1) >= condition_dropout
+        loss = _loss(network, scheduler, latents[rows], embeddings[rows] * conditioned)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         rates.step()
-        for mine, its in zip(averaged.parameters(), network.parameters(), strict=True):
-            mine.lerp_(its.detach(), 1 - min(ema, step / (step + 10)))
-        seen.append(loss.item())
-        if step % TOLD == 0:
-            losses.append(float(np.mean(seen)))
-            seen.clear()
+        # A short average at first: the random weights of the start are soon forgotten.
+        for average, weight in zip(averaged.parameters(), network.parameters(), strict=True):
+            average.lerp_(weight.detach(), 1 - min(ema, step / (step + 10)))
+        recent.append(loss.item())
+        if step % LOG_EVERY == 0:
+            losses.append(float(np.mean(recent)))
+            recent.clear()
             click.echo(f"step {step}: loss {losses[-1]:.4f}, {time.monotonic() - started:.0f} s")
     return averaged.eval(), losses
 
@@ -104,12 +106,13 @@ def _loss(network: nn.Module, scheduler: Any, latents: Tensor, conditions: Tenso
     """Mean squared error of v (Salimans & Ho 2022), at noise levels evenly drawn."""
     times = torch.randint(scheduler.config.num_train_timesteps, (len(latents),))
     noise = torch.randn_like(latents)
-    kept = scheduler.alphas_cumprod[times, None, None, None]
-    alpha, sigma = kept.sqrt(), (1 - kept).sqrt()  # its own add_noise is for times in a sampler
-    wanted = alpha * noise - sigma * latents
+    # By hand: the scheduler's add_noise takes the times of a sampler only.
+    signal = scheduler.alphas_cumprod[times, None, None, None]
+    alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
+    target = alpha * noise - sigma * latents
     with autocast(latents.device):
-        found = network(alpha * latents + sigma * noise, times, conditions)
-    return F.mse_loss(found.float(), wanted)
+        predicted = network(alpha * latents + sigma * noise, times, conditions)
+    return F.mse_loss(predicted.float(), target)
 
 
 @click.command(help=__doc__)

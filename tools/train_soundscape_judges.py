@@ -1,4 +1,4 @@
-"""Trains the embedded corpus's judges: the classifier of sounds, and that of alignment.
+"""Trains the judges of the embedded corpus: classifier and alignment.
 
     python tools/train_soundscape_judges.py
 
@@ -127,15 +127,15 @@ def alignment_loss(network: Alignment, clips: Clips, rows: Tensor) -> Tensor:
     count = len(rows)
     shifts = torch.randint(SHIFTS[0], SHIFTS[1] + 1, (count,))
     frames = network.view(clips.videos[rows])
-    seen = torch.stack([frames, turned(frames, shifts, 1)])
+    video = torch.stack([frames, turned(frames, shifts, 1)])
     spectra = clips.spectra[rows]
-    heard = torch.stack([network.listener(spectra), network.listener(turned(spectra, shifts, 3))])
-    own = torch.arange(count)
+    audio = torch.stack([network.listener(spectra), network.listener(turned(spectra, shifts, 3))])
+    clips_in_order = torch.arange(count)
     side, other_side = torch.randint(2, (2, count))
     pairs = [
-        (seen[side, own], heard[side, own]),
-        (seen[side, own], heard[other_side, own].roll(1, 0)),
-        (seen[side, own], heard[1 - side, own]),
+        (video[side, clips_in_order], audio[side, clips_in_order]),
+        (video[side, clips_in_order], audio[other_side, clips_in_order].roll(1, 0)),
+        (video[side, clips_in_order], audio[1 - side, clips_in_order]),
     ]
     in_turn = clips.in_turn[rows]
     logits = network.judge(*(torch.cat(part) for part in zip(*pairs, strict=True))).view(3, count)
@@ -162,9 +162,9 @@ def accuracies(networks: Networks, clips: Clips) -> dict[str, float]:
             are not.
     """
     sounds, videos = list(clips.sounds), list(clips.videos.numpy())
-    found = SoundscapeExtractor(networks.classifier, "").features(sounds).probabilities
-    assert found is not None
-    right = clips.shares.numpy()[np.arange(len(found)), found.argmax(1)] > 0
+    probabilities = SoundscapeExtractor(networks.classifier, "").features(sounds).probabilities
+    assert probabilities is not None
+    right = clips.shares.numpy()[np.arange(len(probabilities)), probabilities.argmax(1)] > 0
     rng = np.random.default_rng(0)
     shifts = rng.integers(RATE // 2, 3 * RATE // 2, len(sounds))
     late = [np.roll(sound, shift) for sound, shift in zip(sounds, shifts, strict=True)]

@@ -6,7 +6,6 @@ tools/train_soundscape_encoder.py has trained the weights.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import zlib
@@ -16,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffgap.encoders.vectors import unit_vectors
 from diffgap.errors import ClipError
+from diffgap.pretrained.weights import load_bundled
 
 DIMENSION = 128
 RATE = 16_000
@@ -155,8 +154,8 @@ class SoundscapeEncoder:
     def load(cls, device: str = "cpu") -> SoundscapeEncoder:
         """The encoder with the weights that are part of this package."""
         towers = Towers()
-        towers.load_state_dict(load_file(WEIGHTS))  # float16 on disk; copying converts to float32
-        return cls(towers.to(device), hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
+        file_hash = load_bundled(towers, WEIGHTS)
+        return cls(towers.to(device), file_hash)
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Shorter sounds are repeated to 2 s; of longer ones every 2 s window counts the same."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffgap.errors import UserError
-from diffgap.pretrained.weights import NUMPY_SCALARS, read_state, some_of
+from diffgap.pretrained.weights import NUMPY_SCALARS, read_state, some_of, weight_problems
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 GROUPS = 32
@@ -130,29 +130,13 @@ class Checkpoint:
         shapes = {}
         for name, target in names.items():
             shapes[name] = _original_shape(name, parameters[target])
-        if problems := self._problems(shapes):
+        if problems := weight_problems(self.path, self.weights, shapes):
             raise UserError(*problems)
         state = {}
         for name, target in names.items():
             state[target] = self.weights[name].reshape(parameters[target].shape).float()
         # Assigned, not copied: parameters on meta have no storage to copy to.
         model.load_state_dict(state, assign=True)
-
-    def _problems(self, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-        problems = []
-        missing = [name for name in shapes if name not in self.weights]
-        if missing:
-            problems.append(f"{self.path}: lacks {some_of(missing)}")
-        unexpected = [name for name in self.weights if name not in shapes]
-        if unexpected:
-            problems.append(
-                f"{self.path}: holds {some_of(unexpected)}, which the model does not have"
-            )
-        for name, shape in shapes.items():
-            if name in self.weights and tuple(self.weights[name].shape) != shape:
-                actual = tuple(self.weights[name].shape)
-                problems.append(f"{self.path}: {name} has shape {actual}, not {shape}")
-        return problems
 
 
 def unet_config(checkpoint: Checkpoint, heads: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ the modality gap. Its latents are principal components of patches, its phases Gr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +24,7 @@ from diffgap.encoders.soundscape import DIMENSION, RATE
 from diffgap.errors import require
 from diffgap.generation.base import Sampling
 from diffgap.generation.latent import noise, sample
+from diffgap.pretrained.weights import load_bundled
 
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
 SECONDS = 2.0
@@ -171,9 +170,8 @@ class SoundscapeGenerator:
             UserError: where diffusers is not installed.
         """
         network = make_network()
-        # Kept in half precision to keep the package small.
-        network.load_state_dict({n: value.float() for n, value in load_file(WEIGHTS).items()})
-        return cls(network.to(device), hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
+        file_hash = load_bundled(network, WEIGHTS)
+        return cls(network.to(device), file_hash)
 
     @torch.inference_mode()
     def generate(

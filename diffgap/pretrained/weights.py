@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffgap.errors import UserError
@@ -40,21 +41,34 @@ def load_strictly(model: nn.Module, path: Path, drop: Collection[str] = ()) -> N
         UserError: naming every missing, unexpected and misshapen weight.
     """
     state = {name: value for name, value in read_state(path).items() if name not in drop}
-    expected = model.state_dict()
-    problems = []
-    # torch's own strict loading would list every one of what may be hundreds of names.
-    if missing := [name for name in expected if name not in state]:
-        problems.append(f"{path}: lacks {some_of(missing)}")
-    if unexpected := [name for name in state if name not in expected]:
-        problems.append(f"{path}: holds {some_of(unexpected)}, which the model does not have")
-    for name, value in state.items():
-        if name in expected and value.shape != expected[name].shape:
-            problems.append(
-                f"{path}: {name} has shape {tuple(value.shape)}, not {tuple(expected[name].shape)}"
-            )
-    if problems:
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if problems := weight_problems(path, state, shapes):
         raise UserError(*problems)
     model.load_state_dict(state)
+
+
+def load_bundled(model: nn.Module, path: Path) -> str:
+    """Loads weights that ship with this package; returns the SHA-256 of their file."""
+    model.load_state_dict(load_file(path))  # float16 on disk; copying converts to float32
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weight_problems(
+    path: Path, state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """Missing, unexpected and misshapen weights of a file, given the shapes of a model's."""
+    problems = []
+    # torch's own strict loading would list every one of what may be hundreds of names.
+    missing = [name for name in shapes if name not in state]
+    if missing:
+        problems.append(f"{path}: lacks {some_of(missing)}")
+    unexpected = [name for name in state if name not in shapes]
+    if unexpected:
+        problems.append(f"{path}: holds {some_of(unexpected)}, which the model does not have")
+    for name, shape in shapes.items():
+        if name in state and tuple(state[name].shape) != shape:
+            problems.append(f"{path}: {name} has shape {tuple(state[name].shape)}, not {shape}")
+    return problems
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -86,7 +86,7 @@ def test_weights_are_those_of_the_record():
 
 
 def test_it_learns(encoder, real, monkeypatch):
-    monkeypatch.setattr(train_soundscape_generator, "TOLD", 10)
+    monkeypatch.setattr(train_soundscape_generator, "LOG_EVERY", 10)
     settings = {"batch_size": 4, "lr": 3e-3, "weight_decay": 0.01, "ema": 0.9}
     mels, told = (
         standard_log_mel(torch.from_numpy(real)),

@@ -6,13 +6,11 @@ from the encoder, which must not judge itself.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffgap.corpora.soundscapes.audio import RATE
@@ -22,6 +20,7 @@ from diffgap.encoders.soundscape import HOP, N_FFT, mel_filterbank
 from diffgap.errors import UserError
 from diffgap.evaluation.extractors.base import Features
 from diffgap.evaluation.extractors.waveforms import check, pad_frames, run_on_clips
+from diffgap.pretrained.weights import load_bundled
 
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
 WIDTH = 64
@@ -138,7 +137,9 @@ class SoundscapeExtractor:
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeExtractor:
         """The network with the weights that ship with this package."""
-        return cls(_networks().classifier, _hash(), device)
+        networks = Networks()
+        file_hash = load_bundled(networks, WEIGHTS)
+        return cls(networks.classifier, file_hash, device)
 
     def features(self, waveforms: Sequence[np.ndarray]) -> Features:
         """Frames of half a second, (N, F, 64); their means; and shares of the 24 kinds."""
@@ -170,7 +171,9 @@ class SoundscapeAlignment:
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeAlignment:
         """The network with the weights that ship with this package."""
-        return cls(_networks().alignment, _hash(), device)
+        networks = Networks()
+        file_hash = load_bundled(networks, WEIGHTS)
+        return cls(networks.alignment, file_hash, device)
 
     @torch.inference_mode()
     def aligned(self, videos: Sequence[np.ndarray], waveforms: Sequence[np.ndarray]) -> np.ndarray:
@@ -207,17 +210,6 @@ def _check_shapes(videos: Sequence[np.ndarray], waveforms: Sequence[np.ndarray])
             f"videos: {len(videos)}, of {sorted(shapes)}, with {len(waveforms)} sounds of "
             f"{sorted(lengths)} samples; alignment needs {expected} and {WINDOW} samples each"
         )
-
-
-def _networks() -> Networks:
-    networks = Networks()
-    # Kept in half precision to keep the package small.
-    networks.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
-    return networks
-
-
-def _hash() -> str:
-    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Module:
