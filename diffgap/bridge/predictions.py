@@ -2,7 +2,7 @@
 
 On the path ``z = alpha x + sigma e``: x0 is ``x``, eps is ``e`` (Ho et al. 2020), and v is the
 path's derivative ``d_alpha x + d_sigma e`` (Salimans & Ho 2022; rectified flow's velocity, Liu et
-al. 2022). Each is a mix of x and e; with z, a second mix, any one of them tells the others.
+al. 2022). Each is a mix of x and e; with z, a second mix, any one of them gives the others.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def prediction_target(prediction: str, clean: Tensor, noise: Tensor, level: Nois
 def convert(output: Tensor, z: Tensor, level: NoiseLevel, source: str, target: str) -> Tensor:
     """Turns one prediction into another, exactly, given the noisy ``z``.
 
-    With ``z = alpha x + sigma e`` and ``output = a x + s e``, the wanted ``a' x + s' e`` is
+    With ``z = alpha x + sigma e`` and ``output = a x + s e``, the target ``a' x + s' e`` is
 
         ((a' s - s' a) z + (alpha s' - sigma a') output) / (alpha s - sigma a)
 
-    (Cramer's rule for x and e, put in). Going straight from one to the other, not by way of x,
-    does not divide by a small alpha what is multiplied by it again.
+    (by Cramer's rule for x and e). Converting directly, not by way of x, avoids dividing by a small
+    alpha what is multiplied by it again.
 
     Args:
         output: (B, D) of prediction type `source`.
@@ -65,7 +65,7 @@ def clean_estimate(prediction: str, output: Tensor, z: Tensor, level: NoiseLevel
 
 
 def noise_estimate(clean: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
-    """The (B, D) noise that is in ``z`` if its clean targets are these; see `convert`."""
+    """The (B, D) noise in ``z``, given its clean targets; see `convert`."""
     return convert(clean, z, level, "x0", "eps")
 
 

@@ -36,7 +36,7 @@ class SamplerStep(NamedTuple):
 
 
 def _points(schedule: Schedule, times: Tensor) -> list[SamplerStep]:
-    """The S levels at which the estimator is asked: all but the last, which has no noise."""
+    """The S levels at which the estimator is called: all but the last, which has no noise."""
     log_snr = schedule(times[:-1])
     levels = map(NoiseLevel, *schedule.level(log_snr))
     return list(map(SamplerStep, log_snr, schedule.position(log_snr), levels))
@@ -47,7 +47,7 @@ def _clean(estimate: CleanEstimator, z: Tensor, at: SamplerStep) -> Tensor:
 
 
 def _carry(z: Tensor, clean: Tensor, now: NoiseLevel, after: NoiseLevel) -> Tensor:
-    """Keeps the noise that is in z, if its clean target is this, and scales it to the next level.
+    """Keeps the noise of z, given its clean target, and scales both to the next level.
 
     DDIM's step (Song et al. 2020, eq. 12 with their sigma = 0).
     """
@@ -111,9 +111,9 @@ def dpmpp_2m(
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); second order, one call a step.
 
-    Goes on from the last two clean estimates in a straight line over the log-SNR, half a step
-    ahead; the first step has one estimate only and is DDIM's. The ratio r of two steps is the same
-    in log-SNR as in the paper's half log-SNR.
+    Extrapolates the last two clean estimates linearly in log-SNR, half a step ahead; the first
+    step has one estimate only and is DDIM's. The ratio r of two steps is the same in log-SNR as in
+    the paper's half log-SNR.
     """
     points = _points(schedule, times)
     before: tuple[Tensor, Tensor] | None = None
@@ -150,7 +150,7 @@ def reverse(
         schedule: log-SNR of t.
         steps: number of steps S, 1 or more.
         start: the t of z, in (0, 1].
-        draw: source of noise; only ``ddpm`` asks it.
+        draw: source of noise; only ``ddpm`` uses it.
 
     Returns:
         (B, D) samples.
@@ -163,7 +163,7 @@ def reverse(
 def noise_query(
     query: Tensor, noise: Tensor, schedule: Schedule, start: float, noised: bool
 ) -> Tensor:
-    """Where the path begins that starts from a query, at t = `start`.
+    """The start of a path from a query, at t = `start`.
 
     Args:
         query: (B, D) embeddings of the other modality, in unit-variance scaling.

@@ -27,8 +27,8 @@ from diffgap.bridge.objective import (
     make_batch,
 )
 from diffgap.bridge.predictions import clean_estimate
-from diffgap.bridge.samplers import noise_query, reverse
-from diffgap.bridge.schedules import SCHEDULES
+from diffgap.bridge.samplers import CleanEstimator, noise_query, reverse
+from diffgap.bridge.schedules import SCHEDULES, Schedule
 
 X, A = 0, 1
 
@@ -152,19 +152,8 @@ class DiffusionBridge(Bidirectional):
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
             return self.radius * unit(self.denoiser(z, log_snr, directions, null))
 
-        options = self.config.options
         # Without noise of start_t, unlike Diffusion-Link: the query is taken for a noisy target.
-        return unit(
-            reverse(
-                "ddim",
-                estimate,
-                source * self.radius,
-                self.schedule,
-                steps=int(options["steps"]),
-                start=options["start_t"],
-                draw=torch.zeros_like,
-            )
-        )
+        return unit(_ddim_path(estimate, source * self.radius, self.schedule, self.config))
 
 
 class DiffusionLink(Bridge):
@@ -218,8 +207,7 @@ class DiffusionLink(Bridge):
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
         directions = bst.one_way(source, direction)
         null = self.denoiser.null(len(source))
-        start, steps = self.config.options["start_t"], int(self.config.options["steps"])
-        query = source * self.scale
+        query, start = source * self.scale, self.config.options["start_t"]
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
             return self.denoiser(z, log_snr, directions, null)
@@ -227,17 +215,17 @@ class DiffusionLink(Bridge):
         samples = []
         for noise in shared_noise(score.draws, source.shape[1], score.seed, source.device):
             z = noise_query(query, noise.expand_as(query), self.schedule, start, noised=True)
-            sample = reverse(
-                "ddim",
-                estimate,
-                z,
-                self.schedule,
-                steps=steps,
-                start=start,
-                draw=torch.zeros_like,
-            )
-            samples.append(sample)
+            samples.append(_ddim_path(estimate, z, self.schedule, self.config))
         return unit(torch.stack(samples).mean(0))
+
+
+def _ddim_path(
+    estimate: CleanEstimator, z: Tensor, schedule: Schedule, config: BridgeConfig
+) -> Tensor:
+    """The (B, D) samples that DDIM reaches from z at `start_t`, in the method's own steps."""
+    start, steps = config.options["start_t"], int(config.options["steps"])
+    draw = torch.zeros_like  # DDIM is deterministic
+    return reverse("ddim", estimate, z, schedule, steps=steps, start=start, draw=draw)
 
 
 def _split_batch(

@@ -1,4 +1,4 @@
-"""How training draws its noise times: where along the path the network learns most."""
+"""Samplers of t: how training draws its noise times."""
 
 from __future__ import annotations
 

@@ -177,8 +177,8 @@ class _Batch:
         epochs = iter(run_epoch(self.engine, trainings))
         # Only the first worker validates. If its error removed a member there, the other workers'
         # next step would wait for ever; losses are reduced, so that all see a divergence.
-        own = DivergedError if self.context.workers > 1 else Exception
-        self._for_each(lambda trainee: trainee.training.end_epoch(next(epochs)), own)
+        removable = DivergedError if self.context.workers > 1 else Exception
+        self._for_each(lambda trainee: trainee.training.end_epoch(next(epochs)), removable)
         for training in self.trainings:
             training.checkpoint()
 

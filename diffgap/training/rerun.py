@@ -74,21 +74,10 @@ def rerun(
     repeated = reruns.trial(record.path.name)
     repeated.forget()
     reruns.forget_training(training_signature(trial, facts["fingerprint"]))
-    _train(trial, repeated, uri, reruns, config, advance)
-    return repeated, _difference(record, repeated) if record.finished else None
-
-
-def _train(
-    trial: Trial,
-    repeated: TrialRecord,
-    uri: str,
-    reruns: Ledger,
-    config: dict[str, Any],
-    advance: Callable[[int, int], None],
-) -> None:
     if "threads" in config:
         torch.set_num_threads(config["threads"])  # the order of sums depends on it
     train_here(trial, repeated.path.name, uri, reruns, advance)
+    return repeated, _difference(record, repeated) if record.finished else None
 
 
 def _facts(record: TrialRecord) -> dict[str, Any]:
