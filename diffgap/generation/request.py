@@ -40,9 +40,9 @@ def default_generator(encoder: str) -> str:
     for generator, encoders in TRAINED_ON.items():
         if encoder in encoders:
             return generator
-    known = [f"{generator} for {' and '.join(names)}" for generator, names in TRAINED_ON.items()]
+    choices = [f"{generator} for {' and '.join(names)}" for generator, names in TRAINED_ON.items()]
     raise UserError(
-        f"BRIDGE: no generator takes embeddings of {encoder!r}; there are {', '.join(known)}"
+        f"BRIDGE: no generator takes embeddings of {encoder!r}; there are {', '.join(choices)}"
     )
 
 
