@@ -12,7 +12,6 @@ from diffgap.errors import UserError
 from diffgap.io.atomic import write_bytes
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
-"""By suffix."""
 
 
 def format_problem(path: Path) -> str | None:
@@ -23,19 +22,13 @@ def format_problem(path: Path) -> str | None:
 
 
 def write_audio(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Writes mono audio in 16 bits, in the format of the suffix.
-
-    Args:
-        path: of a suffix in `FORMATS`; its directory is created if it is missing.
-        samples: (S,) float32 in [-1, 1].
-        rate: in Hz.
+    """Writes mono (S,) float32 samples in [-1, 1] in 16 bits, in the format of the suffix.
 
     Raises:
         UserError: where the disk is full, or the path cannot be written to; then there is no file.
     """
     content = BytesIO()  # soundfile writes in place: a full disk would leave half a file
-    kind = FORMATS[path.suffix.lower()]
-    soundfile.write(content, samples, rate, format=kind, subtype="PCM_16")
+    soundfile.write(content, samples, rate, "PCM_16", format=FORMATS[path.suffix.lower()])
     try:
         write_bytes(path, content.getvalue())
     except OSError as error:

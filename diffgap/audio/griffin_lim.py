@@ -8,15 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-MOMENTUM = 0.99
-"""The acceleration of Perraudin et al. (alpha), at the value that they found best."""
+MOMENTUM = 0.99  # the acceleration of Perraudin et al. (alpha), at the value that they found best
 FLOOR = 1e-10
 
 
 def griffin_lim(
     magnitudes: Tensor, n_fft: int, hop: int, iterations: int = 32, *, seeds: Sequence[int]
 ) -> Tensor:
-    """Samples whose short-time spectra have about these magnitudes.
+    """(B, (T - 1) * hop) samples whose short-time spectra have about these magnitudes.
 
     Griffin and Lim, Signal Estimation from Modified Short-Time Fourier Transform (1984), in the
     fast variant of Perraudin, Balazs and Søndergaard, A Fast Griffin-Lim Algorithm (WASPAA 2013).
@@ -25,12 +24,8 @@ def griffin_lim(
         magnitudes: (B, n_fft // 2 + 1, T) of a centred transform with a Hann window.
         n_fft, hop: of that transform, in samples.
         iterations: how often the phases are made consistent.
-        seeds: B of them, each deciding the phases that its clip starts from.
-
-    Returns:
-        (B, (T - 1) * hop) samples.
+        seeds: one a clip, deciding the phases that it starts from.
     """
-    assert len(seeds) == len(magnitudes), "one seed a clip"
     clips = []
     # One clip at a time: a batch rounds otherwise, and roundings grow over the iterations.
     for clip, seed in zip(magnitudes, seeds, strict=True):
@@ -50,7 +45,7 @@ def _griffin_lim(magnitudes: Tensor, n_fft: int, hop: int, iterations: int, seed
 
 
 def mel_to_magnitudes(mel: Tensor, filterbank: Tensor, iterations: int = 30) -> Tensor:
-    """Non-negative magnitudes whose mel bands are these.
+    """Non-negative (B, F, T) magnitudes whose mel bands are these; 0 in bins that no band covers.
 
     Multiplicative updates for the divergence (Lee and Seung, Algorithms for Non-negative Matrix
     Factorization, NIPS 2000) from a flat start, so that bins between two bands are filled smoothly.
@@ -60,10 +55,6 @@ def mel_to_magnitudes(mel: Tensor, filterbank: Tensor, iterations: int = 30) -> 
     Args:
         mel: (B, M, T), of magnitudes and not of decibels.
         filterbank: (M, F).
-        iterations: how many updates.
-
-    Returns:
-        (B, F, T); 0 in bins that no band covers.
     """
     weight = filterbank.sum(0)[:, None]
     back = filterbank.T / weight.clamp_min(FLOOR)

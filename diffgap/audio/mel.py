@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 BREAK_HZ, LINEAR_HZ = 1000.0, 200.0 / 3
-LOG_STEP = np.log(6.4) / 27
-"""Slaney, Auditory Toolbox (1998): linear up to 1 kHz, logarithmic above."""
+LOG_STEP = np.log(6.4) / 27  # Slaney, Auditory Toolbox (1998): linear up to 1 kHz, then logarithmic
 
 
 def slaney_filterbank(rate: int, n_fft: int, mels: int, low: float, high: float) -> Tensor:

@@ -8,8 +8,7 @@ import numpy as np
 
 from diffgap.errors import require
 
-RESAMPLERS = ("scipy", "torchaudio")
-"""A polyphase filter, or torchaudio's windowed sinc; a store's manifest says which."""
+RESAMPLERS = ("scipy", "torchaudio")  # a polyphase filter, or windowed sinc; recorded in manifests
 
 
 def resample(samples: np.ndarray, rate: int, target: int, resampler: str = "scipy") -> np.ndarray:
@@ -22,16 +21,12 @@ def resample(samples: np.ndarray, rate: int, target: int, resampler: str = "scip
     if rate == target:
         return samples
     if resampler == "torchaudio":
-        return _by_torchaudio(samples, rate, target)
+        import torch
+
+        functional = require("torchaudio.functional", "clap", "resampling for laion_clap")
+        resampled = functional.resample(torch.from_numpy(samples), rate, target)
+        return np.asarray(resampled.numpy(), dtype=np.float32)
     from scipy.signal import resample_poly
 
     common = math.gcd(rate, target)
     return resample_poly(samples, target // common, rate // common).astype(np.float32)
-
-
-def _by_torchaudio(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
-    import torch
-
-    functional = require("torchaudio.functional", "clap", "resampling for laion_clap")
-    resampled = functional.resample(torch.from_numpy(samples), rate, target)
-    return np.asarray(resampled.numpy(), dtype=np.float32)

@@ -20,8 +20,7 @@ CORPORA = {
 }
 NAMES = tuple(CORPORA)
 
-BUILTIN = ("soundscapes",)
-"""Corpora that are generated and need no files; the others take a directory."""
+BUILTIN = ("soundscapes",)  # generated, without files; the others take a directory
 
 
 def load(name: str, root: Path | None) -> Corpus:
@@ -37,5 +36,4 @@ def load(name: str, root: Path | None) -> Corpus:
     if name not in BUILTIN and root is None:
         raise UserError(f"--root: missing; give the directory of the {name} corpus")
     corpus_class = pkgutil.resolve_name(CORPORA[name])
-    corpus: Corpus = corpus_class() if root is None else corpus_class(root)
-    return corpus
+    return corpus_class() if root is None else corpus_class(root)

@@ -20,14 +20,12 @@ from diffgap.errors import ClipError, UserError
 from diffgap.store.splits import SPLITS
 
 OFFICIAL = ("audiocap_id", "youtube_id", "start_time", "caption")
-ALIASES = {
+ALIASES = {  # last words of the names of lists, by split
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "eval", "evaluation"),
 }
-"""Last words of the names of lists, by split."""
-ID_LENGTH = 11
-"""Characters of a YouTube id."""
+ID_LENGTH = 11  # characters of a YouTube id
 
 
 class AudioCapsCorpus:
@@ -78,11 +76,10 @@ def _find_lists(root: Path) -> dict[str, Path]:
     for path in sorted(root.rglob("*.csv")):
         last_word = path.stem.lower().replace("-", "_").split("_")[-1]
         for split, names in ALIASES.items():
-            if last_word not in names:
-                continue
-            if split in lists:
+            if last_word in names and split in lists:
                 problems.append(f"{lists[split]} and {path}: lists of the same split; keep one")
-            lists.setdefault(split, path)
+            elif last_word in names:
+                lists[split] = path
     if not lists:
         raise UserError(
             f"{root}: has no list of AudioCaps (train.csv, val.csv, test.csv); put the official "

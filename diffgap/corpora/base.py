@@ -15,12 +15,10 @@ class Clip:
     """One clip as its corpus lists it, without audio or video."""
 
     id: str
-    split: str
-    """train, val or test."""
+    split: str  # train, val or test
     captions: tuple[str, ...]
     label: str | None = None
-    extra: Mapping[str, str | int | float] = field(default_factory=dict)
-    """Further columns, kept in the store."""
+    extra: Mapping[str, str | int | float] = field(default_factory=dict)  # further columns
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Rejected:
     """A clip, or one of its captions, that cannot be used."""
 
     id: str
-    stage: str
-    """corpus, audio, video or text."""
+    stage: str  # corpus, audio, video or text
     reason: str
 
 
@@ -37,8 +34,7 @@ class Corpus(Protocol):
     """A source of clips. It is sent to worker processes, so it must pickle."""
 
     name: str
-    modalities: tuple[str, ...]
-    """Those it has of audio, text and video."""
+    modalities: tuple[str, ...]  # those it has of audio, text and video
 
     @property
     def rejected(self) -> Sequence[Rejected]:

@@ -14,26 +14,21 @@ from diffgap.corpora import BUILTIN
 from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.errors import ClipError, MissingClipError, UserError
 
-CHUNK = 16
-"""Clips sent to a process at once; a smaller corpus is not worth starting processes for."""
-CHECK_FPS, CHECK_SIZE = 1.0, 32
-"""Every frame is decoded whatever is asked for; small and few ones cost least to scale."""
+CHUNK = 16  # clips sent to a process at once; a smaller corpus is not worth starting processes for
+CHECK_FPS, CHECK_SIZE = 1.0, 32  # every frame is decoded anyway; few small ones scale quickest
 
 
 @dataclass
 class CorpusCheck:
     """Which clips of a corpus can be used, and what is wrong with the others."""
 
-    listed: Counter[str] = field(default_factory=Counter)
-    """Clips by split."""
-    usable: Counter[str] = field(default_factory=Counter)
-    """Clips by split."""
+    listed: Counter[str] = field(default_factory=Counter)  # clips by split
+    usable: Counter[str] = field(default_factory=Counter)  # clips by split
     missing: list[Rejected] = field(default_factory=list)
     unreadable: list[Rejected] = field(default_factory=list)
-    bad_lines: list[Rejected] = field(default_factory=list)
-    """Lines of its lists that cannot be used."""
+    bad_lines: list[Rejected] = field(default_factory=list)  # unusable lines of its lists
     duplicates: list[tuple[str, ...]] = field(default_factory=list)
-    """Ids of clips that are the same file, byte for byte, or listed twice."""
+    """Ids of clips whose files are the same byte for byte, or that are listed twice."""
 
     @property
     def is_clean(self) -> bool:
@@ -44,16 +39,13 @@ class CorpusCheck:
 class _ClipCheck:
     problem: Rejected | None = None
     is_missing: bool = False
-    digest: str = ""
-    """SHA-256 of its file; empty where there is none."""
+    digest: str = ""  # SHA-256 of its file; empty where there is none
 
 
 def check_corpus(corpus: Corpus, progress: Callable[[int, int], None] | None = None) -> CorpusCheck:
     """Decodes every clip as embedding would, on all cores.
 
-    Args:
-        corpus: of files.
-        progress: called with clips done and clips in all.
+    `progress` is called with clips done and clips in all.
 
     Raises:
         UserError: where the corpus has no files to check.

@@ -18,8 +18,7 @@ from diffgap.errors import UserError
 from diffgap.store.splits import SPLITS, split_of
 
 CAPTIONS = "captions.csv"
-COLUMNS = ("file_name", "caption", "split", "label")
-"""Columns with a meaning of their own."""
+COLUMNS = ("file_name", "caption", "split", "label")  # columns with a meaning of their own
 
 
 class FolderCorpus:
@@ -79,17 +78,15 @@ def _videos(root: Path) -> list[str]:
 def _split_problems(files: dict[str, list[Row]]) -> list[str]:
     problems = []
     for name, rows in files.items():
-        lines_by_split = {row.get("split"): row.line for row in rows if row.get("split")}
-        for split, line in lines_by_split.items():
+        lines = {row.get("split"): row.line for row in rows if row.get("split")}
+        for split, line in lines.items():
             if split not in SPLITS:
                 problems.append(
                     f"{CAPTIONS} (line {line}): {name} has split {split!r}, "
                     f"not one of {', '.join(SPLITS)}"
                 )
-        if len(lines_by_split) > 1:
-            problems.append(
-                f"{name}: is in the splits {', '.join(sorted(lines_by_split))}; keep one"
-            )
+        if len(lines) > 1:
+            problems.append(f"{name}: is in the splits {', '.join(sorted(lines))}; keep one")
     return problems
 
 

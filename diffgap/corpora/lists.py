@@ -18,8 +18,7 @@ class Row:
 
     line: int
     values: dict[str, str]
-    problem: str | None
-    """Why it cannot be used."""
+    problem: str | None  # why it cannot be used
 
     def get(self, column: str) -> str:
         """The value, without spaces around it; empty where there is none."""

@@ -6,36 +6,25 @@ Sound files are read by libsndfile, containers of video by FFmpeg (PyAV, the ext
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from diffgap.errors import ClipError, MissingClipError, require
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 MEDIA_SUFFIXES = SOUND_SUFFIXES + VIDEO_SUFFIXES
 
-SILENCE = 1e-4
-"""Peak below which a recording counts as silent (-80 dBFS)."""
-
-LONGEST = 600.0
-"""Seconds; a longer file is no clip, and would fill a worker's memory."""
-
-MISSING = 0.1
-"""Seconds that a file may lack before it counts as truncated; MP3 headers are not exact."""
-
-TICKS = 1_000_000
-"""A second on FFmpeg's own clock (AV_TIME_BASE)."""
-
-TIME_TOLERANCE = 1e-3
-"""Seconds: files round the times of their frames."""
+SILENCE = 1e-4  # peak below which a recording counts as silent (-80 dBFS)
+LONGEST = 600.0  # seconds; a longer file is no clip, and would fill a worker's memory
+MISSING = 0.1  # seconds that a file may lack, because MP3 headers are not exact
+TICKS = 1_000_000  # a second on FFmpeg's own clock (AV_TIME_BASE)
+TIME_TOLERANCE = 1e-3  # seconds: files round the times of their frames
 
 
 def within(root: Path, name: str) -> Path:
@@ -54,14 +43,7 @@ def is_video(name: str) -> bool:
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
-    """One file, mixed down to mono.
-
-    Returns:
-        Float32 (samples,) and the rate in Hz.
-
-    Raises:
-        ClipError: where it is empty, truncated, silent, too long or not audio.
-    """
+    """Mono float32 (samples,), and the rate in Hz; ClipError where it is not usable as audio."""
     _check_not_empty(path)
     samples, rate = _sound_track(path) if is_video(path.name) else _sound_file(path)
     if not len(samples):
@@ -74,13 +56,9 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
 
 
 def read_video(path: Path, fps: float, size: int) -> np.ndarray:
-    """The frames visible at 0, 1/fps, 2/fps ... seconds, scaled to a square without a crop.
+    """uint8 RGB (frames, size, size, 3), at 0, 1/fps, 2/fps ... seconds, scaled without a crop.
 
-    Returns:
-        uint8 (frames, size, size, 3), RGB.
-
-    Raises:
-        ClipError: where it is not video, or cannot be decoded.
+    ClipError where it is not video, or cannot be decoded.
     """
     with _video_container(path) as container:
         _check_length(_seconds(container))
@@ -91,16 +69,9 @@ def read_video(path: Path, fps: float, size: int) -> np.ndarray:
 
 
 def video_seconds(path: Path) -> float:
-    """Length of a video, according to its header.
-
-    Raises:
-        ClipError: where it is not video, or cannot be decoded.
-    """
+    """Length of a video by its header; ClipError where it is not video, or cannot be decoded."""
     with _video_container(path) as container:
         return _seconds(container)
-
-
-# Audio ------------------------------------------------------------------------------------------
 
 
 def _check_not_empty(path: Path) -> None:
@@ -164,11 +135,7 @@ def _sound_track(path: Path) -> tuple[np.ndarray, int]:
             rate = stream.rate
     except av.FFmpegError as error:
         raise ClipError(f"not readable as audio: {error.strerror}") from None
-    empty = np.zeros(0, np.float32)
-    return np.concatenate([empty, *parts]).astype(np.float32), int(rate)
-
-
-# Video ------------------------------------------------------------------------------------------
+    return np.concatenate([np.zeros(0, np.float32), *parts]).astype(np.float32), int(rate)
 
 
 @contextmanager

@@ -21,15 +21,11 @@ class EncoderChoice(Choice[Encoder]):
     option, weights_option = "--encoder", "--checkpoint"
 
     def load_verified(self, expected_hash: str, user: str, device: str = "cpu") -> Encoder:
-        """The encoder, with the very weights that a store or a bridge was made with.
-
-        Args:
-            expected_hash: SHA-256 recorded for those weights, or `UNKNOWN_HASH`.
-            user: what they made, for the error.
-            device: of torch.
+        """The encoder, with the very weights that `user`, a store or a bridge, was made with.
 
         Raises:
-            UserError: where the weights differ, or cannot be loaded.
+            UserError: where the weights' SHA-256 is another than `expected_hash` (unless that is
+                `UNKNOWN_HASH`), or they cannot be loaded.
         """
         encoder = self.load(device)
         if expected_hash not in (UNKNOWN_HASH, encoder.checkpoint_hash):

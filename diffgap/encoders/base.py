@@ -15,18 +15,12 @@ class Encoder(Protocol):
     dimension: int
     checkpoint_hash: str
     modalities: tuple[str, ...]
-    sample_rate: int
-    """Hz, of the waveforms it takes."""
-    resampler: str
-    """One of `resampling.RESAMPLERS`."""
-    window: float | None
-    """Seconds of audio and video it takes at once; None where it takes any length."""
-    frame_rate: float
-    """Frames a second of the videos it takes."""
-    frame_size: int
-    """Side of its square frames, in pixels."""
-    preprocessing: dict[str, str | int | float]
-    """What happens to clips before the network, recorded in a store's manifest."""
+    sample_rate: int  # Hz, of the waveforms it takes
+    resampler: str  # one of `resampling.RESAMPLERS`
+    window: float | None  # seconds of audio and video it takes at once; None for any length
+    frame_rate: float  # frames a second of the videos it takes
+    frame_size: int  # side of its square frames, in pixels
+    preprocessing: dict[str, str | int | float]  # of clips, before the network; kept in manifests
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Mono float32 waveforms of up to `window` seconds to (B, D) float32 unit vectors."""

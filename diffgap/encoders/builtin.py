@@ -10,12 +10,8 @@ from diffgap import corpora
 from diffgap.errors import nearest
 from diffgap.store.store import EmbeddingStore
 
-SHOWN = 100
-"""Characters of a name that an error repeats."""
-
-BUILTIN_ENCODER = "soundscape"
-"""The frozen encoder of the built-in corpora."""
-
+SHOWN = 100  # characters of a name that an error repeats
+BUILTIN_ENCODER = "soundscape"  # the frozen encoder of the built-in corpora
 VERSION = "8c38514993d0"
 """Cache key of the built-in stores. Change it with whatever changes an embedding: how the corpus is
 rendered, its captions, the encoder or its weights. tests/encoders/test_builtin.py fails when one of
@@ -60,9 +56,7 @@ def store_problem(name: str) -> str | None:
 def open_store(name: str, progress: Callable[[int, int], None] | None = None) -> EmbeddingStore:
     """Opens a store by name, path or URI; a built-in one is built on its first use.
 
-    Args:
-        name: a built-in corpus, or the path or URI of a store.
-        progress: called with clips done and clips in all while a store is built.
+    While it is built, `progress` is called with clips done and clips in all.
     """
     uri = store_uri(name)
     if not is_built(name):

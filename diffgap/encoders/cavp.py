@@ -21,8 +21,7 @@ from diffgap.errors import ClipError, UserError
 from diffgap.pretrained.weights import load_strictly, weights_hash
 
 RATE = 16_000
-SECONDS = 4.0
-"""Length of the clips it was trained on: 16 tokens."""
+SECONDS = 4.0  # length of the clips it was trained on: 16 tokens
 FPS, SIZE = 4.0, 224
 N_FFT, HOP = 1024, 250  # 64 frames a second; Diff-Foley's generator has a hop of 256
 LOW, HIGH = 125.0, 7600.0  # Hz, of the mel bands
@@ -73,13 +72,11 @@ class CAVPEncoder:
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """The maximum over the tokens of a clip, normalised; silence fills up to four seconds."""
-        length = int(RATE * SECONDS)
-        return clip_embeddings(self._audio([_fill(w, length, "constant") for w in waveforms]))
+        return clip_embeddings(self._audio([_fill(w, RATE, "constant") for w in waveforms]))
 
     def encode_video(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         """The maximum over the tokens of a clip, normalised; the last frame fills up."""
-        length = int(FPS * SECONDS)
-        return clip_embeddings(self._video([_fill(v, length, "edge") for v in videos]))
+        return clip_embeddings(self._video([_fill(v, FPS, "edge") for v in videos]))
 
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
         raise ClipError("CAVP has no text tower")
@@ -123,8 +120,9 @@ def unit_decibels(samples: Tensor, filterbank: Tensor) -> Tensor:
     return ((decibels - 20 + 100) / 100).clamp(0, 1)
 
 
-def _fill(stream: np.ndarray, length: int, mode: str) -> np.ndarray:
-    """Exactly this long, filled with silence (constant) or the last frame (edge)."""
+def _fill(stream: np.ndarray, rate: float, mode: str) -> np.ndarray:
+    """Exactly four seconds, filled with silence (constant) or the last frame (edge)."""
+    length = int(rate * SECONDS)
     padding = [(0, max(0, length - len(stream)))] + [(0, 0)] * (stream.ndim - 1)
     return np.pad(stream, padding, mode=mode)[:length]  # type: ignore[call-overload]
 

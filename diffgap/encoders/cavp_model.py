@@ -21,8 +21,7 @@ MELS = 128
 STAGES = ((64, 3, 1, False), (128, 4, 2, False), (256, 6, 2, True), (512, 3, 2, True))
 """Channels, blocks, spatial stride, and whether the stage looks at neighbouring frames."""
 EXPANSION = 4
-POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))
-"""Cnn14's poolings of (time, mel)."""
+POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))  # Cnn14's poolings of (time, mel)
 
 
 class CAVP(nn.Module):

@@ -22,11 +22,8 @@ from diffgap.errors import ClipError
 from diffgap.store.schema import vector_column
 from diffgap.store.splits import hash_fraction
 
-BATCH = 32
-"""Windows, or captions, that go through an encoder at once."""
-
-WINDOWS = ("crop", "mean")
-"""What represents a clip longer than an encoder's window: one window, or the mean of all."""
+BATCH = 32  # windows, or captions, that go through an encoder at once
+WINDOWS = ("crop", "mean")  # what represents a clip longer than a window: one, or the mean of all
 
 
 @dataclass(frozen=True)
@@ -34,15 +31,12 @@ class InputSpec:
     """How clips of a corpus become inputs of an encoder; sent to the processes that decode."""
 
     modalities: tuple[str, ...]
-    sample_rate: int
-    """Hz."""
+    sample_rate: int  # Hz
     resampler: str
-    window: float | None
-    """Seconds; None where the encoder takes any length."""
+    window: float | None  # seconds; None where the encoder takes any length
     frame_rate: float
     frame_size: int
-    long_clips: str
-    """One of `WINDOWS`."""
+    long_clips: str  # one of `WINDOWS`
 
     @classmethod
     def of(cls, encoder: Encoder, modalities: tuple[str, ...], long_clips: str) -> InputSpec:
@@ -55,8 +49,7 @@ class DecodedChunk:
     """The clips of a chunk that could be read, and why the others could not."""
 
     clips: list[Clip] = field(default_factory=list)
-    windows: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)
-    """For audio and video: the windows of every clip."""
+    windows: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)  # by modality and clip
     rejected: list[Rejected] = field(default_factory=list)
 
 
@@ -111,17 +104,11 @@ def encode_chunk(
 def encode_streams(encoder: Encoder, modality: str, streams: Sequence[np.ndarray]) -> np.ndarray:
     """(N, D) unit vectors of sounds or videos of any length: the mean over their windows.
 
-    Args:
-        encoder: frozen.
-        modality: audio or video.
-        streams: (samples,) or (frames, ...) each, at the encoder's rates.
+    Streams are (samples,) of audio or (frames, ...) of video, at the encoder's rates.
     """
     spec = InputSpec.of(encoder, (modality,), "mean")
     windows = [cut_windows({modality: stream}, "", spec)[modality] for stream in streams]
     return _encode_windows(encoder, modality, windows)
-
-
-# Windows ----------------------------------------------------------------------------------------
 
 
 def cut_windows(
@@ -129,10 +116,8 @@ def cut_windows(
 ) -> dict[str, list[np.ndarray]]:
     """Cuts the streams of a clip into windows, audio and video at the same times.
 
-    Args:
-        streams: audio (samples,) and/or video (frames, ...) of one clip.
-        clip_id: where `spec.long_clips` is crop, it decides which window is taken.
-        spec: window length in seconds, and rates.
+    Streams are (samples,) of audio and (frames, ...) of video. Where `spec.long_clips` is crop,
+    the clip's id decides which window is taken.
     """
     if spec.window is None:
         return {modality: [stream] for modality, stream in streams.items()}
@@ -145,7 +130,7 @@ def cut_windows(
             first = int(start * rates[modality])
             length = int(spec.window * rates[modality])
             windows[modality].append(stream[first : first + length])
-    return dict(windows)
+    return windows
 
 
 def _window_starts(
@@ -192,8 +177,6 @@ def _encode_in_batches(
     return np.concatenate(parts)
 
 
-# Tables -----------------------------------------------------------------------------------------
-
 # Types are given, because an empty chunk has no values that pyarrow could infer them from.
 ITEMS = pa.schema([("id", pa.string()), ("split", pa.string()), ("label", pa.string())])
 REJECTIONS = pa.schema([("id", pa.string()), ("stage", pa.string()), ("reason", pa.string())])
@@ -219,13 +202,8 @@ def _caption_table(encoder: Encoder, clips: list[Clip]) -> pa.Table:
         ids += [clip.id] * len(clip.captions)
         captions += clip.captions
     vectors = _encode_in_batches(encoder.encode_text, captions, encoder.dimension)
-    return pa.table(
-        {
-            "id": pa.array(ids, pa.string()),
-            "caption": pa.array(captions, pa.string()),
-            "text": vector_column(vectors),
-        }
-    )
+    columns = [pa.array(ids, pa.string()), pa.array(captions, pa.string()), vector_column(vectors)]
+    return pa.table(columns, names=["id", "caption", "text"])
 
 
 def rejection_table(rejected: Sequence[Rejected]) -> pa.Table:

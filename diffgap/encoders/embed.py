@@ -1,16 +1,13 @@
 """A frozen encoder over a corpus, into an embedding store.
 
-Ray Data streams chunks of clips from CPU tasks that decode to actors that encode, on GPUs where
-there are any. Finished chunks are written to disk at once: a killed run is resumed by starting it
-again, and its store is the same byte for byte. A bad clip is left out and reported; the store
-appears whole, at the end.
+Finished chunks are written to disk at once: a killed run is resumed by starting it again, and its
+store is the same byte for byte. A bad clip is left out and reported; the store appears at the end.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,14 +30,9 @@ from diffgap.errors import UserError
 from diffgap.store.manifest import EncoderInfo
 from diffgap.store.store import EmbeddingStore, write_store
 
-CHUNK = 32
-"""Clips that are decoded, encoded and written together."""
-
-IN_PROCESS = 8
-"""Chunks that are not worth starting a cluster for."""
-
-Progress = Callable[[int, int], None]
-"""Called with clips done and clips in all."""
+CHUNK = 32  # clips that are decoded, encoded and written together
+IN_PROCESS = 8  # chunks that are not worth starting a cluster for
+Progress = Callable[[int, int], None]  # called with clips done and clips in all
 
 
 @dataclass(frozen=True)
@@ -69,13 +61,9 @@ def embed(
     """Encodes every clip of a corpus.
 
     Args:
-        corpus: where the clips come from.
-        choice: the encoder.
         out: the store's directory; must not exist.
         long_clips: crop or mean, for clips longer than the encoder's window.
         max_rejected: fraction of all clips that may be left out.
-        pool: where the encoders run.
-        progress: called with clips done and clips in all.
 
     Raises:
         UserError: where `out` exists, corpus and encoder have too little in common, or no clip
@@ -87,12 +75,12 @@ def embed(
         raise UserError(f"--out: {out} exists already; remove it, or give another path")
     assert long_clips in WINDOWS, long_clips
     start = time.monotonic()
-    job = _Job.of(corpus, choice, long_clips)
+    job = _Job.of(corpus, choice, long_clips, pool)
     clips, rejected = _select_clips(job)
     if not clips:
         raise UserError(_no_usable_clip(corpus, rejected))
     partial = PartialStore.open(out, job.request(clips))
-    tables = _encode(job, clips, partial, pool, progress)
+    tables = _encode(job, clips, partial, progress)
     rejected += [Rejected(**row) for row in tables.rejected.to_pylist()]
     if not len(tables.items):
         partial.remove()
@@ -105,18 +93,19 @@ def embed(
 
 @dataclass(frozen=True)
 class _Job:
-    """A corpus, an encoder, and how the clips of one become inputs of the other."""
+    """A corpus, an encoder, how clips become its inputs, and where it runs."""
 
     corpus: Corpus
     choice: EncoderChoice
     encoder: Encoder
     spec: InputSpec
+    pool: EncoderPool
 
     @classmethod
-    def of(cls, corpus: Corpus, choice: EncoderChoice, long_clips: str) -> _Job:
+    def of(cls, corpus: Corpus, choice: EncoderChoice, long_clips: str, pool: EncoderPool) -> _Job:
         encoder = choice.load()
         modalities = _common_modalities(corpus, encoder)
-        return cls(corpus, choice, encoder, InputSpec.of(encoder, modalities, long_clips))
+        return cls(corpus, choice, encoder, InputSpec.of(encoder, modalities, long_clips), pool)
 
     def request(self, clips: list[Clip]) -> dict[str, object]:
         """Everything that decides the store's content."""
@@ -139,9 +128,6 @@ def _common_modalities(corpus: Corpus, encoder: Encoder) -> tuple[str, ...]:
             f"{corpus.name} has {', '.join(corpus.modalities)}; both need audio and another one"
         )
     return common
-
-
-# Clips that cannot be used ----------------------------------------------------------------------
 
 
 def _select_clips(job: _Job) -> tuple[list[Clip], list[Rejected]]:
@@ -196,15 +182,8 @@ def _check_rejected(
     )
 
 
-# Encoding ---------------------------------------------------------------------------------------
-
-
 def _encode(
-    job: _Job,
-    clips: list[Clip],
-    partial: PartialStore,
-    pool: EncoderPool,
-    progress: Progress | None,
+    job: _Job, clips: list[Clip], partial: PartialStore, progress: Progress | None
 ) -> EmbeddingTables:
     """The tables of all clips; chunks that an earlier run has finished are not encoded again."""
     chunks: dict[int, list[Clip]] = {}
@@ -213,7 +192,7 @@ def _encode(
     finished = partial.finished_chunks()
     missing = {number: chunk for number, chunk in chunks.items() if number not in finished}
     encoded = len(clips) - sum(map(len, missing.values()))
-    for number, tables in _encode_chunks(job, missing, pool):
+    for number, tables in _encode_each(job, missing):
         partial.write_chunk(number, tables)
         encoded += len(missing[number])
         if progress:
@@ -221,29 +200,21 @@ def _encode(
     return partial.read_all(len(chunks))
 
 
-def _encode_chunks(
-    job: _Job, chunks: dict[int, list[Clip]], pool: EncoderPool
-) -> Iterator[tuple[int, EmbeddingTables]]:
+def _encode_each(job: _Job, chunks: dict[int, list[Clip]]) -> Iterator[tuple[int, EmbeddingTables]]:
     """The tables of these chunks, in the order in which they are finished."""
     # Whoever names a pool wants it, however few the chunks.
-    if len(chunks) > IN_PROCESS or (chunks and pool != EncoderPool()):
-        yield from stream_chunks(job.corpus, job.choice, job.spec, chunks, pool)
+    if len(chunks) > IN_PROCESS or (chunks and job.pool != EncoderPool()):
+        yield from stream_chunks(job.corpus, job.choice, job.spec, chunks, job.pool)
         return
-    with _single_thread():
-        for number, clips in chunks.items():
-            decoded = decode_chunk(job.corpus, clips, job.spec)
-            yield number, encode_chunk(job.encoder, decoded, job.spec.modalities)
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
     import torch
 
     # As in a Ray worker: another number of threads may add in another order, and round otherwise.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        for number, clips in chunks.items():
+            decoded = decode_chunk(job.corpus, clips, job.spec)
+            yield number, encode_chunk(job.encoder, decoded, job.spec.modalities)
     finally:
         torch.set_num_threads(threads)
 

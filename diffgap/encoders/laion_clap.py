@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,18 @@ from diffgap.pretrained.weights import load_strictly, weights_hash
 HUB = "lukewys/laion_clap"
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """The model that a checkpoint holds the weights of."""
-
-    audio_tower: str = "HTSAT-tiny"
-    fusion: bool = False
-
-
+TINY, TINY_FUSION, BASE = ("HTSAT-tiny", False), ("HTSAT-tiny", True), ("HTSAT-base", False)
 PUBLISHED = {
-    "630k-best": Architecture(),
-    "630k-audioset-best": Architecture(),
-    "630k-fusion-best": Architecture(fusion=True),
-    "630k-audioset-fusion-best": Architecture(fusion=True),
-    "music_audioset_epoch_15_esc_90.14": Architecture("HTSAT-base"),
-    "music_speech_epoch_15_esc_89.25": Architecture("HTSAT-base"),
-    "music_speech_audioset_epoch_15_esc_89.98": Architecture("HTSAT-base"),
+    "630k-best": TINY,
+    "630k-audioset-best": TINY,
+    "630k-fusion-best": TINY_FUSION,
+    "630k-audioset-fusion-best": TINY_FUSION,
+    "music_audioset_epoch_15_esc_90.14": BASE,
+    "music_speech_epoch_15_esc_89.25": BASE,
+    "music_speech_audioset_epoch_15_esc_89.98": BASE,
 }
-"""By the names of their files, without .pt."""
+"""Audio tower, and whether it has fusion, by the names of their files without .pt."""
 DEFAULT = "630k-audioset-best"
-
 DROPPED = ("text_branch.embeddings.position_ids",)
 """In the published files, and no longer in RoBERTa as transformers builds it."""
 
@@ -77,8 +68,8 @@ class LaionClapEncoder:
                 f"--checkpoint: {source!r} is neither a published checkpoint of laion_clap "
                 f"({nearest(source, PUBLISHED)}) nor a file"
             )
-        published_name = Path(source).name.removesuffix(".pt")
-        module = _build(PUBLISHED.get(published_name, Architecture()), device)
+        audio_tower, fusion = PUBLISHED.get(Path(source).name.removesuffix(".pt"), TINY)
+        module = _build(audio_tower, fusion, device)
         path = _download(source) if source in PUBLISHED else Path(source)
         load_strictly(module.model, path, drop=DROPPED)
         return cls(module, Path(source).name)
@@ -99,17 +90,17 @@ class LaionClapEncoder:
         raise ClipError("CLAP has no video tower")
 
 
-def _build(architecture: Architecture, device: str) -> Any:
+def _build(audio_tower: str, fusion: bool, device: str) -> Any:
     """The package's own module, with random weights."""
-    with _silenced():
+    # laion_clap prints and warns on import and construction.
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         transformers = require("transformers", "clap", "the encoder laion_clap")
         transformers.utils.logging.disable_progress_bar()
         try:
             # Whatever the checkpoint, importing it loads three tokenizers, constructing it RoBERTa.
             laion_clap = require("laion_clap", "clap", "the encoder laion_clap")
-            return laion_clap.CLAP_Module(
-                enable_fusion=architecture.fusion, device=device, amodel=architecture.audio_tower
-            )
+            return laion_clap.CLAP_Module(enable_fusion=fusion, device=device, amodel=audio_tower)
         except OSError as error:
             raise UserError(
                 "the encoder laion_clap loads bert-base-uncased, roberta-base and "
@@ -127,11 +118,3 @@ def _download(name: str) -> Path:
             f"--checkpoint: {name}.pt cannot be downloaded from {HUB}: "
             f"{str(error).splitlines()[0]}; download it by hand and give its path"
         ) from None
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Without what laion_clap prints and warns of on import and construction."""
-    with redirect_stdout(StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

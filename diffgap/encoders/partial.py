@@ -39,7 +39,6 @@ class PartialStore:
         path = store.with_name(f"{store.name}.partial")
         if not (path / REQUEST).exists():
             write_json(path / REQUEST, request)
-            return cls(path)
         previous = json.loads((path / REQUEST).read_text())
         changed = [key for key in request if previous.get(key) != request[key]]
         if changed:
@@ -50,11 +49,9 @@ class PartialStore:
         return cls(path)
 
     def finished_chunks(self) -> set[int]:
-        """Their numbers."""
         return {int(path.stem.split("-")[1]) for path in self.path.glob("items-*.parquet")}
 
     def write_chunk(self, number: int, tables: EmbeddingTables) -> None:
-        """Adds a finished chunk."""
         self._write("rejected", number, tables.rejected)
         if tables.captions is not None:
             self._write("captions", number, tables.captions)

@@ -24,15 +24,11 @@ from diffgap.pretrained.weights import load_bundled
 
 DIMENSION = 128
 RATE = 16_000
-WINDOW = 2 * RATE
-"""Samples that the audio tower takes at once: two seconds, a whole soundscape."""
+WINDOW = 2 * RATE  # samples that the audio tower takes at once: two seconds, a whole soundscape
 FRAMES, FPS, SIZE = 8, 4.0, 32
-WORDS, TRIGRAMS = 2048, 1024
-"""Hash buckets, each with its vector."""
-TOKENS = 40
-"""Words of a caption that are read; the rest is cut off."""
+WORDS, TRIGRAMS = 2048, 1024  # hash buckets, each with its vector
+TOKENS = 40  # words of a caption that are read; the rest is cut off
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
-
 N_FFT, HOP, MELS = 512, 256, 64
 
 

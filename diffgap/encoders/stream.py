@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -18,26 +18,18 @@ from diffgap.encoders import EncoderChoice
 from diffgap.encoders.chunks import EmbeddingTables, InputSpec, decode_chunk, encode_chunk
 from diffgap.errors import UserError
 
-MOST_ON_CPU = 8
-"""Encoders on CPUs unless more are requested: each holds its own copy of the model."""
-
-IN_FLIGHT = 4
-"""Chunks queued at an encoder, so that it never waits for the scheduler."""
-
-Row = dict[str, Any]
-"""A chunk by number, its content pickled: ragged windows do not fit Arrow's columns."""
+MOST_ON_CPU = 8  # encoders on CPUs unless more are requested: each holds its own copy of the model
+IN_FLIGHT = 4  # chunks queued at an encoder, so that it never waits for the scheduler
+Row = dict[str, Any]  # a chunk by number, pickled: ragged windows do not fit Arrow's columns
 
 
 @dataclass(frozen=True)
 class EncoderPool:
     """How many encoders run, and where."""
 
-    workers: int | None = None
-    """Encoders at once; default as many as fit the GPUs, else one a core, up to `MOST_ON_CPU`."""
-    gpus_per_worker: float | None = None
-    """Default 1 where the cluster has GPUs; a fraction lets several encoders share one."""
-    address: str | None = None
-    """Ray cluster to join; else RAY_ADDRESS, else a local Ray."""
+    workers: int | None = None  # default: what fits the GPUs, else one a core up to `MOST_ON_CPU`
+    gpus_per_worker: float | None = None  # default 1 where there are GPUs; several may share one
+    address: str | None = None  # Ray cluster to join; else RAY_ADDRESS, else a local Ray
 
 
 def stream_chunks(
@@ -121,8 +113,7 @@ def _corpus(reference: Any) -> Corpus:
     """A corpus may hold a long index of files: fetched once a worker, not once a chunk."""
     import ray
 
-    corpus: Corpus = ray.get(reference)
-    return corpus
+    return ray.get(reference)
 
 
 class _EncoderActor:
@@ -131,7 +122,7 @@ class _EncoderActor:
     def __init__(
         self,
         choice: EncoderChoice,
-        modalities: tuple[str, ...],
+        modalities: Sequence[str],
         decode_row: Callable[[Row], Row] | None,
     ) -> None:
         import torch

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 from diffgap.errors import UserError, nearest
 
 Model = TypeVar("Model", covariant=True)
 
-BUNDLED = "soundscape"
-"""The one model of each family whose weights ship with this package."""
-UNKNOWN_HASH = "unknown"
-"""Recorded for embeddings that were imported: nobody knows which weights made them."""
+BUNDLED = "soundscape"  # the one model of each family whose weights ship with this package
+UNKNOWN_HASH = "unknown"  # of imported embeddings: nobody knows which weights made them
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Choice(Generic[Model]):
     # A choice travels to workers instead of a model: pickled networks are large, and a worker
     # may lack the packages that a model needs.
     name: str
-    weights: str | None = None
-    """A path, hub id or published name; None for the model's default."""
+    weights: str | None = None  # a path, hub id or published name; None for the model's default
 
     models: ClassVar[Mapping[str, str]]
     """By name, ``module:Class``; the class has ``load(weights, device)``, or ``load(device)`` if
@@ -39,13 +36,11 @@ class Choice(Generic[Model]):
 
     def __post_init__(self) -> None:
         if self.name not in self.models:
-            family = self.option.removeprefix("--")
-            hint = nearest(self.name, self.models)
+            family, hint = self.option.removeprefix("--"), nearest(self.name, self.models)
             raise UserError(f"{self.option}: unknown {family} {self.name!r}; {hint}")
 
     @property
     def is_bundled(self) -> bool:
-        """Whether its weights ship with this package."""
         return self.name == BUNDLED
 
     @classmethod
@@ -65,8 +60,5 @@ class Choice(Generic[Model]):
             raise UserError(
                 f"{self.weights_option}: {self.name} comes with its own weights; leave them out"
             )
-        module, _, class_name = self.models[self.name].partition(":")
-        model_class: Any = getattr(importlib.import_module(module), class_name)
-        arguments = (device,) if self.is_bundled else (self.weights, device)
-        model: Model = model_class.load(*arguments)
-        return model
+        model_class = pkgutil.resolve_name(self.models[self.name])
+        return model_class.load(*[device] if self.is_bundled else [self.weights, device])

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 2048
-"""Channels of the last block."""
+WIDTH = 2048  # channels of the last block
 
 
 class ConvBlock(nn.Module):

@@ -15,27 +15,18 @@ from torch import Tensor, nn
 
 from diffgap.errors import UserError
 
-SHOWN = 5
-"""Names in an error about many."""
+SHOWN = 5  # names in an error about many
 
 # Published checkpoints hold NumPy scalars, such as a training loss, beside the weights. Under
 # weights_only torch refuses whatever is not on its list of safe types, and these are not.
-NUMPY_SCALARS: list[Any] = [
-    np.float64(0).__reduce__()[0],
-    np.dtype,
-    type(np.dtype("f8")),
-    type(np.dtype("f4")),
-    type(np.dtype("i8")),
-]
+NUMPY_SCALARS: list[Any] = [np.float64(0).__reduce__()[0], np.dtype]
+NUMPY_SCALARS += map(type, map(np.dtype, ("f8", "f4", "i8")))
 
 
 def load_strictly(model: nn.Module, path: Path, drop: Collection[str] = ()) -> None:
     """Loads a torch file: a state dict, bare or under ``state_dict``, of a wrapped module or not.
 
-    Args:
-        model: takes the weights.
-        path: the file; read without running code in it (``weights_only``).
-        drop: names to leave out.
+    No code in the file is run (``weights_only``); the names in `drop` are left out.
 
     Raises:
         UserError: naming every missing, unexpected and misshapen weight.

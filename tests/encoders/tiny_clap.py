@@ -98,7 +98,7 @@ def write_hf_model(laion_checkpoint: Path, folder: Path) -> None:
 
 
 def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    state = {}
+    renamed = {}
     for name, value in state.items():
         if any(part in name for part in UNUSED):
             continue
@@ -106,7 +106,7 @@ def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             name = re.sub(pattern, new, name)
         if ".qkv." in name:
             for part, third in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                state[name.replace("qkv", part)] = third
+                renamed[name.replace("qkv", part)] = third
         else:
-            state[name] = value
-    return state
+            renamed[name] = value
+    return renamed

@@ -19,8 +19,7 @@ from diffgap.corpora.soundscapes.video import FRAMES, SIZE, render_video
 
 SEED = 1
 COUNTS = {"train": 8000, "val": 1000, "test": 1000}
-CAPTIONS = {"train": 1, "val": 3, "test": 3}
-"""Captions a clip; more for evaluation than for training, as in AudioCaps."""
+CAPTIONS = {"train": 1, "val": 3, "test": 3}  # a clip; more for evaluation, as in AudioCaps
 
 
 class SoundscapeCorpus:
@@ -35,10 +34,8 @@ class SoundscapeCorpus:
     modalities: tuple[str, ...] = ("audio", "text", "video")
     rejected: tuple[Rejected, ...] = ()
 
-    def __init__(
-        self, counts: Mapping[str, int] | None = None, captions: int | None = None
-    ) -> None:
-        self._counts = dict(counts or COUNTS)
+    def __init__(self, counts: Mapping[str, int] = COUNTS, captions: int | None = None) -> None:
+        self._counts = dict(counts)
         self._captions = captions
 
     def clips(self) -> list[Clip]:

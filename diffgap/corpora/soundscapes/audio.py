@@ -7,9 +7,7 @@ from scipy import fft
 
 from diffgap.corpora.soundscapes.scenes import KINDS, SECONDS, Event, Kind, Scene
 
-RATE = 16_000
-"""Samples a second."""
-
+RATE = 16_000  # samples a second
 PITCHES = (0.63, 1.0, 1.6)
 PACES = (0.6, 1.0, 1.7)
 GAINS = (0.12, 0.35, 1.0)

@@ -12,9 +12,7 @@ PACE = (("slowly", "unhurried"), (), ("fast", "rapidly", "in quick succession"))
 BACKGROUND = ((), ("with some noise",), ("with loud noise behind", "in a noisy place"))
 THEN = ("then", "followed by", "and then", "before")
 WHILE = ("while", "and", "as", "together with")
-
-MENTIONED = 0.6
-"""Probability that an attribute is mentioned, if there is a word for it."""
+MENTIONED = 0.6  # probability that an attribute is mentioned, if there is a word for it
 
 
 def write_caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SECONDS = 2.0
-LEVELS = 3
-"""Pitch, loudness and pace each come in three levels."""
+LEVELS = 3  # pitch, loudness and pace each come in three levels
 
 
 @dataclass(frozen=True)
@@ -19,24 +18,15 @@ class Kind:
     A sound is a harmonic tone, shaped noise, or both, in one long gesture or in pulses.
     """
 
-    names: tuple[str, ...]
-    """Synonyms; the first is the label."""
-    hz: float
-    """Pitch of the tone, or centre of the noise, at middle pitch."""
-    noise: float = 0.0
-    """Fraction of noise, 0 to 1."""
-    octaves: float = 1.0
-    """Bandwidth of the noise."""
-    sweep: float = 1.0
-    """Pitch at a gesture's end, as a multiple of its start."""
-    vibrato: float = 0.0
-    """Depth of a 6 Hz vibrato, as a fraction of the pitch."""
-    rolloff: float = 0.5
-    """Each harmonic's amplitude, as a multiple of the one below."""
-    pulses: float = 0.0
-    """Pulses a second at middle pace; 0 is one long gesture."""
-    decay: float = 3.0
-    """How fast a pulse decays, in nepers over its length."""
+    names: tuple[str, ...]  # synonyms; the first is the label
+    hz: float  # pitch of the tone, or centre of the noise, at middle pitch
+    noise: float = 0.0  # fraction of noise, 0 to 1
+    octaves: float = 1.0  # bandwidth of the noise
+    sweep: float = 1.0  # pitch at a gesture's end, as a multiple of its start
+    vibrato: float = 0.0  # depth of a 6 Hz vibrato, as a fraction of the pitch
+    rolloff: float = 0.5  # each harmonic's amplitude, as a multiple of the one below
+    pulses: float = 0.0  # pulses a second at middle pace; 0 is one long gesture
+    decay: float = 3.0  # how fast a pulse decays, in nepers over its length
 
 
 KINDS: tuple[Kind, ...] = (
@@ -75,22 +65,17 @@ class Event:
     pitch: int
     loudness: int
     pace: int
-    onset: float
-    """Seconds from the scene's start."""
-    duration: float
-    """Seconds."""
+    onset: float  # seconds from the scene's start
+    duration: float  # seconds
 
 
 @dataclass(frozen=True)
 class Scene:
     """What happens in a clip."""
 
-    events: tuple[Event, ...]
-    """In the order of their onsets."""
-    mixed: bool
-    """Whether they sound together; else one after another."""
-    background: int
-    """The background noise's level, 0 to 2."""
+    events: tuple[Event, ...]  # in the order of their onsets
+    mixed: bool  # whether they sound together; else one after another
+    background: int  # the background noise's level, 0 to 2
 
 
 def generator(*key: str | int) -> np.random.Generator:

@@ -12,8 +12,7 @@ COLOURS = np.array([
     (0.9, 0.8, 0.2), (0.8, 0.3, 0.9), (0.2, 0.9, 0.9),
 ])  # fmt: skip
 RADII = (2.5, 4.0, 6.0)
-HEIGHTS = (24.0, 16.0, 8.0)
-"""Low sounds are low in the picture."""
+HEIGHTS = (24.0, 16.0, 8.0)  # low sounds are low in the picture
 
 
 def render_video(scene: Scene, rng: np.random.Generator) -> np.ndarray:
