@@ -10,6 +10,7 @@ import pytest
 
 from diffgap.bridge import bst, config, predictions, registry, samplers, schedules, times, weights
 from diffgap.bridge.config import Objective, ScoreOptions
+from diffgap.generation import GENERATORS
 from diffgap.spec import blocks
 from diffgap.spec.sweep import TableKind
 from diffgap.spec.tables import TABLES
@@ -129,6 +130,7 @@ def test_the_specs_choices_are_the_registries():
     assert choices(blocks.Score, "sampler") == set(samplers.SAMPLERS)
     assert choices(blocks.Score, "kind") == set(get_args(config.ScoreKind))
     assert set(get_args(TableKind)) == set(TABLES)
+    assert choices(blocks.Generation, "generator") == {"none", *GENERATORS}
     assert choices(TrialSpec, "method") == set(registry.METHODS)
 
 
