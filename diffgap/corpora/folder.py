@@ -35,7 +35,8 @@ class FolderCorpus:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.rejected: list[Rejected] = []
-        videos = [] if (root / CAPTIONS).exists() else _videos(self.root)
+        files = [] if (root / CAPTIONS).exists() else self.root.rglob("*")
+        videos = sorted(p.relative_to(self.root).as_posix() for p in files if is_video(p.name))
         if videos:
             self._clips = [Clip(name, split_of(name), ()) for name in videos]
         else:
@@ -69,10 +70,6 @@ class FolderCorpus:
         if problems:
             raise UserError(*problems)
         return [_clip(name, file_rows) for name, file_rows in files.items()]
-
-
-def _videos(root: Path) -> list[str]:
-    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if is_video(p.name))
 
 
 def _split_problems(files: dict[str, list[Row]]) -> list[str]:

@@ -1,7 +1,4 @@
-"""CAVP as an `Encoder`: Diff-Foley's frozen video and audio towers.
-
-The checkpoint is ``cavp_epoch66.ckpt`` of the hub's SimianLuo/Diff-Foley.
-"""
+"""CAVP as an `Encoder`: Diff-Foley's frozen video and audio towers."""
 
 from __future__ import annotations
 

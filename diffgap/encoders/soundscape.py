@@ -91,10 +91,8 @@ class TextTower(nn.Module):
                 offsets.append(len(trigram_ids))
                 trigram_ids += _trigrams(word)
         device = self.positions.device
-        h = self.words(torch.tensor(word_ids).to(device))
-        h = h + self.trigrams(
-            torch.tensor(trigram_ids).to(device), torch.tensor(offsets).to(device)
-        )
+        bags = torch.tensor(trigram_ids).to(device), torch.tensor(offsets).to(device)
+        h = self.words(torch.tensor(word_ids).to(device)) + self.trigrams(*bags)
         return h.view(len(captions), longest, -1)
 
 
@@ -149,9 +147,8 @@ class SoundscapeEncoder:
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeEncoder:
         """The encoder with the weights that are part of this package."""
-        towers = Towers()
-        file_hash = load_bundled(towers, WEIGHTS)
-        return cls(towers.to(device), file_hash)
+        towers = Towers().to(device)
+        return cls(towers, load_bundled(towers, WEIGHTS))
 
     def encode_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Shorter sounds are repeated to 2 s; of longer ones every 2 s window counts the same."""

@@ -1,7 +1,4 @@
-"""Trunk of Cnn14 (Kong et al., TASLP 2020), shared by PANNs' tagger and CAVP's audio tower.
-
-They differ in the normalisation before it, the heads after it, and the names of both.
-"""
+"""Trunk of Cnn14 (Kong et al., TASLP 2020), shared by PANNs' tagger and CAVP's audio tower."""
 
 from __future__ import annotations
 

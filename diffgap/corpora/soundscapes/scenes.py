@@ -13,10 +13,7 @@ LEVELS = 3  # pitch, loudness and pace each come in three levels
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of sound, as parameters of the synthesis.
-
-    A sound is a harmonic tone, shaped noise, or both, in one long gesture or in pulses.
-    """
+    """A kind of sound: a harmonic tone, shaped noise, or both, in one long gesture or in pulses."""
 
     names: tuple[str, ...]  # synonyms; the first is the label
     hz: float  # pitch of the tone, or centre of the noise, at middle pitch
