@@ -41,9 +41,11 @@ class Model(BaseModel):
     @classmethod
     def _tuple_from_list(cls, value: Any, info: ValidationInfo) -> Any:
         # YAML has lists only, and strict validation takes no list for a tuple.
-        assert info.field_name
-        tuple_expected = _holds_tuple(cls.model_fields[info.field_name].annotation)
-        return tuple(value) if tuple_expected and isinstance(value, list) else value
+        if isinstance(value, list) and _holds_tuple(
+            cls.model_fields[str(info.field_name)].annotation
+        ):
+            return tuple(value)
+        return value
 
 
 def _holds_tuple(annotation: Any) -> bool:
