@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,32 +28,6 @@ if TYPE_CHECKING:
 
 INDEX = "index.csv"
 """Table of a directory's clips: file, query, seed and similarity."""
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """Options of the command line."""
-
-    prompts: tuple[str, ...]
-    videos: tuple[Path, ...]
-    store: str | None
-    split: str
-    limit: int
-    out: Path
-    style: str
-    condition: str
-    weights: str | None
-    checkpoint: str | None
-    pooled: bool
-    steps: int | None
-    guidance: float | None
-    seed: int
-    candidates: int
-
-    @property
-    def is_file(self) -> bool:
-        """Whether OUT is one sound file; else it is a directory of them."""
-        return bool(self.out.suffix) and len(self.prompts) + len(self.videos) == 1
 
 
 @click.command(short_help="Generate sound for prompts, videos or a store's clips.")
@@ -129,7 +103,7 @@ def generate(bridge: Path, name: str | None, **settings: Any) -> None:
       diffgap generate CAVP_BRIDGE --video clip.mp4 --out clip.wav \\
           --weights ldm_epoch240.ckpt --checkpoint cavp_epoch66.ckpt
     """
-    options = GenerateOptions(**settings)
+    options = SimpleNamespace(**settings)
     _check_options(options)
     from diffgap.bridge.methods import load_bridge
     from diffgap.generation import GeneratorChoice
@@ -143,28 +117,26 @@ def generate(bridge: Path, name: str | None, **settings: Any) -> None:
     record = json.loads((bridge / "config.json").read_text()).get("encoder", {})
     encoder_name = record.get("name", "")
     choice = GeneratorChoice(name or default_generator(encoder_name), options.weights)
-    _check_bridge(options, loaded, encoder_name, choice)
-    generator = _load_generator(loaded, choice, console)
+    generator = _load_generator(options, loaded, encoder_name, choice, console)
     request, encoder = _request(options, loaded, record, generator, console)
     sampling = Sampling(
         options.steps or generator.defaults.steps, options.guidance or generator.defaults.guidance
     )
     seeds = noise_seeds(request.ids, options.seed)
-    with progress_bar(console, f"Generating with {generator.name}", "clips") as advance:
+    embeddings = conditions(options.condition, loaded, request, seeds)
+    with progress_bar(console, f"Generating with {generator.name}", "clips") as bar:
         clips = best_candidates(
-            generator,
-            conditions(options.condition, loaded, request, seeds),
-            request,
-            sampling,
-            options.seed,
-            options.candidates,
-            encoder,
-            advance,
+            generator, embeddings, request, sampling, options.seed, options.candidates, encoder, bar
         )
     _write(options, generator, request, clips, console)
 
 
-def _check_options(options: GenerateOptions) -> None:
+def _writes_file(options: SimpleNamespace) -> bool:
+    """Whether OUT is one sound file; else it is a directory of them."""
+    return bool(options.out.suffix) and len(options.prompts) + len(options.videos) == 1
+
+
+def _check_options(options: SimpleNamespace) -> None:
     """Refuses what is wrong whatever the bridge is, before anything large is imported."""
     from diffgap.audio.files import format_problem
 
@@ -174,9 +146,10 @@ def _check_options(options: GenerateOptions) -> None:
         problems.append("give one of --prompt, --video and --store, as in --prompt 'a dog barks'")
     if options.out.exists():
         problems.append(f"--out: {options.out} exists already; remove it, or give another path")
-    elif options.is_file and (problem := format_problem(options.out)):
-        problems.append(f"--out: {problem}")
-    elif options.out.suffix and not options.is_file:
+    elif _writes_file(options):
+        if problem := format_problem(options.out):
+            problems.append(f"--out: {problem}")
+    elif options.out.suffix:
         problems.append(
             f"--out: {options.out} would be a directory of several clips; leave out its "
             f"{options.out.suffix}"
@@ -187,26 +160,24 @@ def _check_options(options: GenerateOptions) -> None:
         raise UserError(*problems)
 
 
-def _check_bridge(
-    options: GenerateOptions, bridge: Bridge, encoder: str, choice: GeneratorChoice
-) -> None:
-    from diffgap.generation.request import bridge_problems, prompt_problems, video_problems
-
-    problems = []
-    # A raw query or target shows what a generator makes of any embedding, fitting or not.
-    if options.condition == "bridged":
-        problems += bridge_problems(bridge, encoder, choice)
-    problems += prompt_problems(bridge, options.prompts)
-    problems += video_problems(bridge, options.videos)
-    if problems:
-        raise UserError(*problems)
-
-
-def _load_generator(bridge: Bridge, choice: GeneratorChoice, console: Console) -> Generator:
+def _load_generator(
+    options: SimpleNamespace,
+    bridge: Bridge,
+    encoder: str,
+    choice: GeneratorChoice,
+    console: Console,
+) -> Generator:
+    """The generator; everything else about the request is checked before it is loaded."""
     import torch
 
-    from diffgap.generation.request import dimension_problem
+    from diffgap.generation.request import bridge_problems, dimension_problem, query_problems
 
+    problems = query_problems(bridge, options.prompts, options.videos)
+    # A raw query or target shows what a generator makes of any embedding, fitting or not.
+    if options.condition == "bridged":
+        problems = bridge_problems(bridge, encoder, choice) + problems
+    if problems:
+        raise UserError(*problems)
     console.print(f"Loading the generator {choice.name} ...", style="dim")
     generator = choice.load("cuda" if torch.cuda.is_available() else "cpu")
     if problem := dimension_problem(bridge, generator):
@@ -215,7 +186,7 @@ def _load_generator(bridge: Bridge, choice: GeneratorChoice, console: Console) -
 
 
 def _request(
-    options: GenerateOptions,
+    options: SimpleNamespace,
     bridge: Bridge,
     record: dict[str, Any],
     generator: Generator,
@@ -223,12 +194,7 @@ def _request(
 ) -> tuple[GenerationRequest, Encoder | None]:
     """The queries, and the encoder that ranks what is generated; None where it is not needed."""
     from diffgap.generation.conditions import store_request
-    from diffgap.generation.request import (
-        clap_problem,
-        encode_prompts,
-        encode_videos,
-        load_encoder,
-    )
+    from diffgap.generation.request import clap_problem, encode_prompts, encode_videos, load_encoder
 
     if options.store is not None:
         store = open_known(options.store, console)
@@ -249,7 +215,7 @@ def _request(
 
 
 def _write(
-    options: GenerateOptions,
+    options: SimpleNamespace,
     generator: Generator,
     request: GenerationRequest,
     clips: list[Candidate],
@@ -258,27 +224,23 @@ def _write(
     from diffgap.audio.files import write_audio
     from diffgap.io.atomic import write_text
 
-    queries = request.captions or request.ids
-    if options.is_file:
-        write_audio(options.out, clips[0].samples, generator.rate)
-        summary = _summary(queries[0], clips[0], generator)
-        console.print(f"{options.out}: {summary}.", soft_wrap=True)
-        return
     table = StringIO()
     index = csv.writer(table)
     index.writerow(["file", "query", "seed", "similarity"])
+    queries = request.captions or request.ids
     for name, query, clip in zip(request.ids, queries, clips, strict=True):
-        file = f"{name.replace('/', '_')}.{options.style}"  # ids of a corpus may hold slashes
-        write_audio(options.out / file, clip.samples, generator.rate)
-        similarity = "" if clip.similarity is None else f"{clip.similarity:.4f}"
-        index.writerow([file, query, clip.seed, similarity])
-        summary = _summary(query, clip, generator)
-        console.print(f"{options.out / file}: {summary}.", soft_wrap=True)
-    # Last, so that an index lists only files that are complete.
-    write_text(options.out / INDEX, table.getvalue())
-
-
-def _summary(query: str, clip: Candidate, generator: Generator) -> str:
-    seconds = f"{len(clip.samples) / generator.rate:.1f} s at {generator.rate:,} Hz"
-    similarity = "" if clip.similarity is None else f", similarity {clip.similarity:.2f}"
-    return f"{query}; {seconds}, seed {clip.seed}{similarity}"
+        path = options.out
+        if not _writes_file(options):
+            path /= f"{name.replace('/', '_')}.{options.style}"  # ids of a corpus may hold slashes
+        write_audio(path, clip.samples, generator.rate)
+        summary = f"{len(clip.samples) / generator.rate:.1f} s at {generator.rate:,} Hz"
+        summary += f", seed {clip.seed}"
+        similarity = ""
+        if clip.similarity is not None:
+            summary += f", similarity {clip.similarity:.2f}"
+            similarity = f"{clip.similarity:.4f}"
+        index.writerow([path.name, query, clip.seed, similarity])
+        console.print(f"{path}: {query}; {summary}.", soft_wrap=True)
+    if not _writes_file(options):
+        # Last, so that an index lists only files that are complete.
+        write_text(options.out / INDEX, table.getvalue())

@@ -21,13 +21,7 @@ from diffgap.audio.mel import slaney_filterbank
 from diffgap.errors import UserError, require
 from diffgap.generation.base import Sampling
 from diffgap.generation.latent import noise, sample
-from diffgap.generation.ldm_layout import (
-    Checkpoint,
-    unet_config,
-    unet_name,
-    vae_config,
-    vae_name,
-)
+from diffgap.generation.ldm_layout import Checkpoint, unet_config, unet_name, vae_config, vae_name
 from diffgap.pretrained.weights import weights_hash
 
 DIMENSION, TOKENS = 512, 32

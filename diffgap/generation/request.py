@@ -32,11 +32,7 @@ VIDEO = "video"
 
 
 def default_generator(encoder: str) -> str:
-    """The generator that takes an encoder's embeddings.
-
-    Raises:
-        UserError: where there is none.
-    """
+    """The generator that takes an encoder's embeddings; UserError where there is none."""
     for generator, encoders in TRAINED_ON.items():
         if encoder in encoders:
             return generator
@@ -72,12 +68,7 @@ def dimension_problem(bridge: Bridge, generator: Generator) -> str | None:
 
 
 def load_encoder(record: Mapping[str, Any], checkpoint: str | None, device: str) -> Encoder:
-    """The frozen encoder that a bridge was trained on.
-
-    Args:
-        record: the encoder's entry in the bridge's config.json.
-        checkpoint: its weights, where it has several.
-        device: of torch.
+    """The frozen encoder that a bridge was trained on, by its entry in the bridge's config.json.
 
     Raises:
         UserError: where it is not one of diffgap's, or the weights differ.
@@ -109,15 +100,15 @@ def clap_problem(generator: Generator, encoder: Encoder) -> str | None:
     )
 
 
-# Prompts ------------------------------------------------------------------------------------------
-
-
-def prompt_problems(bridge: Bridge, prompts: Sequence[str]) -> list[str]:
-    """What is wrong with prompts, found without an encoder."""
+def query_problems(bridge: Bridge, prompts: Sequence[str], videos: Sequence[Path]) -> list[str]:
+    """What is wrong with prompts or videos, found without encoding or decoding them."""
     x = bridge.config.modalities[0]
     if prompts and x != TEXT:
         return [f"--prompt: this bridge starts from {x}, not from text; use one of text-audio"]
-    return [problem for text in prompts if (problem := _prompt_problem(text))]
+    if videos and x != VIDEO:
+        return [f"--video: this bridge starts from {x}, not from video; use one of video-audio"]
+    problems = [*map(_prompt_problem, prompts), *map(_video_problem, videos)]
+    return [problem for problem in problems if problem]
 
 
 def _prompt_problem(text: str) -> str | None:
@@ -134,11 +125,7 @@ def _prompt_problem(text: str) -> str | None:
 
 
 def encode_prompts(encoder: Encoder, prompts: Sequence[str]) -> GenerationRequest:
-    """Prompts as queries.
-
-    Raises:
-        UserError: where the encoder cannot read one.
-    """
+    """Prompts as queries; UserError where the encoder cannot read one."""
     try:
         vectors = encoder.encode_text(list(prompts))
     except ClipError as error:
@@ -153,17 +140,6 @@ def _file_names(titles: Sequence[str]) -> tuple[str, ...]:
         slug = "-".join(re.findall(r"\w+", title.lower()))[:40].strip("-")
         names.append(f"{number:03d}-{slug or 'sound'}")
     return tuple(names)
-
-
-# Videos -------------------------------------------------------------------------------------------
-
-
-def video_problems(bridge: Bridge, videos: Sequence[Path]) -> list[str]:
-    """What is wrong with videos, found before they are decoded."""
-    x = bridge.config.modalities[0]
-    if videos and x != VIDEO:
-        return [f"--video: this bridge starts from {x}, not from video; use one of video-audio"]
-    return [problem for path in videos if (problem := _video_problem(path))]
 
 
 def _video_problem(path: Path) -> str | None:
@@ -192,11 +168,7 @@ def encode_videos(
 ) -> GenerationRequest:
     """The first seconds of videos as queries, as many as the generator's clips last.
 
-    Args:
-        encoder: with a video tower.
-        videos: files.
-        generator: may take several embeddings of a video in a row.
-        pooled: use one embedding of the whole video even then.
+    A generator may take several embeddings of a video in a row; `pooled` gives it one of the whole.
 
     Raises:
         UserError: where a video cannot be decoded, or is too short.

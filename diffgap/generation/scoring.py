@@ -29,12 +29,7 @@ from diffgap.evaluation.extractors.base import Extractor, Features
 from diffgap.evaluation.extractors.soundscape_judges import SoundscapeAlignment
 from diffgap.generation import GeneratorChoice
 from diffgap.generation.base import Generator, Sampling, generate_in_batches
-from diffgap.generation.conditions import (
-    GenerationRequest,
-    conditions,
-    noise_seeds,
-    store_request,
-)
+from diffgap.generation.conditions import GenerationRequest, conditions, noise_seeds, store_request
 from diffgap.ledger.artifacts import GENERATED, PLAYED, REPLICATES
 from diffgap.spec import Trial
 from diffgap.store.schema import split_task
