@@ -91,22 +91,19 @@ def measure(
         UserError: where extractors, clips or dimensions of the two sides differ, values are not
             finite, or clips are fewer than two.
     """
-    per_clip = {}
     inputs = {"similarity": similarity, "fidelity": fidelity, "aligned": aligned}
-    for name, array in inputs.items():
-        if array is not None:
-            per_clip[name] = np.asarray(array)
+    per_clip = {name: np.asarray(array) for name, array in inputs.items() if array is not None}
     clips = _check(generated, reference, per_clip)
     metrics: dict[str, _Linearised] = {}
     extractors = {}
     for metric, (kind, linearise) in _FROM_FEATURES.items():
-        extractor = _first_with(kind, generated)
-        if extractor is None:
-            continue
-        sides = getattr(generated[extractor], kind), getattr(reference[extractor], kind)
-        extractors[metric], metrics[metric] = extractor, linearise(*sides)
-        if metric == "KL":
-            per_clip[metric] = kl(*sides)
+        candidates = [name for name, side in generated.items() if getattr(side, kind) is not None]
+        if candidates:
+            extractors[metric] = extractor = candidates[0]
+            sides = getattr(generated[extractor], kind), getattr(reference[extractor], kind)
+            metrics[metric] = linearise(*sides)
+            if metric == "KL":
+                per_clip[metric] = kl(*sides)
     for metric in ("similarity", "fidelity"):
         if metric in per_clip:
             metrics[metric] = _mean(per_clip[metric])
@@ -118,16 +115,8 @@ def measure(
     return Scores(values, extractors, clips, per_clip, replicates)
 
 
-def _first_with(kind: str, features: Mapping[str, Features]) -> str | None:
-    """The first extractor that has features of a kind."""
-    for extractor, side in features.items():
-        if getattr(side, kind) is not None:
-            return extractor
-    return None
-
-
 def draws(clips: int) -> np.ndarray:
-    """(200, N): how often each of N clips is in each draw; it follows from N."""
+    """(200, N): how often each of N clips is in each draw."""
     # One stream for each N: generators over the same clips get the same draws, and are paired.
     rng = np.random.default_rng([SEED, clips, REPLICATES])
     return rng.multinomial(clips, np.full(clips, 1 / clips), size=REPLICATES)
@@ -199,14 +188,6 @@ def _fad(generated: np.ndarray, reference: np.ndarray) -> _Linearised:
     return _Linearised(distance.value, distance.of_clips.numpy())
 
 
-def _fd(generated: np.ndarray, reference: np.ndarray) -> _Linearised:
-    return _fad(generated[:, None], reference[:, None])
-
-
-def _kl(generated: np.ndarray, reference: np.ndarray) -> _Linearised:
-    return _mean(kl(generated, reference))
-
-
 def _is(generated: np.ndarray, _: np.ndarray) -> _Linearised:
     """The mean over parts; a clip's influence is that on the mean divergence of its part."""
     clips = len(generated)
@@ -226,8 +207,8 @@ def _is(generated: np.ndarray, _: np.ndarray) -> _Linearised:
 
 _FROM_FEATURES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], _Linearised]]] = {
     "FAD": ("frames", _fad),
-    "FD": ("clips", _fd),
-    "KL": ("probabilities", _kl),
+    "FD": ("clips", lambda generated, real: _fad(generated[:, None], real[:, None])),
+    "KL": ("probabilities", lambda generated, real: _mean(kl(generated, real))),
     "IS": ("probabilities", _is),
 }
 """By metric: the kind of features, and a function of the generated and the real ones."""
@@ -259,12 +240,10 @@ def _check(
     if not pairs:
         raise UserError("features: none are given; choose an extractor")
     problems = []
-    lengths = {}
     for name, (fake, real) in pairs.items():
         if problem := _pair_problem(name, fake, real):
             problems.append(problem)
-        if fake is not None:
-            lengths[name] = len(fake)
+    lengths = {name: len(fake) for name, (fake, _) in pairs.items() if fake is not None}
     if len(set(lengths.values())) > 1:
         problems.append(f"clips: {lengths} of them; every metric needs the same ones")
     elif min(lengths.values(), default=2) < 2:
@@ -275,17 +254,11 @@ def _check(
 
 
 def _pair_problem(name: str, fake: np.ndarray | None, real: np.ndarray | None) -> str | None:
-    """What is wrong with the features of both sides; numbers of frames may differ."""
-    if (
-        fake is None
-        or real is None
-        or (fake.shape[0], fake.shape[-1]) != (real.shape[0], real.shape[-1])
-    ):
-        fake_shape = "none" if fake is None else fake.shape
-        real_shape = "none" if real is None else real.shape
-        return (
-            f"{name}: {fake_shape} for generated audio, {real_shape} for the real; make them equal"
-        )
+    """What is wrong with the features of both sides."""
+    ends = [side if side is None else side.shape[:1] + side.shape[-1:] for side in (fake, real)]
+    if fake is None or real is None or ends[0] != ends[1]:  # numbers of frames may differ
+        shapes = ["none" if side is None else side.shape for side in (fake, real)]
+        return f"{name}: {shapes[0]} for generated audio, {shapes[1]} for the real; make them equal"
     if not (_is_sound(fake) and _is_sound(real)):
         return f"{name}: some values are not finite; find the clips that they come from"
     return None

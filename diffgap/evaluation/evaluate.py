@@ -102,12 +102,8 @@ _gap_before: WeakKeyDictionary[Pairs, dict[str, float]] = WeakKeyDictionary()
 
 
 def gap_before_and_after(pairs: Pairs, after: Clouds | None) -> dict[str, float]:
-    """Gap metrics between the paired embeddings, such as ``before/mean_distance``.
-
-    Args:
-        pairs: frozen embeddings.
-        after: `bridged_clouds` of them; None leaves out ``after/``.
-    """
+    """Gap metrics between the paired embeddings, such as ``before/mean_distance``; those ``after/``
+    are of `bridged_clouds`."""
     if pairs not in _gap_before:
         x, a = torch.from_numpy(pairs.x), torch.from_numpy(pairs.a[pairs.owner])
         _gap_before[pairs] = gap_metrics(x, a)
@@ -125,20 +121,14 @@ def bridged_clouds(
 
     x carried over to a's side by the posterior mean, against the real a, in the bridge's space;
     the other way round where only that direction is learnt. Without a network, both in the
-    method's space; None where that is the encoders' own.
-
-    Args:
-        bridge: the bridge.
-        pairs: the embeddings.
-        posterior_means: of all rows, by direction, where they have been computed.
+    method's space; None where that is the encoders' own. `posterior_means` are of all rows, by
+    direction, where they have been computed.
     """
     if not (bridge.directions or bridge.moves_space):
         return None
     device = bridge.device
-    clouds = [
-        bridge.space(torch.from_numpy(pairs.x).to(device), 0),
-        bridge.space(torch.from_numpy(pairs.a).to(device), 1),
-    ]
+    sides = enumerate((pairs.x, pairs.a))
+    clouds = [bridge.space(torch.from_numpy(side).to(device), number) for number, side in sides]
     for direction in bridge.directions[:1]:  # carrying both would show no cloud as it is
         if direction in posterior_means:
             clouds[direction] = posterior_means[direction]

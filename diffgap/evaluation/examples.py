@@ -31,18 +31,15 @@ SCHEMA = pa.schema(
 def examples(
     scorer: Scorer, pairs: Pairs, captions: Sequence[str], directions: Sequence[str]
 ) -> pa.Table:
-    """The first answers to ten queries of each direction.
+    """The first answers to ten queries of each direction: one row an answer, place from 1.
+
+    A caption is the text of the query or answer, else its clip's first; null where there are none.
 
     Args:
         scorer: of all pairs.
         pairs: N clips and their M texts or videos.
         captions: the M texts; empty where x is no text.
         directions: x->a's name, then a->x's, such as ``text_to_audio``.
-
-    Returns:
-        One row an answer: direction, query (a clip) and query_caption, place (from 1), clip,
-        caption, score and whether it is right. A caption is the text of the query or answer, else
-        its clip's first; null where there are none.
     """
     # The clips of lowest hash: the same ones for every bridge on the same pairs.
     queries = sorted(range(len(pairs.ids)), key=lambda i: hash_fraction(pairs.ids[i]))[:QUERIES]

@@ -59,10 +59,9 @@ def frechet_influences(x: Tensor, y: Tensor) -> FrechetInfluences:
     u, s, vt = torch.linalg.svd(r_x @ r_y.T, full_matrices=False)
     gap = points_x.mean(0) - points_y.mean(0)
     of_clips = torch.zeros(len(x), dtype=torch.float64)
-    for clips, points, centred, direction, singular in (
-        (clips_x, points_x, centred_x, gap, q_x @ u),
-        (clips_y, points_y, centred_y, -gap, q_y @ vt.T),
-    ):
+    side_x = clips_x, points_x, centred_x, gap, q_x @ u
+    side_y = clips_y, points_y, centred_y, -gap, q_y @ vt.T
+    for clips, points, centred, direction, singular in (side_x, side_y):
         of_mean = 2 * (points @ direction) / len(points)
         of_points = of_mean + centred.square().sum(1) - singular.square() @ s
         # Less their mean: the weights' sum is held at N.

@@ -16,11 +16,8 @@ SAMPLE = 300
 
 
 def gap_sample(pairs: Pairs, after: Clouds | None) -> pa.Table:
-    """One row a pair, of at most 300 chosen by a fixed seed, in the store's order.
-
-    Args:
-        pairs: frozen embeddings.
-        after: `bridged_clouds` of them.
+    """One row a pair, of at most 300 chosen by a fixed seed, in the store's order; `after` has the
+    `bridged_clouds` of the frozen pairs.
 
     Returns:
         before_x_1, before_x_2, before_a_1, before_a_2: coordinates of the frozen x and a on the

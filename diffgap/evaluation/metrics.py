@@ -1,9 +1,8 @@
 """Registries of the metrics of retrieval and of generated audio.
 
 Free of torch, so that a report can read them at once. To add a metric of retrieval, add an entry to
-`METRICS`: finished trials then log it for both directions, and
-`diffgap evaluate` prints it. With ``in_tables=True`` it is a column of the report's retrieval
-tables too, of old trials as well, since these are made from the ranks in ``ranks.parquet``.
+`METRICS`: finished trials then log it, and `diffgap evaluate` prints it. With ``in_tables=True`` it
+is in the report's tables too, of old trials as well: these are made from ``ranks.parquet``.
 """
 
 from __future__ import annotations
@@ -75,16 +74,10 @@ def is_metric(heading: str) -> bool:
 
 @dataclass(frozen=True)
 class AudioMetricInfo:
-    """One metric of generated audio, as `audio_metrics.measure` computes it.
+    """One metric of generated audio, as `audio_metrics.measure` computes it."""
 
-    Attributes:
-        name: in MLflow after ``test/generation/``, and in tables.
-        lowest: what it can be at least.
-        lower_is_better: whether less of it is better.
-    """
-
-    name: str
-    lowest: float
+    name: str  # in MLflow after test/generation/, and in tables
+    lowest: float  # what it can be at least
     lower_is_better: bool = False
 
 

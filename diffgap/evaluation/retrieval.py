@@ -48,13 +48,8 @@ class QueryRanks:
 def ranks_of_owner(score: ScoreChunk, owner: Tensor, chunk: int) -> QueryRanks:
     """Ranks of queries with one right answer each: of captions (or videos) that seek their clip.
 
-    Args:
-        score: scores of Q queries against N clips.
-        owner: (Q,) int64, the clip of each query.
-        chunk: queries scored at once.
-
-    Raises:
-        ValueError: where a score is NaN.
+    `owner` (Q,) int64 is the clip of each query; `chunk` of them are scored at once. ValueError
+    where a score is NaN.
     """
     parts = []
     for start in range(0, len(owner), chunk):
@@ -69,16 +64,8 @@ def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) 
     """Ranks of clips that seek any of their captions: the best one's counts.
 
     AP@10 is LAION-CLAP's: over a clip's captions, the mean of the precision at each one's rank,
-    0 for a caption beyond the first ten.
-
-    Args:
-        score: scores of the N clips against M captions.
-        owner: (M,) int64, the clip of each caption.
-        clips: N.
-        chunk: clips scored at once.
-
-    Raises:
-        ValueError: where a score is NaN, or a clip has no caption.
+    0 for a caption beyond the first ten. `owner` (M,) int64 is the clip of each caption; `chunk`
+    clips are scored at once. ValueError where a score is NaN, or a clip has no caption.
     """
     order, starts = _grouped(owner, clips)
     counts = starts.diff()
@@ -102,13 +89,7 @@ def ranks_of_captions(score: ScoreChunk, owner: Tensor, clips: int, chunk: int) 
 def ranks_of_pairs(score: ScoreTile, pairs: int, tile: int) -> tuple[QueryRanks, QueryRanks]:
     """Ranks of x's queries and of a's where pair i is row i of both, from one pass over the scores.
 
-    Args:
-        score: scores of a tile.
-        pairs: N.
-        tile: rows and columns of a tile.
-
-    Raises:
-        ValueError: where a score is NaN.
+    ValueError where a score is NaN.
     """
     tile = min(tile, pairs)
     # The last tile overlaps the one before it, so that all have one size: products of one shape

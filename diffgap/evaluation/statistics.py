@@ -80,13 +80,8 @@ def mean_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
 
 
 def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) -> float:
-    """Of the symmetric interval around the mean; see `mean_interval`.
-
-    Args:
-        values: (S, Q).
-        mean: of all of them.
-        numbers: (Q,), the group of each query, from 0 to G - 1.
-    """
+    """Of the symmetric interval around the mean of (S, Q) values, see `mean_interval`; numbers (Q,)
+    are the groups of the queries, from 0 to G - 1."""
     counts = np.bincount(numbers)
     sums = np.stack([np.bincount(numbers, weights=row) for row in values])
     # the linearised ratio: a group's residual, in units of the mean group
@@ -100,11 +95,6 @@ def _half_width_squared(values: np.ndarray, mean: float, numbers: np.ndarray) ->
         between = groups * (of_seed**2).sum() / (seeds - 1)
         squared += _student(seeds - 1) ** 2 * max(between - noise, 0.0) / (seeds * groups)
     return float(squared)
-
-
-def _normal() -> float:
-    """The two-sided quantile of the normal distribution at `LEVEL`."""
-    return float(ndtri((1 + LEVEL) / 2))
 
 
 def _student(degrees: int) -> float:
@@ -161,7 +151,7 @@ def replicate_interval(values: np.ndarray, replicates: np.ndarray) -> Interval:
         replicates: (S, B), of each value; column by column of the same clips.
     """
     mean, seeds = float(values.mean()), len(values)
-    squared = (_normal() * replicates.mean(axis=0).std(ddof=1)) ** 2
+    squared = (ndtri((1 + LEVEL) / 2) * replicates.mean(axis=0).std(ddof=1)) ** 2
     if seeds > 1:
         squared += _student(seeds - 1) ** 2 * values.var(ddof=1) / seeds
     half = float(np.sqrt(squared))
@@ -191,8 +181,7 @@ def holm(p_values: list[float]) -> list[float]:
     """p-values corrected for their number (Holm 1979), in the same order."""
     order = np.argsort(p_values)
     factors = len(p_values) - np.arange(len(p_values))
-    stepped = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values)[order] * factors))
     corrected = np.empty(len(p_values))
-    corrected[order] = stepped
-    values: list[float] = corrected.tolist()
-    return values
+    products = np.maximum.accumulate(np.asarray(p_values)[order] * factors)
+    corrected[order] = np.minimum(1.0, products)
+    return list(map(float, corrected))

@@ -70,16 +70,11 @@ def frozen_retrieval(pairs: Pairs, task: str) -> Retrieval:
 
 
 def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
-    """Retrieval of a saved bridge, by the score of its trial.
-
-    Raises:
-        UserError: where there is no bridge, or it does not fit the pairs.
-    """
+    """Retrieval of a saved bridge, by the score of its trial; UserError where it does not fit."""
     bridge = load_bridge(path)
-    if "-".join(bridge.config.modalities) != task:
-        raise UserError(
-            f"--task: {path} bridges {'-'.join(bridge.config.modalities)}, not {task}; choose that"
-        )
+    bridged = "-".join(bridge.config.modalities)
+    if bridged != task:
+        raise UserError(f"--task: {path} bridges {bridged}, not {task}; choose that")
     if bridge.config.dimension != pairs.a.shape[1]:
         raise UserError(
             f"BRIDGE: {path} takes embeddings of {bridge.config.dimension} dimensions, the store "

@@ -35,8 +35,7 @@ PREAMBLE = r"""\documentclass{article}
 def to_latex(tables: Sequence[Table], missing: Sequence[str]) -> str:
     """A whole document: the tables, and a line for each that is missing.
 
-    Bold, underlining and stars are as `Value` has them; published rows stand below a rule, with
-    their sources as footnotes of the table.
+    Published rows stand below a rule, with their sources as footnotes of the table.
     """
     lines = [PREAMBLE, r"\begin{document}", r"\section*{DiffGAP report}", ""]
     for table in tables:
@@ -59,17 +58,14 @@ def _table(table: Table) -> list[str]:
         lines += [r"\begin{table}[!htbp]", r"\centering"]
         lines.append(rf"\caption{{{escape(table.title + part)}}}")
         lines += _tabular(table, rows) if rows else []
-        if number == len(pages) and _fits(rows, notes):
+        lengths = [1 + len(note) // LINE for note in notes]
+        if number == len(pages) and len(rows) + sum(lengths) <= PAGE:
             lines += _small(notes)
             notes = []
         lines.append(r"\end{table}")
     if notes:
         lines += [r"\clearpage", *_small(notes)]  # else they would precede the floats
     return lines
-
-
-def _fits(rows: Sequence[Row], notes: Sequence[str]) -> bool:
-    return len(rows) + sum(1 + len(note) // LINE for note in notes) <= PAGE
 
 
 def _tabular(table: Table, rows: Sequence[Row]) -> list[str]:
@@ -81,8 +77,9 @@ def _tabular(table: Table, rows: Sequence[Row]) -> list[str]:
     for index, row in enumerate(rows):
         if index and row.published and not rows[index - 1].published:
             lines.append(r"\midrule")
+        name = escape(row.name) + (_raised(str(row.footnote)) if row.published else "")
         seeds = [escape(row.seeds)] if has_seeds else []
-        lines.append(_line([_named(row), *seeds, *map(_cell, row.values)]))
+        lines.append(_line([name, *seeds, *map(_cell, row.values)]))
     return [*lines, r"\bottomrule", r"\end{tabular}}"]
 
 
@@ -113,10 +110,6 @@ def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _named(row: Row) -> str:
-    return escape(row.name) + (_raised(str(row.footnote)) if row.published else "")
-
-
 def _cell(value: Value) -> str:
     text = "--" if value.text == NOTHING.text else escape(value.text)
     if value.best:
@@ -144,41 +137,27 @@ def _notes(table: Table) -> list[str]:
 
 def _small(notes: Sequence[str]) -> list[str]:
     """Notes in small type, a paragraph each."""
-    if not notes:
-        return []
     paragraphs = map(r"{}\par".format, notes)
-    return [r"\par\medskip", r"{\footnotesize\raggedright", *paragraphs, "}"]
+    start = [r"\par\medskip", r"{\footnotesize\raggedright"]
+    return [*start, *paragraphs, "}"] if notes else []
 
 
 # Characters. These tables are our own, for pylatexenc's also write commands (\cyrzh, \clockoint)
 # that a plain document lacks, so that a clip's name could keep the report from compiling.
 
 SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "−": "$-$",
-    "–": "--",
-    "—": "---",
-    "…": r"\ldots{}",
-    "°": r"$^{\circ}$",
-    "‘": "{`}",
-    "’": "{'}",
-    "“": r"\textquotedblleft{}",
-    "”": r"\textquotedblright{}",
+    **{"−": "$-$", "–": "--", "—": "---", "°": r"$^{\circ}$", "‘": "{`}", "’": "{'}"},
     "\0": "{}",  # see JOINED
     **{letter: f"\\{letter}" for letter in "{}_%&#$"},
     **{letter: f"{{{letter}}}" for letter in "[]*"},  # else the \\ of the line before takes them
 }
 
+NAME = r"(\S) (\w+)"
+"""A character and the name of its command."""
+
 SIGNS: dict[str, str] = dict(
     re.findall(
-        r"(\S) (\w+)",
+        NAME,
         "± pm × times · cdot ÷ div → rightarrow ← leftarrow ↔ leftrightarrow ↑ uparrow ↓ downarrow "
         "≤ leq ≥ geq ≠ neq ≈ approx ∞ infty √ surd µ mu α alpha β beta γ gamma δ delta ε epsilon "
         "ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi ρ rho ς varsigma σ sigma "
@@ -187,15 +166,17 @@ SIGNS: dict[str, str] = dict(
     )
 )
 LETTERS: dict[str, str] = dict(
-    re.findall(r"(\S) (\w+)", "ß ss æ ae Æ AE œ oe Œ OE ø o Ø O ł l Ł L ı i § S")
+    re.findall(
+        NAME,
+        "ß ss æ ae Æ AE œ oe Œ OE ø o Ø O ł l Ł L ı i § S … ldots \\ textbackslash "
+        "~ textasciitilde ^ textasciicircum ` textasciigrave < textless > textgreater | textbar "
+        '" textquotedbl “ textquotedblleft ” textquotedblright',
+    )
 )
 ACCENTS = {
     **dict(zip("\u0300\u0301\u0302\u0303\u0304\u0307\u0308", "`'^~=.\"", strict=True)),
     **dict(zip("\u0306\u030a\u030b\u030c\u0327\u0328", "urHvck", strict=True)),
 }
-BELOW = ("c", "k")
-"""Accents that leave an i its dot."""
-
 JOINED = re.compile(r"(?<=(['`,-]))(?=\1)")
 """Between two hyphens, commas or quotes, of which TeX would make one character."""
 
@@ -214,12 +195,12 @@ def escape(text: str) -> str:
 def _character(letter: str) -> str:
     if letter in SPECIAL:
         return SPECIAL[letter]
-    if " " <= letter <= "~":
-        return letter
-    if letter in SIGNS:
-        return rf"$\{SIGNS[letter]}$"
     if letter in LETTERS:
         return rf"\{LETTERS[letter]}{{}}"
+    if letter in SIGNS:
+        return rf"$\{SIGNS[letter]}$"
+    if " " <= letter <= "~":
+        return letter
     return _accented(letter) or _compatible(letter) or rf"\texttt{{U+{ord(letter):04X}}}"
 
 
@@ -229,7 +210,7 @@ def _accented(letter: str) -> str | None:
     if len(parts) != 2 or not ("a" <= parts[0].lower() <= "z") or parts[1] not in ACCENTS:
         return None
     base, accent = parts[0], ACCENTS[parts[1]]
-    dotless = base in "ij" and accent not in BELOW
+    dotless = base in "ij" and accent not in "ck"  # those stand below it
     return rf"\{accent}{{\{base}}}" if dotless else rf"\{accent}{{{base}}}"
 
 

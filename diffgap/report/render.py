@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from operator import attrgetter
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
@@ -31,7 +32,7 @@ def _part(table: Table, start: int, end: int) -> RichTable:
     title = table.title if start == 0 else None
     part = RichTable(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     part.add_column("")  # long names wrap, numbers do not
-    has_seeds = start == 0 and _has_seeds(table)
+    has_seeds = start == 0 and any(map(attrgetter("seeds"), table.rows))
     if has_seeds:
         part.add_column("seeds", justify="right", no_wrap=True)
     for name in table.headings[start:end]:
@@ -44,13 +45,9 @@ def _part(table: Table, start: int, end: int) -> RichTable:
     return part
 
 
-def _has_seeds(table: Table) -> bool:
-    return any(row.seeds for row in table.rows)
-
-
 def to_markdown(table: Table) -> str:
     """A pipe table, its notes and sources below."""
-    has_seeds = _has_seeds(table)
+    has_seeds = any(map(attrgetter("seeds"), table.rows))
     headings = ["seeds", *table.headings] if has_seeds else list(table.headings)
     lines = [f"**{table.title}**", ""]
     if table.rows:

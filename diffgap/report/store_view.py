@@ -51,17 +51,11 @@ def describe(store: EmbeddingStore) -> list[str]:
 
 
 def fullest_split(store: EmbeddingStore) -> str:
-    """The split to show: test where it has clips, else the largest.
-
-    Raises:
-        UserError: where the store has no clip.
-    """
+    """The split to show: test where it has clips, else the largest; UserError without clips."""
     counts = store.manifest.corpus.counts
-    if counts.get("test"):
-        return "test"
     if not any(counts.values()):
         raise UserError("store: it has no clip")
-    return max(SPLITS, key=lambda split: counts.get(split, 0))
+    return "test" if counts.get("test") else max(SPLITS, key=lambda split: counts.get(split, 0))
 
 
 def gap_table(pairs: Pairs, task: str, split: str) -> Table:
@@ -77,11 +71,8 @@ def gap_table(pairs: Pairs, task: str, split: str) -> Table:
 
 
 def project(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
-    """Both clouds on their first two principal components, and the share of variance in these.
-
-    Returns:
-        x and a of up to `POINTS` pairs, (P, 2) each, and a share between 0 and 1.
-    """
+    """(P, 2) x and a of up to `POINTS` pairs on the first two principal components of both clouds,
+    and the share of variance in these, between 0 and 1."""
     chosen = np.linspace(0, len(pairs.x) - 1, min(POINTS, len(pairs.x))).astype(int)
     clouds = np.concatenate([pairs.x[chosen], pairs.a[pairs.owner[chosen]]])
     points, explained = principal(clouds.astype(np.float64))
@@ -92,7 +83,9 @@ def project(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
 def picture(pairs: Pairs, task: str) -> str:
     """The projection in characters: a letter where a modality is, # where both are."""
     x_name, a_name = split_task(task)
-    x_letter, a_letter = _letters(x_name, a_name)
+    x_letter, a_letter = x_name[0], a_name[0]
+    if x_letter == a_letter:
+        x_letter = x_letter.upper()
     x, a, share = project(pairs)
     low, high = np.minimum(x.min(0), a.min(0)), np.maximum(x.max(0), a.max(0))
     grid = np.full((HEIGHT, WIDTH), " ")
@@ -109,18 +102,9 @@ def picture(pairs: Pairs, task: str) -> str:
     return "\n".join(lines)
 
 
-def _letters(x_name: str, a_name: str) -> tuple[str, str]:
-    """The first of each name; a capital for x where both begin alike."""
-    x, a = x_name[0], a_name[0]
-    return (x.upper() if x == a else x), a
-
-
 def draw(pairs: Pairs, task: str, path: Path) -> None:
-    """The projection with a line between the two of a pair, as a picture file.
-
-    Raises:
-        UserError: where the file's suffix names no format of pictures.
-    """
+    """The projection with a line between the two of a pair, as a picture file; UserError where its
+    suffix names no format of pictures."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 5), layout="constrained")

@@ -15,22 +15,12 @@ import pyarrow.parquet
 from diffgap.spec import Trial, flatten
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
-FACTS: dict[str, pa.DataType] = {
-    "sweep": pa.string(),
-    "store": pa.string(),
-    "task": pa.string(),
-    "split": pa.string(),
-    "signature": pa.string(),
-    "label": pa.string(),
-    "final": pa.bool_(),
-    "run_id": pa.string(),
-    "status": pa.string(),
-    "counts": pa.bool_(),
-    "reason": pa.string(),
-    "git_commit": pa.string(),
-    "encoder": pa.string(),
-    "corpus": pa.string(),
-}
+_NAMES = (
+    "sweep store task split signature label final run_id status counts reason git_commit encoder "
+    "corpus"
+)
+FACTS: dict[str, pa.DataType] = dict.fromkeys(_NAMES.split(), pa.string())
+FACTS |= {"final": pa.bool_(), "counts": pa.bool_()}
 """Columns of every table, before the trials' fields and their metrics."""
 
 SPEC = "trial."
@@ -56,8 +46,8 @@ def tidy(sweeps: Iterable[LoggedSweep]) -> pa.Table:
     for name in dict.fromkeys(chain.from_iterable(fields)):
         table = table.append_column(SPEC + name, _column([row.get(name) for row in fields]))
     for name in sorted(set().union(*metrics)):
-        values = pa.array([row.get(name) for row in metrics], type=pa.float64())
-        table = table.append_column(name, values)
+        values = [row.get(name) for row in metrics]
+        table = table.append_column(name, pa.array(values, pa.float64()))
     return table
 
 
@@ -100,10 +90,8 @@ def _column(values: list[Any]) -> pa.Array:
     types = {type(value) for value in values if value is not None}
     if types in ({int, float}, {float}):
         return pa.array(values, type=pa.float64(), from_pandas=False)  # else NaN becomes null
-    if types == {bool}:
-        return pa.array(values, type=pa.bool_())
-    if types == {int}:
-        return pa.array(values, type=pa.int64())
+    if types in ({bool}, {int}):
+        return pa.array(values)
     return pa.array(map(_text, values), type=pa.string())
 
 

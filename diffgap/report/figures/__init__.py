@@ -24,12 +24,7 @@ SWEEP_FIGURES = (schedule_figure, steps_figure, gap_figure, curves_figure, paral
 
 
 def draw(sweeps: Sequence[LoggedSweep], tables: Sequence[Table]) -> list[Picture]:
-    """All figures that there are runs for: those of the tables first.
-
-    Args:
-        sweeps: finished or not.
-        tables: of these sweeps.
-    """
+    """All figures that there are runs for: those of the tables of these sweeps first."""
     return [drawing.picture() for drawing in drawings(sweeps, tables)]
 
 

@@ -16,19 +16,12 @@ from diffgap.tracking.reader import LoggedSweep
 
 @dataclass(frozen=True)
 class CellSeries:
-    """Finished cells that differ in one field only.
+    """Finished cells that differ in one field only, in the order of the sweep's axes."""
 
-    Attributes:
-        name: what they have in common, and others do not.
-        panel: the part of it that figures are split by.
-        cells: in the order of the sweep's axes.
-        values: the field in each of them; empty where they do not use it.
-    """
-
-    name: str
-    panel: str
+    name: str  # what they have in common, and others do not
+    panel: str  # the part of it that figures are split by
     cells: tuple[Cell, ...]
-    values: tuple[Any, ...]
+    values: tuple[Any, ...]  # of the field; empty where the cells do not use it
 
 
 def series_against(
@@ -39,7 +32,8 @@ def series_against(
     others = [axis for axis in sweep.spec["axes"] if axis not in (field, *split_by)]
     for cell in read_cells(sweep):
         if cell.seeds:
-            key = (describe(cell, others), describe(cell, split_by), uses(cell, field))
+            used = not field.startswith(tuple(cell.trial.inactive_fields()))
+            key = (describe(cell, others), describe(cell, split_by), used)
             groups.setdefault(key, []).append(cell)
     series = []
     for (name, panel, used), cells in groups.items():
@@ -50,11 +44,6 @@ def series_against(
 
 def cells_of_series(series: Sequence[CellSeries]) -> list[Cell]:
     return list(chain.from_iterable(map(attrgetter("cells"), series)))
-
-
-def uses(cell: Cell, field: str) -> bool:
-    """Whether a field makes a difference to a cell."""
-    return not field.startswith(tuple(cell.trial.inactive_fields()))
 
 
 def describe(cell: Cell, fields: Sequence[str]) -> str:

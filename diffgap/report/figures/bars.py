@@ -27,9 +27,8 @@ def recall_bars(table: Table, trials: dict[str, TrialRun]) -> Drawing | None:
     cells = cells_of(table, trials) if table.key.startswith(KINDS) else []
     if not cells:
         return None
-    caption = (
-        f"Mean over {seeds_of(cells)} of each; {BAND}. The bars stand in the order of the legend."
-    )
+    seeds = seeds_of(cells)
+    caption = f"Mean over {seeds} of each; {BAND}. The bars stand in the order of the legend."
     title = table.title.replace("in %", "with intervals")
     return Drawing(f"recall-{table.key}", title, caption, runs_of(cells), lambda: _figure(cells))
 

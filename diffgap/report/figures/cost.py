@@ -10,6 +10,7 @@ from typing import Any
 from diffgap.evaluation.metrics import METRICS
 from diffgap.evaluation.statistics import Interval
 from diffgap.report.figures.recall import (
+    OUTLINED,
     averages,
     cells_of,
     mean_recalls,
@@ -71,7 +72,12 @@ def _figure(points: Sequence[CostPoint]) -> Any:
     figure = new_figure(2.6)
     axes = figure.subplots()
     for index, point in enumerate(points):
-        _plot(axes, point, index)
+        if point.seconds:
+            x, style = [point.seconds], {**OUTLINED, "markersize": 6}
+            plot_intervals(axes, x, [point.recall], index, point.name, **style)
+        else:
+            colour, line = mark(index).colour, mark(index).line
+            axes.axhline(point.recall.mean, color=colour, ls=line, lw=1, label=point.name)
     seconds = list(filter(None, map(attrgetter("seconds"), points)))
     wide = max(seconds) >= DECADE * min(seconds)
     axes.set_xscale("log" if wide else "linear")
@@ -84,16 +90,3 @@ def _figure(points: Sequence[CostPoint]) -> Any:
     faint_grid(axes)
     figure.legend(loc="outside right center")
     return figure
-
-
-def _plot(axes: Any, point: CostPoint, index: int) -> None:
-    """A mark with its interval, or a level line for what is not trained."""
-    style = mark(index)
-    if point.seconds:
-        plot_intervals(
-            axes, [point.seconds], [point.recall], style, fmt=style.marker,
-            markeredgecolor="black", markeredgewidth=0.4, markersize=6, label=point.name,
-        )  # fmt: skip
-    else:
-        mean, line = point.recall.mean, style.line
-        axes.axhline(mean, color=style.colour, linestyle=line, linewidth=1, label=point.name)

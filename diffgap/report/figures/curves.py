@@ -23,31 +23,16 @@ METRIC = METRICS["R5"]
 DISTINCT = 8
 """Curves at most with a mark of their own: of more, the ones that end highest."""
 
-FAINT = "#C8C8C8"
-"""Of the others."""
-
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """One cell's recall on val.
-
-    Attributes:
-        name: of the cell.
-        index: among the sweep's cells, trained or not.
-        steps: (P,) optimiser steps.
-        values: (S, P) percent, mean of both directions, one row a seed.
-        runs: the trials.
-    """
+    """One cell's recall on val."""
 
     name: str
-    index: int
-    steps: np.ndarray
-    values: np.ndarray
+    index: int  # among the sweep's cells, trained or not
+    steps: np.ndarray  # (P,) of the optimiser
+    values: np.ndarray  # (S, P) percent, mean of both directions, one row a seed
     runs: tuple[str, ...]
-
-    @property
-    def end(self) -> float:
-        return float(self.values[:, -1].mean())
 
 
 def curves_figure(sweep: LoggedSweep) -> Drawing | None:
@@ -130,14 +115,13 @@ def _figure(curves: Sequence[LearningCurve]) -> Any:
     axes = figure.subplots()
     if len(curves) > DISTINCT:
         for curve in curves:
-            axes.plot(curve.steps, curve.values.mean(0), color=FAINT, linewidth=0.6, zorder=1)
-        highest = sorted(curves, key=attrgetter("end"), reverse=True)[:DISTINCT]
-        for order, curve in enumerate(sorted(highest, key=attrgetter("index"))):
+            axes.plot(curve.steps, curve.values.mean(0), color="#C8C8C8", lw=0.6, zorder=1)
+        highest = sorted(curves, key=lambda c: float(c.values[:, -1].mean()), reverse=True)
+        for order, curve in enumerate(sorted(highest[:DISTINCT], key=attrgetter("index"))):
             _plot(axes, curve, order)
     else:
-        # By the cell's own index, as in the other figures of the sweep.
         for curve in curves:
-            _plot(axes, curve, curve.index)
+            _plot(axes, curve, curve.index)  # as in the other figures of the sweep
     axes.set_xlabel("optimiser steps")
     axes.set_ylabel(f"val {METRIC.title} (%)")
     axes.set_xlim(left=0)

@@ -24,24 +24,18 @@ SIDES = (mark(3), mark(4))
 """Of x and of a."""
 
 ABOVE: dict[str, Any] = {
-    "loc": "lower right",
-    "bbox_to_anchor": (1.03, 0.98),
-    "ncols": 2,
-    "handlelength": 1.4,
-    "columnspacing": 1.0,
-    "handletextpad": 0.4,
-}
+    "loc": "lower right", "bbox_to_anchor": (1.03, 0.98), "ncols": 2,
+    "handlelength": 1.4, "columnspacing": 1.0, "handletextpad": 0.4,
+}  # fmt: skip
 """A legend over its panel's right end, where it covers no point."""
 
 
 def gap_figure(sweep: LoggedSweep) -> Drawing | None:
     """The gap of the trained trial that was best on val; None where no trial has a sample of it."""
-    if not compares_methods(sweep):
-        return None
-    best = best_bridge(sweep)
+    best = best_bridge(sweep) if compares_methods(sweep) else None
     if best is None:
         return None
-    table = pq.read_table(_sample(best))
+    table, setting = pq.read_table(_sample(best)), setting_of(sweep)
     modalities = split_task(sweep.spec["task"])
     caption = (
         f"{best.label}: the trial that was best on val ({best.signature}); {len(table)} pairs. "
@@ -51,8 +45,7 @@ def gap_figure(sweep: LoggedSweep) -> Drawing | None:
     )
     return Drawing(
         f"gap-{sweep.name}",
-        f"The modality gap on {setting_of(sweep)}, before and after the bridge "
-        f"(sweep {sweep.name})",
+        f"The modality gap on {setting}, before and after the bridge (sweep {sweep.name})",
         caption,
         (best.signature,),
         lambda: _figure(table, modalities),
@@ -107,9 +100,8 @@ def _clouds(axes: Any, clouds: np.ndarray, modalities: tuple[str, str]) -> None:
     """Both clouds of (2, N, 2) points, to scale, with lines between pairs."""
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(
-        LineCollection(list(clouds.swapaxes(0, 1)), colors="#999999", linewidths=0.3, alpha=0.5)
-    )
+    pairs = list(clouds.swapaxes(0, 1))
+    axes.add_collection(LineCollection(pairs, colors="#999999", linewidths=0.3, alpha=0.5))
     for cloud, style, name in zip(clouds, SIDES, modalities, strict=True):
         axes.scatter(
             *cloud.T, s=9, marker=style.marker, color=style.colour, label=name,
@@ -123,14 +115,10 @@ def _cosines(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
     """Histograms of both on the same bins."""
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     edges = np.linspace(low, max(high, low + 1e-6), 31)  # all may be equal
-    for cosines, colour, line, when in (
-        (before, mark(0).colour, "--", "before"),
-        (after, mark(5).colour, "-", "after"),
-    ):
-        axes.hist(cosines, edges, color=colour, alpha=0.25, linewidth=0)
-        axes.hist(
-            cosines, edges, histtype="step", color=colour, linestyle=line, label=when, linewidth=1.2
-        )
+    styles = (mark(0).colour, "--"), (mark(5).colour, "-")
+    for cosines, (colour, line), when in zip((before, after), styles, WHEN, strict=True):
+        axes.hist(cosines, edges, color=colour, alpha=0.25, lw=0)
+        axes.hist(cosines, edges, histtype="step", color=colour, ls=line, label=when, lw=1.2)
     axes.set_xlabel("cosine of a pair")
     axes.set_ylabel("pairs")
     axes.legend(**ABOVE)

@@ -14,25 +14,18 @@ from diffgap.report.figures.style import GREY, Drawing, new_figure
 from diffgap.report.results import setting_of
 from diffgap.report.tables.search import searched, value_of, values_of
 from diffgap.spec.sweep import Dimension
-from diffgap.tracking.reader import LoggedSweep, TrialRun
+from diffgap.tracking.reader import LoggedSweep
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One vertical axis.
-
-    Attributes:
-        name: the label below it.
-        low, high: its ends; of categories, the first and last index.
-        log: whether it is logarithmic.
-        choices: the categories, spaced evenly; empty for numbers.
-    """
+    """One vertical axis."""
 
     name: str
-    low: float
+    low: float  # of categories, the first index
     high: float
     log: bool = False
-    choices: tuple[Any, ...] = ()
+    choices: tuple[Any, ...] = ()  # spaced evenly; empty for numbers
 
     def place(self, value: Any) -> float:
         """Where a value stands, 0 below and 1 above; the middle where all are the same."""
@@ -59,7 +52,7 @@ class Scale:
         locator = LogLocator(subs=(1, 3), numticks=8) if self.log else MaxNLocator(4, integer=whole)
         values = []
         for value in map(float, locator.tick_values(self.low, self.high)):
-            # locators go beyond the ends, on a log scale down to 0, which has no place
+            # Locators go beyond the ends, on a log scale down to 0, which has no place.
             if self.low < value < self.high and 0.1 < self.place(value) < 0.9:
                 values.append(value)
         return values
@@ -101,7 +94,11 @@ def parallel_figure(sweep: LoggedSweep) -> Drawing | None:
 def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[TrialLine]]:
     """What is drawn: the axes, the value on val last, and the trials that are over."""
     metric = sweep.spec["search"]["metric"]
-    trials = [trial for trial in sweep.trials if not trial.final and _is_over(trial)]
+    trials = []
+    for trial in sweep.trials:
+        is_over = trial.is_complete or trial.status in ("KILLED", "FAILED")
+        if is_over and not trial.final:
+            trials.append(trial)
     values = [value_of(trial, metric) for trial in trials]
     numbers = [value for value in values if value is not None] or [0.0]
     objective = Scale(f"val {METRICS[metric].title} (%)", min(numbers), max(numbers))
@@ -114,10 +111,6 @@ def parallel_lines(sweep: LoggedSweep) -> tuple[list[Scale], list[TrialLine]]:
             places.append(objective.place(value))
         lines.append(TrialLine(trial.signature, tuple(places), value, trial.is_complete))
     return [*scales, objective], lines
-
-
-def _is_over(trial: TrialRun) -> bool:
-    return trial.is_complete or trial.status in ("KILLED", "FAILED")
 
 
 def _scale(sweep: LoggedSweep, field: str) -> Scale:
@@ -155,9 +148,8 @@ def _axis(axes: Any, at: int, scale: Scale) -> None:
     paper = {"facecolor": "white", "alpha": 0.9, "linewidth": 0, "pad": 0.6}
     for place, text in scale.ticks:
         axes.plot([at - 0.02, at], [place, place], color="black", linewidth=0.8, zorder=1)
-        axes.text(
-            at - 0.035, place, text, ha="right", va="center", fontsize=7, zorder=4, bbox=paper
-        )
+        style = {"ha": "right", "va": "center", "fontsize": 7, "zorder": 4, "bbox": paper}
+        axes.text(at - 0.035, place, text, **style)
 
 
 def _lines(axes: Any, lines: Sequence[TrialLine]) -> None:

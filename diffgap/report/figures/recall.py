@@ -15,13 +15,16 @@ import pyarrow.parquet as pq
 from diffgap.evaluation.metrics import MetricInfo
 from diffgap.evaluation.statistics import Interval, mean_interval
 from diffgap.ledger.artifacts import RANKS
-from diffgap.report.figures.style import Mark, seed_range
+from diffgap.report.figures.style import mark, seed_range
 from diffgap.report.results import Cell
 from diffgap.report.tables.table import Table
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 BAND = "bars: 95 % intervals over queries and seeds"
 """How captions explain intervals."""
+
+OUTLINED: dict[str, Any] = {"ls": "none", "markeredgecolor": "black", "markeredgewidth": 0.4}
+"""Style of marks that no line joins."""
 
 
 def averages(cells: Sequence[Cell]) -> str:
@@ -70,21 +73,18 @@ def bar_data(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plot_intervals(
-    axes: Any, x: Sequence[float], intervals: Sequence[Interval], style: Mark, **options: Any
+    axes: Any, x: list[float], intervals: list[Interval], index: int, name: str, **style: Any
 ) -> None:
-    """Means with their intervals, in the colour of a series."""
+    """Means with their intervals, in the colour and with the marker of a series."""
     means, errors = bar_data(intervals)
-    axes.errorbar(x, means, yerr=errors, color=style.colour, elinewidth=0.9, **options)
+    style |= {"color": mark(index).colour, "marker": mark(index).marker, "elinewidth": 0.9}
+    axes.errorbar(x, means, yerr=errors, label=name, **style)
 
 
 def trials_of(sweeps: Sequence[LoggedSweep]) -> dict[str, TrialRun]:
     """The complete trials by their signatures."""
-    trials = {}
-    for sweep in sweeps:
-        for trial in sweep.trials:
-            if trial.is_complete:
-                trials[trial.signature] = trial
-    return trials
+    trials = chain.from_iterable(map(attrgetter("trials"), sweeps))
+    return {trial.signature: trial for trial in trials if trial.is_complete}
 
 
 def cells_of(table: Table, trials: dict[str, TrialRun]) -> list[Cell]:

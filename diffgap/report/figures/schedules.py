@@ -8,8 +8,8 @@ from typing import Any
 from diffgap.evaluation.metrics import table_metrics
 from diffgap.evaluation.statistics import Interval
 from diffgap.report.figures.against import CellSeries, cells_of_series, series_against
-from diffgap.report.figures.recall import averages, mean_recalls, plot_intervals, runs_of
-from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure
+from diffgap.report.figures.recall import OUTLINED, averages, mean_recalls, plot_intervals, runs_of
+from diffgap.report.figures.style import Drawing, faint_grid, new_figure
 from diffgap.report.results import setting_of
 from diffgap.tracking.reader import LoggedSweep
 
@@ -63,7 +63,8 @@ def _figure(recalls: Recalls, schedules: Sequence[str]) -> Any:
                 # A series that a panel lacks is drawn empty: the legend is the first panel's.
                 by_schedule = recalls.get((panel, name, metric), {})
                 x = [schedules.index(schedule) + shift for schedule in by_schedule]
-                _plot(axes, x, list(by_schedule.values()), index, name)
+                intervals = list(by_schedule.values())
+                plot_intervals(axes, x, intervals, index, name, **OUTLINED)
             axes.set_ylabel(f"{metric} (%)")
             faint_grid(axes)
         row[0].set_title(panel, loc="left")
@@ -75,14 +76,3 @@ def _figure(recalls: Recalls, schedules: Sequence[str]) -> Any:
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
-
-
-def _plot(
-    axes: Any, x: Sequence[float], intervals: Sequence[Interval], index: int, name: str
-) -> None:
-    """One series in a panel, beside its schedules' ticks."""
-    style = mark(index)
-    plot_intervals(
-        axes, x, intervals, style, fmt=style.marker,
-        markeredgecolor="black", markeredgewidth=0.4, label=name,
-    )  # fmt: skip

@@ -36,14 +36,11 @@ def steps_figure(sweep: LoggedSweep) -> Drawing | None:
         return None
     cells = cells_of_series(series)
     lines = recall_lines(series)
-    caption = (
-        f"Mean {averages(cells)}. Scores that do not sample are level lines, with their intervals "
-        "at the right."
-    )
     return Drawing(
         f"steps-{sweep.name}",
         f"Denoising steps on {setting_of(sweep)}: {METRIC.title} (sweep {sweep.name})",
-        caption,
+        f"Mean {averages(cells)}. Scores that do not sample are level lines, with their intervals "
+        "at the right.",
         runs_of(cells),
         lambda: _figure(lines),
     )
@@ -53,13 +50,11 @@ def recall_lines(series: Sequence[CellSeries]) -> list[ScoreLine]:
     """What is drawn; of a score that does not sample, an interval a cell."""
     lines = []
     for one in series:
-        intervals = mean_recalls(one.cells, METRIC)
-        if one.values:
-            by_step = sorted(zip(one.values, intervals, strict=True), key=itemgetter(0))
+        steps, intervals = list(one.values), mean_recalls(one.cells, METRIC)
+        if steps:
+            by_step = sorted(zip(steps, intervals, strict=True), key=itemgetter(0))
             steps, intervals = map(list, zip(*by_step, strict=True))
-            lines.append(ScoreLine(one.name, steps, intervals))
-        else:
-            lines.append(ScoreLine(one.name, [], intervals))
+        lines.append(ScoreLine(one.name, steps, intervals))
     return lines
 
 
@@ -72,14 +67,15 @@ def _figure(lines: Sequence[ScoreLine]) -> Any:
     for index, line in enumerate(lines):
         if line.steps:
             shift = 2 ** (0.03 * (index % 5 - 2))  # side by side, not one upon the other
-            _plot(axes, [step * shift for step in line.steps], line.intervals, index, line.name)
+            x = [step * shift for step in line.steps]
+            plot_intervals(axes, x, line.intervals, index, line.name, ls=mark(index).line)
     beyond = float(ticks[-1])
     for index, line in enumerate(lines):
         if not line.steps:
             beyond *= 2**0.2
             level, style = line.intervals[:1], mark(index)
-            axes.axhline(level[0].mean, color=style.colour, linestyle=style.line, linewidth=0.9)
-            _plot(axes, [beyond], level, index, line.name)
+            axes.axhline(level[0].mean, color=style.colour, ls=style.line, lw=0.9)
+            plot_intervals(axes, [beyond], level, index, line.name, ls=style.line)
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.set_xlabel("denoising steps (log scale)")
@@ -87,10 +83,3 @@ def _figure(lines: Sequence[ScoreLine]) -> Any:
     faint_grid(axes)
     figure.legend(loc="outside right center")
     return figure
-
-
-def _plot(
-    axes: Any, x: Sequence[float], intervals: Sequence[Interval], index: int, name: str
-) -> None:
-    style = mark(index)
-    plot_intervals(axes, x, intervals, style, marker=style.marker, linestyle=style.line, label=name)

@@ -55,19 +55,13 @@ class Mark:
     marker: str
     line: Any
     hatch: str
-    light: bool
-
-    @property
-    def edge(self) -> str:
-        """The colour of hatches, which must stand out."""
-        return "black" if self.light else "white"
+    edge: str  # the colour of hatches, which must stand out
 
 
-# Okabe & Ito's palette (2008), and whether a colour is light. Neighbours differ in lightness, and
-# so in grey.
+# Okabe & Ito's palette (2008). Neighbours differ in lightness, and so in grey.
 _COLOURS = (
-    ("#000000", False), ("#56B4E9", True), ("#D55E00", False), ("#0072B2", False),
-    ("#E69F00", True), ("#009E73", False), ("#CC79A7", True), ("#F0E442", True),
+    ("#000000", "white"), ("#56B4E9", "black"), ("#D55E00", "white"), ("#0072B2", "white"),
+    ("#E69F00", "black"), ("#009E73", "white"), ("#CC79A7", "black"), ("#F0E442", "black"),
 )  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _LINES: tuple[Any, ...] = (
@@ -78,9 +72,9 @@ _HATCHES = ("", "", "////", "", "....", "\\\\\\\\", "xxxx", "----")
 
 def mark(index: int) -> Mark:
     """The mark of one series; the first 64 differ in colour, or in marker and line."""
-    colour, light = _COLOURS[index % 8]
+    colour, edge = _COLOURS[index % 8]
     shape = (index + index // 8) % 8  # one further in each round of the colours
-    return Mark(colour, _MARKERS[shape], _LINES[shape], _HATCHES[shape], light)
+    return Mark(colour, _MARKERS[shape], _LINES[shape], _HATCHES[shape], edge)
 
 
 def new_figure(height: float, width: float = WIDTH) -> Any:
@@ -105,39 +99,25 @@ def seed_range(seeds: Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in every format.
+    """A figure in every format."""
 
-    Attributes:
-        key: its short name, good for file names: ``recall-ablation``.
-        title: what it shows.
-        caption: how to read it, in a sentence or two.
-        svg: the whole document.
-        png: the same at 150 dpi.
-        runs: signatures of the trials that it was drawn from.
-    """
-
-    key: str
+    key: str  # good for file names: recall-ablation
     title: str
     caption: str
     svg: str
     png: bytes
-    runs: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()  # signatures of the trials that it was drawn from
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that is not drawn yet.
-
-    Attributes:
-        key, title, caption, runs: see `Picture`.
-        draw: makes the matplotlib figure, within `RC`.
-    """
+    """A `Picture` that is not drawn yet."""
 
     key: str
     title: str
     caption: str
     runs: tuple[str, ...]
-    draw: Callable[[], Any]
+    draw: Callable[[], Any]  # makes the matplotlib figure, within `RC`
 
     def picture(self) -> Picture:
         """The figure in every format."""
@@ -149,6 +129,5 @@ class Drawing:
             figure.savefig(svg, format="svg", metadata={"Date": None})
             figure.set_layout_engine("none")  # the layout is found, and finding it takes longest
             figure.savefig(png, format="png", dpi=DPI)
-        return Picture(
-            self.key, self.title, self.caption, svg.getvalue(), png.getvalue(), self.runs
-        )
+        content = svg.getvalue(), png.getvalue()
+        return Picture(self.key, self.title, self.caption, *content, self.runs)
