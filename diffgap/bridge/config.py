@@ -1,8 +1,4 @@
-"""Settings of a bridge: plain data, saved beside its weights.
-
-Each setting is declared here once, with its range, default and meaning; the trial's blocks of a
-sweep's file (`diffgap.spec.blocks`) are made of them.
-"""
+"""Settings of a bridge, saved beside its weights; `diffgap.spec.blocks` is made of them."""
 
 from __future__ import annotations
 
@@ -17,6 +13,7 @@ NonNegative = Annotated[float, Ge(0)]
 Inside = Annotated[float, Gt(0), Lt(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
 NoiseTime = Annotated[float, Gt(0), Le(1)]
+Steps = Annotated[int, Ge(1), Le(1000)]
 
 ScoreKind = Literal["cosine", "bridge", "sample", "rerank"]
 
@@ -69,7 +66,7 @@ class ScoreOptions:
     """Noise times at which candidates are denoised."""
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp_2m"] = "ddim"
     """How the sample score runs diffusion backwards."""
-    sample_steps: Annotated[int, Ge(1), Le(1000)] = 6
+    sample_steps: Steps = 6
     """Steps of the sampler."""
     start: Literal["noise", "query"] = "noise"
     """Where a sample starts: pure noise, or the query's own embedding noised to `start_t`."""
@@ -113,10 +110,7 @@ class BridgeConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> BridgeConfig:
         """The config that `dataclasses.asdict` made a mapping of, through JSON or not."""
-        score = {**fields["score"], "levels": tuple(fields["score"]["levels"])}
-        nested = {
-            "modalities": tuple(fields["modalities"]),
-            "objective": Objective(**fields["objective"]),
-            "score": ScoreConfig(**score),
-        }
+        objective, modalities = Objective(**fields["objective"]), tuple(fields["modalities"])
+        score = ScoreConfig(**{**fields["score"], "levels": tuple(fields["score"]["levels"])})
+        nested = {"modalities": modalities, "objective": objective, "score": score}
         return cls(**{**fields, **nested})

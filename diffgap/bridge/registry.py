@@ -1,19 +1,16 @@
 """Registry of methods: DiffGAP, the cells of its ablation, and its siblings.
 
-A method is a `Bridge` in a module of its own and an entry here. The spec's choices, a trial's
-blocks, the tables' titles and the checks of a sweep follow from the entry. Nothing here needs
-torch: the class is imported when a bridge is made.
+A method is a `Bridge` in a module of its own and an entry here, from which the rest of the package
+takes all it needs. Nothing here needs torch: the class is imported when a bridge is made.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge, Le
-
-from diffgap.bridge.config import NoiseTime, NonNegative, Positive, ScoreKind
+from diffgap.bridge.config import NoiseTime, NonNegative, Positive, ScoreKind, Steps
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class MethodInfo:
     """In specs, and in a bridge's config.json."""
     title: str
     """In tables."""
-    bridge: str
+    bridge: str = "diffgap.bridge.model:DiffGAP"
     """The class, as ``module:Class``."""
     score: ScoreKind | None = "bridge"
     """The one kind of score it has beside the cosine; None where it has all of them. `cosine`
@@ -65,7 +62,7 @@ class DiffusionBridgeOptions:
     """Length of the embeddings that are diffused."""
     start_t: NoiseTime = 0.6
     """Noise time at which the query comes in, without added noise."""
-    steps: Annotated[int, Ge(1), Le(1000)] = 5
+    steps: Steps = 5
     """DDIM steps, each one re-normalised."""
 
 
@@ -75,21 +72,14 @@ class DiffusionLinkOptions:
     """Weight of the loss that keeps the batch's similarities."""
     start_t: NoiseTime = 0.6
     """Noise time at which the query comes in."""
-    steps: Annotated[int, Ge(1), Le(1000)] = 5
+    steps: Steps = 5
     """DDIM steps."""
 
 
 METHODS: dict[str, MethodInfo] = {
     method.name: method
     for method in (
-        MethodInfo(
-            "none",
-            "frozen embeddings",
-            "diffgap.bridge.model:DiffGAP",
-            score="cosine",
-            reads=(),
-            cell=(False, False),
-        ),
+        MethodInfo("none", "frozen embeddings", score="cosine", reads=(), cell=(False, False)),
         MethodInfo("center", "center", "diffgap.bridge.siblings:Center", score="cosine", reads=()),
         MethodInfo(
             "mean_shift",
@@ -103,7 +93,6 @@ METHODS: dict[str, MethodInfo] = {
         MethodInfo(
             "deterministic",
             "deterministic bridge",
-            "diffgap.bridge.model:DiffGAP",
             reads=("bst", "denoiser", "loss", "train", "score"),
             carries_to_target=True,
             cell=(False, True),
@@ -127,7 +116,6 @@ METHODS: dict[str, MethodInfo] = {
         MethodInfo(
             "diffgap",
             "DiffGAP",
-            "diffgap.bridge.model:DiffGAP",
             score=None,
             reads=("cdm", "bst", "denoiser", "loss", "train", "score"),
             carries_to_target=True,
@@ -137,11 +125,7 @@ METHODS: dict[str, MethodInfo] = {
 
 
 def bridge_class(method: str) -> Any:
-    """The subclass of `Bridge` that implements a method; imports its module.
-
-    Raises:
-        ValueError: for an unknown method, with the known ones.
-    """
+    """The subclass of `Bridge` that implements a method; ValueError for an unknown one."""
     if method not in METHODS:
         raise ValueError(f"method: {method!r} is unknown; known are {', '.join(METHODS)}")
     return resolve_name(METHODS[method].bridge)

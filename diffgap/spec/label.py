@@ -25,32 +25,23 @@ def cell_label(point: Mapping[str, Any], trial: Trial) -> str:
 
 
 def _part(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"{name.removesuffix('.enabled')} {'on' if value else 'off'}"
     if name in ("method", "task"):
         return str(value)
+    if isinstance(value, bool):
+        return f"{name.removesuffix('.enabled')} {'on' if value else 'off'}"
     return f"{name.removesuffix('.kind').removeprefix('generation.')} {value}"
 
 
 def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a search's space to three digits, for labels; the trial has the exact ones."""
-    return {
-        name: float(f"{value:.3g}") if isinstance(value, float) else value
-        for name, value in values.items()
-    }
+    floats = {name: value for name, value in values.items() if isinstance(value, float)}
+    return {**values, **{name: float(f"{value:.3g}") for name, value in floats.items()}}
 
 
 def recorded_points(
     entries: Sequence[Mapping[str, Any]], spec: SweepSpec | Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The points of recorded trials, in their order.
-
-    Sweeps recorded by version 0.1 have no points; there they follow from the spec.
-
-    Args:
-        entries: trials as sweep.json has them.
-        spec: of their sweep.
-    """
+    """The points of trials as sweep.json has them; in version 0.1 they follow from the spec."""
     if all("point" in entry for entry in entries):
         return [entry["point"] for entry in entries]
     spec = SweepSpec.model_validate(spec)

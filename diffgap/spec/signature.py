@@ -16,19 +16,20 @@ FIRST_OPTIONS = {"mean_shift", "close", "diffusion_bridge", "diffusion_link"}
 own trials alone, so that a new method leaves other trials' signatures as they are."""
 
 
-def _later_options(trial: Trial) -> set[str]:
-    return set(OPTION_BLOCKS) - FIRST_OPTIONS - {trial.method}
-
-
 def canonical_json(trial: Trial, store_fingerprint: str) -> str:
     """A trial with its defaults written out, keys sorted, on one store.
 
     Numbers are written as their models hold them: a float field given as 1 reads 1.0.
     """
-    idle = _later_options(trial)
-    if not trial.generates:
-        idle.add("generation")  # retrieval was there first, and is signed as it always was
-    content = {"store": store_fingerprint, "trial": trial.model_dump(mode="json", exclude=idle)}
+    # Retrieval was there before generation, and is signed as it always was.
+    excluded = set() if trial.generates else {"generation"}
+    return _canonical_json("trial", trial, excluded, store_fingerprint)
+
+
+def _canonical_json(key: str, trial: Trial, excluded: set[str], store_fingerprint: str) -> str:
+    later_options = set(OPTION_BLOCKS) - FIRST_OPTIONS - {trial.method}
+    fields = trial.model_dump(mode="json", exclude=excluded | later_options)
+    content = {"store": store_fingerprint, key: fields}
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
@@ -38,15 +39,9 @@ def signature(trial: Trial, store_fingerprint: str) -> str:
 
 
 def training_signature(trial: Trial, store_fingerprint: str) -> str:
-    """The same of what decides the trained weights alone: neither score, split nor generation.
-
-    Trials with one training signature share one training; the rest of them is evaluation.
-    """
-    fields = trial.model_dump(
-        mode="json", exclude={"score", "split", "generation"} | _later_options(trial)
-    )
-    content = {"store": store_fingerprint, "training": fields}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    """The same of what decides the trained weights alone: trials that share it train once."""
+    excluded = {"score", "split", "generation"}
+    text = _canonical_json("training", trial, excluded, store_fingerprint)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -1,8 +1,7 @@
 """Registry of the tables that a sweep can ask for in its `report:` block.
 
-A table is a function in a module of `diffgap.report.tables` and an entry here: every sweep whose
-``report.tables`` names its kind then has it in every format. The function is imported when a
-table is made, for specs are read long before there is anything to report.
+A table is a function in a module of `diffgap.report.tables` and an entry here. The function is
+imported when a table is made, for specs are read long before there is anything to report.
 """
 
 from __future__ import annotations
@@ -12,36 +11,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShippedSweep:
-    """A sweep's file in this repository whose runs fill a table.
-
-    Attributes:
-        key: what the keys of such tables begin with.
-        title: what they show, for people.
-        command: that makes the runs.
-    """
+    """A sweep's file in this repository whose runs fill a table."""
 
     key: str
+    """What the keys of such tables begin with."""
     title: str
     command: str
 
 
 @dataclass(frozen=True)
 class TableInfo:
-    """A kind of table that a sweep can have.
-
-    Attributes:
-        kind: its name in ``report.tables`` of a spec.
-        make: ``module:function`` that makes the tables of one sweep, finished or not, from the
-            sweep as MLflow has it, published rows, and the row that others are tested against.
-        shipped: sweeps that make its runs, to be named where a report has none.
-        methods: whether its cells are methods, which may stand beside those of other sweeps on the
-            same corpus, in the tables of retrieval and of cost.
-    """
+    """A kind of table that a sweep can have."""
 
     kind: str
+    """Its name in ``report.tables`` of a spec."""
     make: str
+    """``module:function`` that makes the tables of one sweep, finished or not, from the sweep as
+    MLflow has it, published rows, and the row that others are tested against."""
     shipped: tuple[ShippedSweep, ...] = ()
+    """Sweeps that make its runs, to be named where a report has none."""
     methods: bool = False
+    """Whether its cells are methods, for the tables of retrieval and cost across sweeps."""
 
 
 TABLES: dict[str, TableInfo] = {

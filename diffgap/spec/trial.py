@@ -25,19 +25,11 @@ from diffgap.spec.blocks import (
 Task = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*-[a-z][a-z0-9_]*$")]
 Split = Literal["test", "val"]
 
+SAMPLING = ("samples", "sampler", "sample_steps", "start", "start_t", "guidance")
 SCORE_FIELDS: dict[ScoreKind, set[str]] = {
     "cosine": set(),
     "bridge": {"fusion", "draws"},
-    "sample": {
-        "fusion",
-        "samples",
-        "sampler",
-        "sample_steps",
-        "start",
-        "start_t",
-        "guidance",
-        "draws",
-    },
+    "sample": {"fusion", "draws", *SAMPLING},
     "rerank": {"fusion", "draws", "top_k", "rerank_weight", "levels"},
 }
 """What each kind of score reads."""
@@ -71,9 +63,6 @@ else:
         **{name: (block, block()) for name, block in OPTION_BLOCKS.items()},
     )
 
-GENERATOR_FIELD = "generator"
-"""The field that makes a trial one of generation; without it the rest of its block is inactive."""
-
 TUNABLE = (
     "train.lr",
     "train.weight_decay",
@@ -96,9 +85,9 @@ class Change(Model):
 class Trial(TrialSpec):
     """One experiment, fully resolved: with its store's fingerprint it decides the signature.
 
-    `method`, `cdm.enabled` and `bst.enabled` always agree: a cell of the ablation that is a method
-    of its own has that method's name, and methods other than DiffGAP have neither CDM nor BST.
-    Fields that its method and score do not read are set to their defaults: they make no difference.
+    `method`, `cdm.enabled` and `bst.enabled` always agree: an ablation cell that is a method has
+    its name, and methods other than DiffGAP have neither CDM nor BST. Fields that its method and
+    score do not read are set to their defaults: they make no difference.
     """
 
     task: Task
@@ -110,9 +99,9 @@ class Trial(TrialSpec):
 
     def at(self, step: int) -> Trial:
         """The trial with the values that its fields have from a step on."""
-        values = {}
+        values: dict[str, Any] = {}
         for change in self.changes:
-            values.update(change.values if change.step <= step else {})
+            values |= change.values if change.step <= step else {}
         return Trial.model_validate(with_values(self.model_dump(), values))
 
     @model_validator(mode="after")
@@ -146,7 +135,7 @@ class Trial(TrialSpec):
         """Blocks and fields that its method and score do not read."""
         paths = [block for block in OPTION_BLOCKS if block != self.method]
         if not self.generates:
-            fields = set(Generation.model_fields) - {GENERATOR_FIELD}
+            fields = set(Generation.model_fields) - {"generator"}
             paths += [f"generation.{name}" for name in sorted(fields)]
         for block in ("cdm", "bst", "denoiser", "loss", "train", "score"):
             paths += self._unread(block)
@@ -167,7 +156,7 @@ class Trial(TrialSpec):
             yield block
             return
         for name in fields:
-            # The method itself decides `enabled`: see `_name_the_method`.
+            # The method decides `enabled`: see `_name_the_method`.
             if name != "enabled" and f"{block}.{name}" not in reads:
                 yield f"{block}.{name}"
 
@@ -176,12 +165,7 @@ class Trial(TrialSpec):
         """Its place in the CDM x BST ablation: frozen, bst, cdm or cdm+bst; None for siblings."""
         if self.method != "diffgap" and METHODS[self.method].cell is None:
             return None
-        return {
-            (False, False): "frozen",
-            (False, True): "bst",
-            (True, False): "cdm",
-            (True, True): "cdm+bst",
-        }[self.cdm.enabled, self.bst.enabled]
+        return (("frozen", "bst"), ("cdm", "cdm+bst"))[self.cdm.enabled][self.bst.enabled]
 
     @property
     def trains(self) -> bool:
@@ -212,9 +196,8 @@ Block = TypeVar("Block", bound=Model)
 
 def _with(block: Block, field: str, value: Any) -> Block:
     """A block with one of its fields replaced: itself, where that changes nothing."""
-    if getattr(block, field) == value:
-        return block
-    return block.model_copy(update={field: value})
+    changes = getattr(block, field) != value
+    return block.model_copy(update={field: value}) if changes else block
 
 
 def with_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

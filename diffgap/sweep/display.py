@@ -25,7 +25,6 @@ STYLES = {
     TrialState.PAUSED: "dim",
     TrialState.FAILED: "bold red",
 }
-"""Of the states that a running sweep's trials are in."""
 
 
 @dataclass
@@ -50,7 +49,6 @@ class SweepDisplay:
     """Shows trials as they start, advance and end; use it as a context.
 
     Args:
-        console: where to print.
         total: the sweep's trials, with those that are finished.
         to_run: how many of them this run is to finish.
         quiet: show nothing but warnings.
@@ -88,11 +86,9 @@ class SweepDisplay:
         return {state: counts[state] for state in TrialState if counts[state]}
 
     def warn(self, text: str) -> None:
-        """Prints something that concerns no single trial."""
         self.console.print(text, style="yellow", soft_wrap=True)
 
     def add(self, planned: PlannedTrial) -> None:
-        """Makes a trial known that will run."""
         steps = planned.trial.train.steps if planned.trial.trains else 0
         self.rows[planned.signature] = _Row(planned.label, steps)
 

@@ -1,8 +1,7 @@
 """Driver of a pack of trials: Ray Tune's trainable, and the Ray Train job that it starts.
 
-A pack with one worker trains in its driver's own process, which serves one pack after another. A
-pack with several workers, and a trial that is kept apart (`resources.pack: off`), get processes of
-their own.
+A pack with one worker trains in its driver's process, which serves one pack after another. A pack
+with several workers, and a trial with `resources.pack: off`, get processes of their own.
 """
 
 from __future__ import annotations
@@ -24,11 +23,7 @@ class TrialFailedError(RuntimeError):
 
 
 def drive(config: dict[str, Any]) -> None:
-    """Ray Tune's trainable: runs one pack as a Ray Train job, and cleans up after it.
-
-    It needs no state of Ray's: the ledger has the trials' checkpoints, and why they failed. Tune
-    restarts it if its process is lost.
-    """
+    """Ray Tune's trainable: runs one pack, resuming from the ledger where Tune restarts it."""
     pack = PackJob.from_dict(config[JOB])
     if pack.own_processes:
         _fit_in_own_processes(pack)
@@ -101,11 +96,8 @@ def _fit_in_own_processes(pack: PackJob) -> None:
 def _remaining(pack: PackJob) -> tuple[TrialJob, ...]:
     """The trials of a pack that have not ended, and that no other sweep runs."""
     ledger = Ledger.at(pack.output)
-    return tuple(
-        job
-        for job in pack.trials
-        if not job.is_claimed_elsewhere and not ledger.trial(job.signature).ended
-    )
+    ours = (job for job in pack.trials if not job.is_claimed_elsewhere)
+    return tuple(job for job in ours if not ledger.trial(job.signature).ended)
 
 
 @contextmanager

@@ -20,25 +20,20 @@ from diffgap.sweep.plan import PlannedTrial
 from diffgap.training.failures import with_remedy
 
 CLUSTER_CHECK_S = 2.0
-"""Pause between two looks at the cluster: for resources that killed drivers still hold, and for
-trials that wait."""
-
-CANCELLED = "cancelled"
-"""Why trials stop whose sweep was cancelled."""
+"""Pause between two looks for resources that killed drivers hold, and for trials that wait."""
 
 
 class Observer(tune.Callback):
     """Follows every trial: by its worker's reports while its pack runs, then by Tune's own events.
 
-    A trial's end is noted once, though both tell it. A pack's end alone would come too late for
-    its first trials, and a worker that is lost for good reports nothing.
+    A pack's end comes too late for its first trials, and a lost worker reports nothing; so both
+    end a trial, of which the first counts.
     """
 
     def __init__(self, context: SweepContext) -> None:
         self.context = context
         self.planned: dict[str, PlannedTrial] = {}
-        self._over: set[str] = set()
-        """Signatures of the trials whose end has been passed on."""
+        self._over: set[str] = set()  # signatures of the trials whose end has been passed on
         self._checked_at = 0.0
         self._is_cancelling = False
 
@@ -50,14 +45,9 @@ class Observer(tune.Callback):
         record = context.ledger.trial(planned.signature)
         if not context.lock.claim(record):
             return False
-        record.begin(
-            {
-                **planned.entry(),
-                "store": redact(context.plan.store),
-                "fingerprint": context.plan.fingerprint,
-                "sweep": context.plan.spec.name,
-            }
-        )
+        store, fingerprint = redact(context.plan.store), context.plan.fingerprint
+        origin = {"store": store, "fingerprint": fingerprint, "sweep": context.plan.spec.name}
+        record.begin(planned.entry() | origin)
         return True
 
     def on_report(self, planned: PlannedTrial, points: Sequence[dict[str, Any]]) -> None:
@@ -66,15 +56,13 @@ class Observer(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves callbacks with its own state, which is never read again
 
-    # Ray Tune's events ---------------------------------------------------------------------------
-
     def on_step_begin(self, iteration: int, trials: list, **_: Any) -> None:
         context, counts = self.context, self.context.display.counts()
         context.lock.heartbeat(counts)
         if context.lock.cancelled and not self._is_cancelling:
             self._is_cancelling = True
             for signature in self.planned:
-                context.ledger.trial(signature).request_stop(CANCELLED)
+                context.ledger.trial(signature).request_stop("cancelled")
         if time.monotonic() - self._checked_at > CLUSTER_CHECK_S:
             self._checked_at = time.monotonic()
             remove_leaked_groups()
@@ -108,8 +96,6 @@ class Observer(tune.Callback):
                 with suppress(OSError):  # the reason may be a full disk; it is shown all the same
                     record.fail(reason)
             self._on_end(planned, reason)
-
-    # What they mean for a trial ------------------------------------------------------------------
 
     def _on_progress(self, planned: PlannedTrial, report: TrialReport) -> None:
         self.context.tracker.log(planned.signature, report.points)

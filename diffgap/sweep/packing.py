@@ -20,11 +20,6 @@ class Packer:
     On CPUs packs become smaller towards the end, so that none is left to run alone for long
     (guided self-scheduling, Polychronopoulos & Kuck 1987). On GPUs, which train a pack at once,
     trials are spread evenly from the start.
-
-    Args:
-        trials: in the order in which they are to run.
-        resources: of one trial, and the size of packs.
-        capacity: how many packs run at once.
     """
 
     def __init__(
@@ -52,11 +47,9 @@ class Packer:
         if not self._queues:
             return []
         shape, queue = next(iter(self._queues.items()))
-        size = self.size
-        pack, rest = queue[:size], queue[size:]
-        if rest:
-            self._queues[shape] = rest
-        else:
+        pack = queue[: self.size]
+        del queue[: len(pack)]
+        if not queue:
             del self._queues[shape]
         return pack
 

@@ -27,10 +27,9 @@ def has_several_nodes() -> bool:
 
 
 def shared_store(store: str, ledger: Ledger) -> str:
-    """The path of a store on every node; a built-in one is copied to the output.
+    """The path of a store on every node, a built-in one copied to the output.
 
-    Raises:
-        UserError: where the store or the output is a path of this machine only.
+    UserError where the store or the output is a path of this machine only.
     """
     is_builtin = Path(store).is_relative_to(cache_directory())
     problems = []
@@ -57,11 +56,7 @@ def _not_shared(field: str, path: str) -> str:
 
 
 def check_nodes(ledger: Ledger, store: str) -> None:
-    """Asks every node whether it sees the output and the store, and has this version of diffgap.
-
-    Raises:
-        UserError: with a line for each node that cannot take part.
-    """
+    """UserError with a line for each node without the output, the store or this version."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -74,12 +69,9 @@ def check_nodes(ledger: Ledger, store: str) -> None:
             answers[node["NodeManagerAddress"]] = answer
     # One deadline for all of them: a large cluster may have many nodes that do not answer.
     ray.wait(list(answers.values()), num_returns=len(answers), timeout=ANSWER_S)
-    problems = []
-    for host, answer in answers.items():
-        if problem := _problem(host, answer, identity):
-            problems.append(problem)
-    if problems:
-        raise UserError(*problems)
+    problems = [_problem(host, answer, identity) for host, answer in answers.items()]
+    if any(problems):
+        raise UserError(*filter(None, problems))
 
 
 def _probe(output: str, store: str) -> dict[str, Any]:

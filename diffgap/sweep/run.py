@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from diffgap.sweep.tracking import SweepTracker
 
 INTERRUPTED = "interrupted; the same command continues"
-MLFLOW = "MLflow"
-"""In place of a trial's label, where MLflow could not be brought up to date."""
+MLFLOW = "MLflow"  # stands for a trial's label where MLflow could not be brought up to date
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,8 @@ def run_sweep(
 ) -> dict[str, str]:
     """Runs the missing trials of a plan and brings MLflow up to date.
 
-    A trial that any sweep has finished is not repeated; where this sweep has no MLflow run of it
-    yet, it gets one. With nothing to do, neither Ray nor MLflow is even imported.
-
-    Returns:
-        The trials without a result, with the reason of each, by label.
+    A trial that any sweep has finished is not repeated, but gets an MLflow run in this one too.
+    Returns why trials have no result, by label.
 
     Raises:
         UserError: where no trial fits the cluster, MLflow does not answer, or another process runs
@@ -65,7 +61,7 @@ def run_sweep(
     """
     warn = partial(console.print, style="yellow", soft_wrap=True)
     with sweep_lock(ledger.output, plan.spec.name, warn) as lock:
-        return SweepRun(plan, ledger, console, options, lock).run()
+        return SweepRun(plan, ledger, console, options, lock, warn).run()
 
 
 @dataclass
@@ -77,12 +73,12 @@ class SweepRun:
     console: Console
     options: SweepOptions
     lock: SweepLock
+    warn: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self.strategy = make_strategy(self.plan, self.ledger)
 
     def run(self) -> dict[str, str]:
-        """Runs what is missing; returns why trials have no result, by label."""
         to_run = len(self.strategy.missing) + self.strategy.undrawn
         if self.options.fresh:
             to_run = self.strategy.total
@@ -90,7 +86,14 @@ class SweepRun:
         is_synced = not unlogged and self.ledger.synced_digest(record.name) == record.digest
         if is_synced and not (to_run or self.options.prune or self.lock.was_interrupted):
             return {}
-        with self._cluster(to_run) as capacity, self._tracker() as tracker:
+        # With nothing to do, neither Ray nor MLflow is even imported.
+        from diffgap.sweep.tracking import SweepTracker
+        from diffgap.tracking.client import FAILED, FINISHED, KILLED
+
+        with (
+            self._cluster(to_run) as capacity,
+            SweepTracker(self.plan, self.ledger, self.console) as tracker,
+        ):
             self.lock.heartbeat({}, force=True)
             if self.options.fresh:
                 self._forget(tracker)
@@ -105,19 +108,20 @@ class SweepRun:
                     reasons[planned.signature] = INTERRUPTED
                     tracker.kill(planned.signature)
             tracker.describe(self._record())  # a search knows more trials by now
-            tracker.status = _run_status(failures, reasons)
+            unfailed = KILLED if reasons else FINISHED
+            tracker.status = FAILED if failures else unfailed
         self.lock.is_settled = not tracker.problem
         return self._by_label(reasons) | ({MLFLOW: tracker.problem} if tracker.problem else {})
 
     def _run_missing(
         self, tracker: SweepTracker, capacity: ClusterCapacity, to_run: int
     ) -> dict[str, str]:
-        """Runs what is missing; returns why trials failed, by signature."""
+        """Returns why trials failed, by signature."""
         from diffgap.sweep.context import SweepContext
 
         placement, total = capacity.placement, self.strategy.total
         if self.plan.spec.resources.gpus_per_worker and not placement.gpus:
-            self._warn("No GPU in this cluster: trials run on CPUs.")
+            self.warn("No GPU in this cluster: trials run on CPUs.")
         waiting = max(0, to_run - placement.concurrent)
         more = f"; {waiting} wait" if waiting else ""
         self.console.print(f"{to_run} of {total} trials to run, {placement}{more}.")
@@ -148,7 +152,7 @@ class SweepRun:
             if joined:
                 self._check_nodes()
             capacity = ClusterCapacity(
-                resources, options.max_concurrent, joined, self._warn, options.patience
+                resources, options.max_concurrent, joined, self.warn, options.patience
             )
             try:
                 capacity.wait_for_room()
@@ -163,14 +167,6 @@ class SweepRun:
             self.plan = replace(self.plan, store=shared_store(self.plan.store, self.ledger))
         check_nodes(self.ledger, self.plan.store)
 
-    def _warn(self, text: str) -> None:
-        self.console.print(text, style="yellow", soft_wrap=True)
-
-    def _tracker(self) -> SweepTracker:
-        from diffgap.sweep.tracking import SweepTracker
-
-        return SweepTracker(self.plan, self.ledger, self.console)
-
     def _forget(self, tracker: SweepTracker) -> None:
         """Drops earlier results; their MLflow runs stay, beside the new ones."""
         for planned in self.strategy.trials:
@@ -178,14 +174,13 @@ class SweepRun:
         self.strategy.forget()
 
     def _prune(self, tracker: SweepTracker) -> None:
-        """Marks the trials that only an earlier spec had, if that was asked for."""
+        """Marks the trials that only an earlier spec had, or says how to."""
         record = self.ledger.sweep(self.plan.spec.name)
         unmarked = [entry for entry in record.dropped if not entry.get("pruned")]
-        if not unmarked:
-            return
-        if not self.options.prune:
+        if unmarked and not self.options.prune:
             hint = f"{len(unmarked)} trials of an earlier spec are no longer part of this sweep; "
             self.console.print(f"{hint}--prune marks them in MLflow.", style="dim")
+        if not unmarked or not self.options.prune:
             return
         for entry in unmarked:
             tracker.prune(entry["signature"])
@@ -194,7 +189,6 @@ class SweepRun:
         self.ledger.record_sweep(replace(record, dropped=pruned))
 
     def _record(self) -> SweepRecord:
-        """Records the sweep with the trials that are known by now."""
         record = replace(self.plan, trials=tuple(self.strategy.trials)).record()
         for planned in self.strategy.test_trials:
             record.trials.append({**planned.entry(), "final": True})
@@ -211,16 +205,6 @@ class SweepRun:
         return unlogged
 
     def _by_label(self, reasons: dict[str, str]) -> dict[str, str]:
-        """Reasons by the label of a trial instead of its signature."""
         trials = (*self.strategy.trials, *self.strategy.test_trials)
         labels = {planned.signature: planned.label for planned in trials}
         return {labels[signature]: reason for signature, reason in reasons.items()}
-
-
-def _run_status(failures: dict[str, str], reasons: dict[str, str]) -> str:
-    """The status with which the sweep's own MLflow run ends."""
-    from diffgap.tracking.client import FAILED, FINISHED, KILLED
-
-    if failures:
-        return FAILED
-    return KILLED if reasons else FINISHED

@@ -51,7 +51,7 @@ class StudySearcher(PackSearcher):
     def __init__(
         self, context: SweepContext, studies: Sequence[Study], changed: Callable[[], None]
     ) -> None:
-        super().__init__(context, StudyObserver(context, studies))
+        super().__init__(StudyObserver(context, studies))
         self._studies, self._changed = studies, changed
 
     @property

@@ -19,9 +19,9 @@ from diffgap.sweep.plan import PlannedTrial
 class PackSearcher(Searcher):
     """Hands Tune one pack after another, as many at once as the cluster has room for."""
 
-    def __init__(self, context: SweepContext, observer: Observer) -> None:
+    def __init__(self, observer: Observer) -> None:
         super().__init__()
-        self.context, self.observer = context, observer
+        self.context, self.observer = observer.context, observer
         self.in_flight: dict[str, list[str]] = {}
         """Signatures of the packs in flight, by Tune's ids."""
 
@@ -65,10 +65,8 @@ class PackSearcher(Searcher):
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
 
-    # Tune saves searchers with its own state, which is never read again: the ledger has it all.
-
     def __getstate__(self) -> dict[str, Any]:
-        return {}
+        return {}  # Tune saves searchers with its own state, which is never read again
 
     def save(self, checkpoint_path: str) -> None:
         pass
@@ -84,15 +82,11 @@ class QueueSearcher(PackSearcher):
     """Trials that are all known, in their order."""
 
     def __init__(
-        self,
-        context: SweepContext,
-        observer: Observer,
-        trials: Iterable[PlannedTrial],
-        pause_at: int | None = None,
+        self, observer: Observer, trials: Iterable[PlannedTrial], pause_at: int | None
     ) -> None:
-        super().__init__(context, observer)
+        super().__init__(observer)
         self._pause_at = pause_at
-        self._packer = Packer(trials, context.plan.spec.resources, context.capacity)
+        self._packer = Packer(trials, self.context.plan.spec.resources, self.context.capacity)
 
     @property
     def remaining(self) -> int:
@@ -103,10 +97,8 @@ class QueueSearcher(PackSearcher):
         return self._packer.size
 
     def next_pack(self) -> PackJob | None:
-        jobs = [
-            TrialJob(planned.signature, planned.trial, pause_at=self._pause_at)
-            for planned in self._packer.next()
-        ]
+        pack = self._packer.next()
+        jobs = [TrialJob(each.signature, each.trial, pause_at=self._pause_at) for each in pack]
         return pack_job(self.context, jobs) if jobs else None
 
 
@@ -116,7 +108,6 @@ def needs_own_processes(resources: Resources) -> bool:
 
 
 def pack_job(context: SweepContext, jobs: Sequence[TrialJob]) -> PackJob:
-    """A pack of these trials."""
     resources = context.plan.spec.resources
     return PackJob(
         trials=tuple(jobs),

@@ -1,7 +1,4 @@
-"""Tracking of a sweep in MLflow, which trials never wait for.
-
-A server that is away, or a locked database, delays what is logged and not what is trained.
-"""
+"""Tracking of a sweep in MLflow, whose outages delay what is logged, and never a trial."""
 
 from __future__ import annotations
 
@@ -32,16 +29,12 @@ PATIENCE_S = 60.0
 class SweepTracker:
     """Logs one sweep to MLflow, in a thread of its own; use it as a context.
 
-    Attributes:
-        status: what the sweep's own run ends as.
-
-    Raises:
-        UserError: on construction, where MLflow does not answer within `PATIENCE_S`.
+    UserError on construction where MLflow does not answer within `PATIENCE_S`.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, console: Console) -> None:
         self.ledger, self.console = ledger, console
-        self.status = FAILED  # until the sweep says otherwise
+        self.status = FAILED  # of the sweep's own run, until `SweepRun` knows better
         self._unsent = 0
         self._server = f"MLflow at {redact(tracking_uri(ledger.output))}"
         self.writer = self._open_writer(plan)
@@ -58,10 +51,8 @@ class SweepTracker:
                 gives_up=lambda: time.monotonic() > deadline,
             )
         except Exception as error:
-            raise UserError(
-                f"{self._server} cannot be used: {reason_of(error)}; start it, or change "
-                "MLFLOW_TRACKING_URI"
-            ) from None
+            reason = f"{self._server} cannot be used: {reason_of(error)}"
+            raise UserError(f"{reason}; start it, or change MLFLOW_TRACKING_URI") from None
 
     def describe(self, record: SweepRecord) -> None:
         """Logs what the sweep asks for."""
@@ -75,15 +66,13 @@ class SweepTracker:
     def start(self, planned: PlannedTrial) -> None:
         """Opens a trial's run; its parameters are the fields that make a difference to it."""
         inactive = tuple(planned.trial.inactive_fields())
-        params = {
-            name: value
-            for name, value in flatten(planned.trial).items()
-            if value != [] and not name.startswith(inactive)
-        }
+        params = flatten(planned.trial)
+        for name, value in list(params.items()):
+            if value == [] or name.startswith(inactive):
+                del params[name]
         self._queue.put(partial(self.writer.start, planned.signature, planned.label, params))
 
     def log(self, signature: str, points: Iterable[Mapping[str, Any]]) -> None:
-        """Logs points that a trial has reported."""
         self._queue.put(partial(self.writer.log, signature, list(points), time.time()))
 
     def finish(self, planned: PlannedTrial) -> None:
@@ -136,7 +125,5 @@ class SweepTracker:
         return None
 
     def _report_trouble(self, error: Exception | None) -> None:
-        trouble = (
-            f"does not answer ({reason_of(error)}); trying again" if error else "answers again"
-        )
-        self.console.print(f"{self._server} {trouble}", style="yellow", soft_wrap=True)
+        state = f"does not answer ({reason_of(error)}); trying again" if error else "answers again"
+        self.console.print(f"{self._server} {state}", style="yellow", soft_wrap=True)

@@ -39,23 +39,22 @@ def run_trials(context: SweepContext, trials: Iterable[PlannedTrial]) -> None:
 def run_wave(
     context: SweepContext, trials: Iterable[PlannedTrial], pause_at: int | None = None
 ) -> None:
-    """Runs trials, as many at once as fit; returns normally where some failed, and on Ctrl-C.
+    """Runs trials in their order, to the step `pause_at` or to their ends, as many at once as fit.
 
-    Args:
-        context: the running sweep.
-        trials: in the order in which they are to start.
-        pause_at: the step at which they pause; None to run them to their ends.
+    Returns normally where some failed, and on Ctrl-C.
     """
     observer = Observer(context)
     claimed = [planned for planned in trials if observer.register(planned)]
     if claimed:
-        run_searcher(QueueSearcher(context, observer, claimed, pause_at), len(claimed))
+        run_searcher(QueueSearcher(observer, claimed, pause_at), len(claimed))
 
 
 def run_searcher(searcher: PackSearcher, most: int) -> None:
     """Runs what a searcher suggests, `most` packs at the most."""
     context, spec = searcher.context, searcher.context.plan.spec
     import_integrations()
+    # Each trial of a pack may cost it its process `retries` times.
+    failures = tune.FailureConfig(max_failures=spec.retries * searcher.largest_pack)
     config = tune.TuneConfig(
         num_samples=most,
         search_alg=searcher,
@@ -74,10 +73,7 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
                 storage_path=scratch,
                 callbacks=[searcher.observer],
                 verbose=1 if context.verbose else 0,
-                # Each trial of a pack may cost it its process `retries` times.
-                failure_config=tune.FailureConfig(
-                    max_failures=spec.retries * searcher.largest_pack
-                ),
+                failure_config=failures,
             ),
         )
         stack.enter_context(_interruptible(context.display))
@@ -88,19 +84,16 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
 
 
 def driver_resources(context: SweepContext) -> dict[str, float]:
-    """What a pack's driver asks Ray for: as much as a worker where it is the worker.
-
-    One that only waits for its workers asks for next to nothing: a CPU each would starve them.
-    """
+    """What a pack's driver asks Ray for: as much as a worker where it is the worker."""
     if needs_own_processes(context.plan.spec.resources):
-        return {"node:__internal_head__": 0.001}  # Ray's resource of the head node alone
-    per_worker: dict[str, float] = context.capacity.placement.scaling["resources_per_worker"]
-    return per_worker
+        # Of the head node; drivers that took a CPU each would starve the workers they wait for.
+        return {"node:__internal_head__": 0.001}
+    return dict(context.capacity.placement.scaling["resources_per_worker"])
 
 
 @contextmanager
 def _interruptible(display: SweepDisplay) -> Iterator[None]:
-    """Within the block SIGINT or SIGTERM stops Tune in order, and a second one at once.
+    """Within the block SIGINT or SIGTERM stops Tune in order, a second one at once.
 
     Further ones are ignored, so that an impatient person does not break the clean-up.
     """
@@ -132,10 +125,8 @@ def _waves(context: SweepContext, trials: Iterable[PlannedTrial]) -> tuple[list[
     # The longest first, so that none is left to run alone at the end (LPT, Graham 1969).
     for planned in sorted(trials, key=_cost, reverse=True):
         shares_training = planned.trial.trains and planned.training in scheduled
-        if shares_training and not context.ledger.trained(planned.training):
-            evaluating.append(planned)
-        else:
-            training.append(planned)
+        waits = shares_training and not context.ledger.trained(planned.training)
+        (evaluating if waits else training).append(planned)
         scheduled.add(planned.training)
     return training, evaluating
 
@@ -149,5 +140,4 @@ def _cost(planned: PlannedTrial) -> tuple[int, int]:
 
 
 def _pack_name(trial: TuneTrial) -> str:
-    """Tune's name for a pack: its first trial's signature."""
     return PackJob.from_dict(trial.config[JOB]).signatures[0]
