@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from diffgap.ledger.ledger import Ledger
-from diffgap.sweep.objective import objective
+from diffgap.sweep.objective import final_objective
 
 SPACE = {
     "train.lr": [0.0001, 0.0005, 0.002],
@@ -57,7 +57,7 @@ def run(name: str, output: Path, seed: int = 0) -> tuple[float, int]:
             continue
         steps += (record.progress or {"step": 0})["step"]
         if record.finished:
-            values.append(objective(record.metrics(), "R5"))
+            values.append(final_objective(record, "R5"))
     return max(values), steps
 
 

@@ -91,9 +91,8 @@ def _check(spec: Path, folder: Path, output: str | None) -> None:
     """Refuses what the copy of the working directory would lack, or would lose."""
     problems = []
     if not spec.resolve().is_relative_to(folder.resolve()):
-        problems.append(
-            f"SPEC: {spec} is not in {folder}, the directory that is sent; run this from its own"
-        )
+        where = f"not in {folder}, the directory that is sent"
+        problems.append(f"SPEC: {spec} is {where}; run this from its own")
     if output and "://" not in output and not Path(output).is_absolute():
         problems.append(
             f"--output {output}: a job runs in a copy of this directory, which Ray removes; "
@@ -110,9 +109,7 @@ def _store_problem(store: str) -> str | None:
 
     if store in BUILTIN or "://" in store or Path(store).is_absolute():
         return None
-    if problem := store_problem(store):
-        return problem
-    return (
+    return store_problem(store) or (
         f"{store!r} is a local folder, which is not sent; put it where the nodes can read it, and "
         "give its absolute path or URI"
     )

@@ -15,51 +15,31 @@ from diffgap.compat.ray_cluster import pending_groups
 from diffgap.errors import UserError
 from diffgap.spec import Resources
 
-POLL_S = 2.0
-"""Interval at which the cluster's nodes are counted."""
+POLL_S = 2.0  # interval at which the cluster's nodes are counted
 
-PATIENCE_MIN = 1.0
-"""Minutes to wait for a cluster that is too small for one trial: nodes may be joining it."""
-
-FIRST_NOTICE_S, NOTICE_S = 10.0, 60.0
-"""How long trials wait before people hear of it, and how often they hear of it."""
+PATIENCE_MIN = 1.0  # minutes to wait for room for one trial: nodes may be joining the cluster
+FIRST_NOTICE_S, NOTICE_S = 10.0, 60.0  # after which people hear of waiting trials, and how often
 
 
 @dataclass
 class ClusterCapacity:
-    """The share of the cluster that one sweep may use.
+    """The share of the cluster that one sweep may use."""
 
-    Args:
-        resources: those of one trial.
-        limit: the most trials at once, however many fit.
-        joined: whether the cluster existed before this command, and may change under it.
-        notify: prints a line for people.
-        patience: minutes to wait for a cluster that is to grow, and for its GPUs if trials use
-            them; None for one that has what it has.
-    """
-
-    resources: Resources
-    limit: int | None
-    joined: bool
-    notify: Callable[[str], None]
-    patience: float | None = None
-    placement: Placement = field(init=False)
-    """Resources of each trial; set by `wait_for_room`."""
+    resources: Resources  # of one trial
+    limit: int | None  # the most trials at once, however many fit
+    joined: bool  # whether the cluster existed before this command, and may change under it
+    notify: Callable[[str], None]  # prints a line for people
+    patience: float | None = None  # minutes to wait for a cluster that is to grow, and for its GPUs
+    placement: Placement = field(init=False)  # resources of each trial; set by `wait_for_room`
     _trials: int = field(default=0, init=False)
     _counted_at: float = field(default=0.0, init=False)
-    _requested: int = field(default=0, init=False)
-    """Trials for which an autoscaler was asked for room."""
-    _pending_since: dict[str, float] = field(default_factory=dict, init=False)
-    """By placement group."""
+    _requested: int = field(default=0, init=False)  # trials that an autoscaler was asked to fit
+    _pending_since: dict[str, float] = field(default_factory=dict, init=False)  # by placement group
     _notified_at: float = field(default=0.0, init=False)
     _gpus_expected: bool = field(default=False, init=False)
 
     def wait_for_room(self) -> None:
-        """Waits until there is room for one trial.
-
-        Raises:
-            UserError: where no trial fits, and patience is at its end.
-        """
+        """Waits until there is room for one trial; UserError once patience is at its end."""
         start = time.monotonic()
         while True:
             waited = time.monotonic() - start
@@ -97,11 +77,7 @@ class ClusterCapacity:
         request_resources(bundles=[self._bundle()] * self.resources.workers * trials)
 
     def report_waiting(self, running: int) -> None:
-        """Says, once a minute at most, which trials wait for nodes.
-
-        Args:
-            running: trials that train at the moment.
-        """
+        """Says, once a minute at most, which trials wait for nodes while `running` others train."""
         now = time.monotonic()
         self._pending_since = {g: self._pending_since.get(g, now) for g in pending_groups()}
         late = [since for since in self._pending_since.values() if now - since > FIRST_NOTICE_S]
@@ -112,10 +88,7 @@ class ClusterCapacity:
 
     def close(self) -> None:
         """Withdraws what was requested of an autoscaler, which would keep its nodes otherwise."""
-        if self._requested:
-            from ray.autoscaler.sdk import request_resources
-
-            request_resources(bundles=[])
+        self.request(0)
 
     def _wait(self, waited: float) -> None:
         """Requests room for one trial, says so now and then, and pauses."""

@@ -17,18 +17,11 @@ from diffgap.compat.ray_cluster import dead_core_processes, stop_monitor
 from diffgap.errors import UserError
 
 WORKER_ENVIRONMENT = {
-    # Ray Train polls its workers every 2 s by default, and loses 4 s at the end of every trial.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default 2 s, of which each trial's end takes 4
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # Or else DeepSpeed imports torch's compiler; nothing here is compiled.
-    "TORCHDYNAMO_DISABLE": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # or else DeepSpeed imports torch's compiler
 }
-
-LOCAL_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a local Ray listens on loopback only
-}
-
 QUIET_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side would write over progress lines
@@ -39,11 +32,8 @@ QUIET_ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
-WATCH_S = 1.0
-"""Interval at which a local Ray's own processes are checked."""
-
-CONNECT_S = 10.0
-"""How long to wait for a cluster's head."""
+WATCH_S = 1.0  # interval at which a local Ray's own processes are checked
+CONNECT_S = 10.0  # how long to wait for a cluster's head
 
 
 @contextmanager
@@ -52,23 +42,21 @@ def cluster(
 ) -> Iterator[bool]:
     """Connects this process to Ray for the block; yields whether it joined an existing cluster.
 
-    Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which listens on
-    loopback only and ends with the block, or with this process. Nested blocks share one Ray.
+    Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which ends with
+    the block, or with this process. Nested blocks share one Ray.
 
     Args:
         address: of the cluster to join.
         verbose: show what Ray and its workers log.
         on_loss: called from another thread with the names of a local Ray's own processes that died,
             after the rest of them have been killed; this process cannot use Ray any more.
-
-    Raises:
-        UserError: where Ray cannot be started or joined.
     """
     joined = address or os.environ.get("RAY_ADDRESS")
     if joined:
         enable_token()
     else:
-        os.environ.update(LOCAL_ENVIRONMENT)  # Ray reads it when it is imported
+        # Listen on loopback only; Ray reads this when it is imported.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     if ray.is_initialized():
@@ -130,10 +118,7 @@ def _watch(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
 
 
 def enable_token() -> None:
-    """Lets Ray send this user's token, where there is one.
-
-    By itself it does so for local Rays only, and reports a cluster that demands one as missing.
-    """
+    """Lets Ray send this user's token, where there is one; by itself it does so for local Rays."""
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -1,8 +1,7 @@
 """Guard of a local Ray, which ends its processes once the one that started it is gone.
 
-`python -m diffgap.cluster.guard MARK` waits for the end of its standard input, a pipe that its
-parent holds, then kills every process with MARK in its environment. A pipe closes however its
-parent died, SIGKILL included.
+`python -m diffgap.cluster.guard MARK` kills every process with MARK in its environment once its
+standard input ends: a pipe that closes however its parent died, SIGKILL included.
 """
 
 from __future__ import annotations
@@ -13,15 +12,11 @@ import sys
 import time
 import uuid
 from contextlib import suppress
-from types import TracebackType
 
 import psutil
 
-VARIABLE = "DIFFGAP_RAY"
-"""The environment variable that marks the processes of one local Ray."""
-
-ROUNDS, PAUSE_S = 20, 0.1
-"""Rounds of looking for processes: a dying Ray may still start some."""
+VARIABLE = "DIFFGAP_RAY"  # the environment variable that marks the processes of one local Ray
+ROUNDS, PAUSE_S = 20, 0.1  # rounds of looking for processes: a dying Ray may still start some
 
 
 class RayGuard:
@@ -39,12 +34,7 @@ class RayGuard:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.environ.pop(VARIABLE, None)
         assert self._process.stdin
         self._process.stdin.close()

@@ -17,12 +17,9 @@ class Placement:
     """Resources of each trial on a cluster, and how many run at once."""
 
     workers: int
-    cpus: float
-    """CPUs of one worker."""
-    gpus: float
-    """GPUs of one worker; 0 where the cluster has none."""
-    concurrent: int
-    """Trials in flight at once, with all their workers."""
+    cpus: float  # CPUs of one worker
+    gpus: float  # GPUs of one worker; 0 where the cluster has none
+    concurrent: int  # trials in flight at once, with all their workers
 
     @property
     def scaling(self) -> dict[str, Any]:
@@ -52,11 +49,7 @@ def place_trials(
 ) -> Placement:
     """Places trials on a cluster: a worker fits on one node, a trial may span several.
 
-    Args:
-        resources: those of one trial.
-        nodes: the resources of each node.
-        limit: the most trials at once, however many fit.
-        gpus_expected: nodes with GPUs can be started, though there may be none now.
+    Without GPUs on its nodes, a cluster with `gpus_expected` can start some that have them.
 
     Raises:
         UserError: where not even one trial fits.
@@ -83,7 +76,6 @@ def place_trials(
 
 
 def _workers_on(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    """How many workers fit on one node."""
     # Ten workers of 0.1 GPU fit on one, whatever binary fractions say.
     ratios = [node.get(kind, 0.0) / amount + 1e-9 for kind, amount in bundle.items()]
     return math.floor(min(ratios))

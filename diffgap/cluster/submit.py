@@ -9,37 +9,26 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import requires
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from diffgap.errors import UserError
 from diffgap.io.redact import redact
 
-DEPTH = 3
-"""How deep below the working directory outputs, stores and environments are looked for."""
-
+DEPTH = 3  # how deep below the working directory outputs, stores and environments are looked for
 NEVER_SENT = (".git", ".venv", "__pycache__", "*.egg-info", ".mypy_cache", ".ruff_cache")
+# Files by which an output, a store or a virtual environment is recognised.
 MARKERS = ("ledger.json", "mlflow.db", "manifest.json", "pyvenv.cfg")
-"""Files by which an output, a store or a virtual environment is recognised."""
 
 CONSTRAINTS = "constraints.txt"
-ON_NODE = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
-"""Replaced by Ray with the path of the unpacked working directory."""
-
-RECONNECT_S, ATTEMPTS = 2.0, 30
-"""Pause before reconnecting to a job whose connection was lost, and how often."""
-
-STOPPED_STATUS = 130
-"""Exit status of a job that was stopped, that of a command ended by Ctrl-C."""
+ON_NODE = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"  # by Ray: the unpacked working directory
+RECONNECT_S, ATTEMPTS = 2.0, 30  # pause before each reconnection to a job, and how many there are
+STOPPED_STATUS = 130  # exit status of a job that was stopped, that of a command ended by Ctrl-C
 
 
 class Submission:
-    """A job of a cluster.
-
-    Args:
-        client: Ray's JobSubmissionClient of the cluster.
-        job_id: the job's id.
-    """
+    """A job of a cluster, reached by Ray's JobSubmissionClient."""
 
     def __init__(self, client: Any, job_id: str) -> None:
         self.client, self.job_id = client, job_id
@@ -92,10 +81,7 @@ def submit(
         address: the cluster's dashboard, as in http://HEAD:8265.
         arguments: the command's.
         folder: the working directory, which is sent.
-        environment: the rest of the job's runtime environment; see `runtime_environment`.
-
-    Raises:
-        UserError: where no cluster answers, or it refuses the job.
+        environment: from `runtime_environment`.
     """
     from diffgap.cluster.connect import enable_token
 
@@ -127,9 +113,6 @@ def runtime_environment(
         pip: install diffgap's requirements on the nodes, in the versions of constraints.txt.
         image: the container image to run in, instead.
         variables: names of environment variables to pass on with their values here.
-
-    Raises:
-        UserError: where a variable is not set, or constraints.txt is missing.
     """
     problems = []
     for name in variables:
@@ -160,13 +143,9 @@ def _requirements() -> list[str]:
 
 
 def excluded(folder: Path) -> list[str]:
-    """Patterns of what is not sent, as in .gitignore: outputs, stores, environments, git's own.
-
-    Ray itself leaves out what .gitignore and .rayignore name.
-    """
+    """Patterns of what is not sent, besides .gitignore's and .rayignore's, which Ray leaves out."""
     folders = set()
-    for depth in range(1, DEPTH + 1):
-        for marker in MARKERS:
-            for path in folder.glob("*/" * depth + marker):
-                folders.add(f"/{path.parent.relative_to(folder).as_posix()}/")
+    for depth, marker in product(range(1, DEPTH + 1), MARKERS):
+        for path in folder.glob("*/" * depth + marker):
+            folders.add(f"/{path.parent.relative_to(folder).as_posix()}/")
     return [*NEVER_SENT, *sorted(folders)]

@@ -9,8 +9,7 @@ from typing import Any
 
 
 def reopen_trial(study: Any, frozen: Any) -> Any:
-    """The running trial behind a `FrozenTrial` of a study's storage, so that values can be reported
-    to it."""
+    """The running trial behind a `FrozenTrial`, so that values can be reported to it."""
     import optuna
 
     return optuna.trial.Trial(study, frozen._trial_id)

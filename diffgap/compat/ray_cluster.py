@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-CORE_PROCESSES = ("raylet", "gcs_server")
-"""Processes that no Ray can run without."""
+CORE_PROCESSES = ("raylet", "gcs_server")  # processes that no Ray can run without
 
 
 def stop_monitor() -> None:
-    """Kills the autoscaler of this process's local Ray.
-
-    It ignores SIGTERM, so that `ray.shutdown` would wait a second for it.
-    """
+    """Kills this process's local autoscaler, for whose end `ray.shutdown` waits a second."""
     from ray._private.worker import _global_node
 
     _global_node.kill_monitor(check_alive=False)

@@ -9,13 +9,11 @@ HISTORY = "history.json"
 RANKS = "ranks.parquet"
 EXAMPLES = "examples.parquet"
 GAP_SAMPLE = "gap.parquet"
-EXPLAINED = "explained"
-"""In the metadata of `GAP_SAMPLE`: shares of the variance that its coordinates hold, as JSON."""
+EXPLAINED = "explained"  # in GAP_SAMPLE's metadata: JSON, shares of variance of its coordinates
 GENERATED = "generated.parquet"
 REPLICATES = "replicates.parquet"
 PLAYED = "audio"
-CODE_DIFF = "code.diff"
-"""How the package differed from its commit; empty where it did not."""
+CODE_DIFF = "code.diff"  # how the package differed from its commit; empty where it did not
 
 # A trial's directory: OUTPUT/trials/SIGNATURE
 TRIAL = "trial.json"

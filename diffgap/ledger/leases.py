@@ -7,7 +7,6 @@ ran on this machine and is dead.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -16,28 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from diffgap.errors import UserError
 from diffgap.io.atomic import write_json
 from diffgap.io.paths import RemotePath, StoragePath
-from diffgap.ledger.ledger import TrialRecord
+from diffgap.ledger.ledger import TrialRecord, read_json
 from diffgap.ledger.locks import SweepLock, owner
 
-RENEW_S = 5.0
-"""Interval of renewals."""
-
-LEASE_S = 20.0
-"""Age at which a lease that was not renewed has expired."""
-
-SETTLE_S = 1.0
-"""After which, of two processes that took a lease at once, the later one has it."""
+RENEW_S = 5.0  # interval of renewals
+LEASE_S = 20.0  # age at which a lease that was not renewed has expired
+SETTLE_S = 1.0  # after which, of two processes that took a lease at once, the later one has it
 
 
 class LeaseLock(SweepLock):
-    """One process's lease of a sweep whose output is on an object store; use it as a context.
-
-    Raises:
-        UserError: on entering, where another process runs the sweep.
-    """
+    """One process's lease of a sweep whose output is on an object store; use it as a context."""
 
     directory: RemotePath
 
@@ -84,8 +76,9 @@ class LeaseLock(SweepLock):
         signature = record.path.name
         if signature in self._claims:
             return True
-        for lease in self._other_leases():
-            if signature in lease.get("claims", ()):
+        for path in self.directory.glob("*.json"):
+            lease = read_json(path) if path != self._heartbeat_path else None
+            if lease and _is_valid(lease) and signature in lease.get("claims", ()):
                 return False
         self._claims.add(signature)
         self._renew()
@@ -99,14 +92,6 @@ class LeaseLock(SweepLock):
         """Whether a process runs the sweep, as far as the machines' clocks agree."""
         lease = self.last_heartbeat()
         return lease is not None and _is_valid(lease)
-
-    def _other_leases(self) -> list[dict[str, Any]]:
-        """The valid leases of other sweeps."""
-        leases = []
-        for path in self.directory.glob("*.json"):
-            if path != self._heartbeat_path:
-                leases.append(json.loads(path.read_text()))
-        return list(filter(_is_valid, leases))
 
     def _is_renewed(self) -> bool:
         """Whether another process renews the lease; waits to see it, for clocks may differ."""
@@ -151,13 +136,7 @@ class LeaseLock(SweepLock):
 def sweep_lock(
     output: StoragePath, name: str, notify: Callable[[str], None] | None = None
 ) -> SweepLock:
-    """The lock of a sweep, of the kind that its output allows.
-
-    Args:
-        output: the output directory.
-        name: the sweep's.
-        notify: prints a line for people before a long wait.
-    """
+    """The lock of a sweep, of the kind that its output allows; `notify` announces a long wait."""
     if isinstance(output, RemotePath):
         return LeaseLock(output, name, notify)
     return SweepLock(output, name)
@@ -171,28 +150,15 @@ def _is_over(lease: dict[str, Any]) -> bool:
     """Whether a lease's process is known to be dead."""
     if lease.get("over"):
         return True
-    here = _pid_namespace()
-    # Only here does its pid mean anything.
-    return here is not None and lease.get("processes") == here and not _is_running(lease["pid"])
+    namespace = _pid_namespace()
+    is_here = namespace is not None and lease.get("processes") == namespace
+    return is_here and not psutil.pid_exists(lease["pid"])  # elsewhere its pid means nothing
 
 
 def _pid_namespace() -> str | None:
-    """Where this process's id is valid: on a machine since its boot, or in a container.
-
-    None where the system cannot say so.
-    """
+    """Where this process's id is valid: a machine since its boot, or a container; if known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return None
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # signal 0 only checks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's
-    return True

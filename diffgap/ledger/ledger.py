@@ -71,12 +71,12 @@ class TrialRecord:
     @property
     def facts(self) -> dict[str, Any] | None:
         """What `begin` recorded; None for a trial that was never started."""
-        return _read_json(self.path / TRIAL)
+        return read_json(self.path / TRIAL)
 
     @property
     def progress(self) -> dict[str, Any] | None:
         """Step, steps, val metrics, host and time, as its first worker recorded them last."""
-        return _read_json(self.path / PROGRESS)
+        return read_json(self.path / PROGRESS)
 
     def record_progress(self, facts: dict[str, Any]) -> None:
         write_json(self.path / PROGRESS, facts)
@@ -84,7 +84,7 @@ class TrialRecord:
     @property
     def failure(self) -> str | None:
         """Why the trial failed, if it did."""
-        content = _read_json(self.path / FAILURE)
+        content = read_json(self.path / FAILURE)
         return str(content["reason"]) if content else None
 
     def fail(self, reason: str) -> None:
@@ -99,7 +99,7 @@ class TrialRecord:
     @property
     def attempts(self) -> int:
         """How often it was started or resumed since `begin`."""
-        content = _read_json(self.path / ATTEMPTS)
+        content = read_json(self.path / ATTEMPTS)
         return int(content["count"]) if content else 0
 
     def record_attempt(self) -> int:
@@ -112,7 +112,7 @@ class TrialRecord:
     @property
     def stop(self) -> dict[str, Any] | None:
         """Why the trial is to stop; by a search, also at which step and with which value."""
-        return _read_json(self.path / STOP)
+        return read_json(self.path / STOP)
 
     def request_stop(
         self, reason: str, step: int | None = None, value: float | None = None
@@ -122,7 +122,7 @@ class TrialRecord:
 
     def rungs(self, study: str) -> dict[int, Rung]:
         """The rungs of a study that the trial has reached, by step."""
-        content = _read_json(self._rungs_path(study)) or {}
+        content = read_json(self._rungs_path(study)) or {}
         return {int(step): Rung(**rung) for step, rung in content.items()}
 
     def record_rung(self, study: str, step: int, rung: Rung) -> None:
@@ -136,17 +136,15 @@ class TrialRecord:
 
     def metrics(self) -> dict[str, float]:
         """The final metrics of a finished trial."""
-        metrics: dict[str, float] = json.loads((self.bridge / METRICS).read_text())
-        return metrics
+        return dict(json.loads((self.bridge / METRICS).read_text()))
 
     def history(self) -> list[dict[str, Any]]:
         """The points of a finished trial, as `training.checkpoint.Point` fields."""
-        points: list[dict[str, Any]] = json.loads((self.bridge / HISTORY).read_text())
-        return points
+        return list(json.loads((self.bridge / HISTORY).read_text()))
 
     def run_id(self, sweep: str) -> str | None:
         """The finished MLflow run of this trial in a sweep, if it has one."""
-        content = _read_json(self._run_path(sweep))
+        content = read_json(self._run_path(sweep))
         return str(content["run_id"]) if content else None
 
     def record_run(self, sweep: str, run_id: str) -> None:
@@ -176,16 +174,14 @@ class SweepRecord:
     name: str
     spec: dict[str, Any]
     store: str
-    trials: list[dict[str, Any]]
-    """One a trial: signature, label, and the resolved trial."""
+    trials: list[dict[str, Any]]  # one a trial: signature, label, and the resolved trial
     dropped: list[dict[str, Any]] = field(default_factory=list)
     """The same of trials that only an earlier spec had; ``pruned`` where MLflow marks them so."""
 
     def public_facts(self) -> dict[str, Any]:
         """The sweep as others may read it: without secrets, and without what was dropped."""
         facts = {"name": self.name, "spec": self.spec, "store": self.store, "trials": self.trials}
-        redacted: dict[str, Any] = json.loads(redact(json.dumps(facts)))
-        return redacted
+        return dict(json.loads(redact(json.dumps(facts))))
 
     @property
     def digest(self) -> str:
@@ -213,17 +209,11 @@ class Ledger:
             write_json(path, {"id": uuid.uuid4().hex})
         return str(json.loads(path.read_text())["id"])
 
-    # Trials --------------------------------------------------------------------------------------
-
     def trial(self, signature: str) -> TrialRecord:
         return TrialRecord(self.output / "trials" / signature)
 
     def find(self, prefix: str) -> TrialRecord:
-        """The trial whose signature begins with a prefix.
-
-        Raises:
-            UserError: where there is none, or more than one.
-        """
+        """The trial whose signature begins with a prefix; UserError unless there is just one."""
         trials = (self.output / "trials").glob("*")
         matching = sorted(t.name for t in trials if prefix and t.name.startswith(prefix))
         if len(matching) == 1:
@@ -237,11 +227,9 @@ class Ledger:
 
     def trained(self, training: str) -> TrialRecord | None:
         """The finished trial that has the weights of a training signature, if there is one."""
-        content = _read_json(self._training_path(training))
-        if content is None:
-            return None
-        record = self.trial(content["signature"])
-        return record if record.finished else None
+        content = read_json(self._training_path(training))
+        record = self.trial(content["signature"]) if content else None
+        return record if record and record.finished else None
 
     def record_training(self, training: str, signature: str) -> None:
         """Records that a finished trial has the weights of a training signature."""
@@ -254,8 +242,6 @@ class Ledger:
     def _training_path(self, training: str) -> StoragePath:
         return self.output / "trained" / f"{training}.json"
 
-    # Sweeps --------------------------------------------------------------------------------------
-
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the one requested last first."""
         paths: list[StoragePath] = [*(self.output / "sweeps").glob("*.json")]
@@ -264,7 +250,7 @@ class Ledger:
 
     def sweep(self, name: str) -> SweepRecord:
         """A recorded sweep; UserError where there is none of this name."""
-        content = _read_json(self._sweep_path(name))
+        content = read_json(self._sweep_path(name))
         if content is None:
             names = self.sweeps()
             hint = nearest(name, names) if names else "no sweep has been run there"
@@ -274,7 +260,7 @@ class Ledger:
     def record_sweep(self, record: SweepRecord) -> None:
         """Records a sweep as it is requested now, and the trials that only earlier specs had."""
         path = self._sweep_path(record.name)
-        previous = _read_json(path) or {}
+        previous = read_json(path) or {}
         entries = [*previous.get("trials", ()), *previous.get("dropped", ()), *record.dropped]
         dropped = {entry["signature"]: entry for entry in entries}
         for entry in record.trials:
@@ -283,7 +269,7 @@ class Ledger:
 
     def synced_digest(self, name: str) -> str | None:
         """The digest of a sweep's record that MLflow has."""
-        content = _read_json(self._synced_path(name))
+        content = read_json(self._synced_path(name))
         return str(content["digest"]) if content else None
 
     def record_synced(self, name: str, digest: str) -> None:
@@ -297,10 +283,9 @@ class Ledger:
         return self.output / "sweeps" / f"{name}.told"
 
 
-def _read_json(path: StoragePath) -> dict[str, Any] | None:
+def read_json(path: StoragePath) -> dict[str, Any] | None:
     """A file's content; None where there is no such file."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        return dict(json.loads(path.read_text()))
     except FileNotFoundError:
         return None
-    return content

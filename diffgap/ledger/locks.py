@@ -11,7 +11,6 @@ An object store knows no locks; there the heartbeat is a lease: see `diffgap.led
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import time
@@ -22,26 +21,23 @@ from typing import IO, Any
 from diffgap.errors import UserError
 from diffgap.io.atomic import write_json
 from diffgap.io.paths import StoragePath
-from diffgap.ledger.ledger import TrialRecord
+from diffgap.ledger.ledger import TrialRecord, read_json
 
 HEARTBEAT_S = 2.0
 
-ACQUIRE_S = 0.2
-"""Longer than anybody holds a lock only to see whether it is free."""
+ACQUIRE_S = 0.2  # longer than anybody holds a lock only to see whether it is free
 
 
 class SweepLock:
-    """One process's lock on a sweep; use it as a context.
-
-    Raises:
-        UserError: on entering, where another process runs the sweep.
-    """
+    """One process's lock on a sweep, a context; UserError where another process has it."""
 
     def __init__(self, output: StoragePath, name: str) -> None:
         self.name = name
         self.directory: StoragePath = output.absolute() / "running"
-        self.is_settled = False
-        """Whether nothing is left to deliver or to clean up; else the next command does it."""
+        self._lock_path = Path(str(self.directory)) / f"{name}.lock"
+        self._heartbeat_path = self.directory / f"{name}.json"
+        self._cancel_path = self.directory / f"{name}.cancel"
+        self.is_settled = False  # once nothing is left that the next command would have to deliver
         self._locked_files = ExitStack()
         self._claimed: set[Path] = set()
         self._start = time.time()
@@ -88,18 +84,13 @@ class SweepLock:
 
     def last_heartbeat(self) -> dict[str, Any] | None:
         """Host, pid, times and counts, as the sweep's process wrote them last."""
-        try:
-            heartbeat: dict[str, Any] = json.loads(self._heartbeat_path.read_text())
-        except FileNotFoundError:
-            return None
-        return heartbeat
+        return read_json(self._heartbeat_path)
 
     def is_alive(self) -> bool:
         """Whether a process runs the sweep, on this machine or another that shares the output."""
-        path = self._lock_path
-        if not path.exists():
+        if not self._lock_path.exists():
             return False
-        with path.open() as file:
+        with self._lock_path.open() as file:
             # Shared, so that two commands that look at once do not take each other for the sweep.
             return not _lock(file, fcntl.LOCK_SH)
 
@@ -115,18 +106,6 @@ class SweepLock:
             "began": self._start,
             "time": time.time(),
         }
-
-    @property
-    def _lock_path(self) -> Path:
-        return Path(str(self.directory)) / f"{self.name}.lock"
-
-    @property
-    def _heartbeat_path(self) -> StoragePath:
-        return self.directory / f"{self.name}.json"
-
-    @property
-    def _cancel_path(self) -> StoragePath:
-        return self.directory / f"{self.name}.cancel"
 
     def _acquire(self, path: Path) -> bool:
         """Locks a file until the end of the context; False where another process has locked it."""

@@ -20,8 +20,7 @@ from typing import TextIO
 from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.io.redact import redact
 
-UPLOAD_S = 5.0
-"""Interval at which a log that has grown is uploaded to an object store."""
+UPLOAD_S = 5.0  # interval at which a log that has grown is uploaded to an object store
 
 
 class _Redacted(logging.Formatter):
@@ -39,8 +38,8 @@ def log_file(log: StoragePath, process: str) -> Iterator[Path]:
         local = Path(directory) / f"{time.time():.3f}-{process.replace(' ', '-')}.txt"
         local.touch()
         closing = threading.Event()
-        arguments = (local, log / local.name, closing)
-        uploader = threading.Thread(target=_upload, args=arguments, daemon=True)
+        target = log / local.name
+        uploader = threading.Thread(target=_upload, args=(local, target, closing), daemon=True)
         uploader.start()
         try:
             yield local
@@ -83,11 +82,8 @@ def read_from(file: StoragePath, position: int) -> bytes:
 def trial_log(path: Path, process: str, trial: str | None = None) -> Iterator[logging.Logger]:
     """Appends this package's log records to a trial's log for the block.
 
-    Args:
-        path: the log file.
-        process: which process writes, such as ``worker 0``; stands before every line.
-        trial: the trial's signature, where other trials log at the same time: records of those
-            (``extra={"trial": SIGNATURE}``) are left out.
+    The process, such as ``worker 0``, begins every line. With the signature of a trial, records of
+    others (``extra={"trial": SIGNATURE}``) are left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)

@@ -13,16 +13,12 @@ from diffgap.io.redact import redact
 PACKAGES = ("diffgap", "torch", "ray", "deepspeed", "mlflow", "numpy", "pyarrow", "safetensors")
 """Those that can change a result."""
 
-LONGEST_DIFF = 1_000_000
-"""Characters of the diff that are kept."""
+LONGEST_DIFF = 1_000_000  # characters of the diff that are kept
 
 
 @cache
 def git_commit() -> str:
-    """The commit of the checkout that this package runs from, ``-dirty`` if that has changes.
-
-    ``unknown`` where the package was installed without a checkout, or git is missing.
-    """
+    """The commit of this package's checkout, ``-dirty`` if that has changes; else ``unknown``."""
     return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "unknown"
 
 
@@ -34,17 +30,12 @@ def code_diff() -> str:
 
 def _git(*arguments: str) -> str | None:
     """Output of a git command in the package's directory; None where it fails."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        completed = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return completed.stdout.strip()
+    return output.strip()
 
 
 def hardware() -> str:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from diffgap.errors import UserError
@@ -16,8 +17,7 @@ from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.logs import log_parts, read_from
 from diffgap.ledger.states import TrialState, state_at_rest
 
-FOLLOW_S = 0.5
-"""Interval at which a log that is followed is read."""
+FOLLOW_S = 0.5  # interval at which a log that is followed is read
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,9 @@ class TrialStatus:
     state: TrialState
     step: int | None
     steps: int | None
-    best: float | None
-    """Mean R@5 of both directions on val, at its best."""
-    last_seen: float | None
-    """When it last reported a step, in seconds since the epoch."""
-    reason: str | None
-    """Why it failed or was stopped."""
+    best: float | None  # mean R@5 of both directions on val, at its best
+    last_seen: float | None  # when it last reported a step, in seconds since the epoch
+    reason: str | None  # why it failed or was stopped
     log: StoragePath
 
 
@@ -98,20 +95,12 @@ def _trial_status(
 
 def sweeps_of(ledger: Ledger, signature: str) -> list[SweepRecord]:
     """The sweeps that a trial belongs to."""
-    sweeps = []
-    for name in ledger.sweeps():
-        record = ledger.sweep(name)
-        if any(entry["signature"] == signature for entry in record.trials):
-            sweeps.append(record)
-    return sweeps
+    records = map(ledger.sweep, ledger.sweeps())
+    return [r for r in records if signature in map(itemgetter("signature"), r.trials)]
 
 
 def cancel(ledger: Ledger, target: str) -> str:
-    """Asks a running sweep, or one of its trials, to stop; returns a line on what will happen.
-
-    Raises:
-        UserError: where it is not running.
-    """
+    """Asks a running sweep, or one of its trials, to stop; returns a line on what will happen."""
     if target in ledger.sweeps():
         return _cancel_sweep(ledger, target)
     record = ledger.find(target)
@@ -142,14 +131,7 @@ def _cancel_sweep(ledger: Ledger, name: str) -> str:
 def log_lines(
     ledger: Ledger, prefix: str, follow: bool, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
-    """The lines of a trial's log, safe to print in a terminal.
-
-    Args:
-        ledger: the trial's.
-        prefix: the first digits of its signature.
-        follow: yield new lines until the trial ends.
-        wait: pauses for so many seconds.
-    """
+    """The lines of a trial's log, safe to print in a terminal; with `follow` until it ends."""
     record = ledger.find(prefix)
     positions: dict[str, int] = {}
     while True:

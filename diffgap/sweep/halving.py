@@ -15,13 +15,7 @@ from diffgap.sweep.plan import PlannedTrial
 
 
 class SuccessiveHalving:
-    """The verdicts of one study.
-
-    Args:
-        scheduler: the sweep's; None for a study that stops nobody.
-        ledger: where rungs are kept.
-        study: the study's identity.
-    """
+    """The verdicts of the study with an identity; without a scheduler it stops nobody."""
 
     def __init__(self, scheduler: Scheduler | None, ledger: Ledger, study: str) -> None:
         self.scheduler, self.ledger, self.study = scheduler, ledger, study
@@ -43,20 +37,10 @@ class SuccessiveHalving:
         return any(not rung.goes_on for rung in rungs.values())
 
     def decide(self, signature: str, step: int, value: float, others: Iterable[str]) -> None:
-        """Decides whether a trial continues from a rung, and records the verdict.
-
-        Args:
-            signature: the trial's.
-            step: the rung.
-            value: the trial's objective there, to be maximised.
-            others: signatures of the study's other trials.
-        """
+        """Decides whether a trial continues from a rung, given its objective there; records it."""
         assert self.scheduler
-        earlier = []
-        for other in others:
-            rung = self.ledger.trial(other).rungs(self.study).get(step)
-            if rung:
-                earlier.append(rung.value)
+        rungs = [self.ledger.trial(other).rungs(self.study).get(step) for other in others]
+        earlier = [rung.value for rung in rungs if rung]
         goes_on = survives(value, earlier, self.scheduler.reduction)
         record = self.ledger.trial(signature)
         if not goes_on:
@@ -66,12 +50,10 @@ class SuccessiveHalving:
 
 
 def survives(value: float, earlier: Sequence[float], reduction: int) -> bool:
-    """Whether a trial continues from a rung (ASHA, Li et al. 2020, algorithm 2).
+    """Whether a trial continues from a rung: one of `reduction` does, and always the best.
 
-    Args:
-        value: its objective, to be maximised.
-        earlier: objectives of the trials that reached the rung before it.
-        reduction: one trial of so many continues; the best always does.
+    `value` is its objective, `earlier` those of the trials that were there before it (ASHA, Li et
+    al. 2020, algorithm 2).
     """
     ranked = sorted([*earlier, value], reverse=True)
     last_survivor = max(1, len(ranked) // reduction) - 1

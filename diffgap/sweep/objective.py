@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import mean
 
-
-def objective(metrics: Mapping[str, float], metric: str) -> float:
-    """A metric such as R5 on val, mean of both directions, in percent."""
-    values = [
-        value
-        for name, value in metrics.items()
-        if name.startswith("val/") and name.endswith(f"/{metric}")
-    ]
-    assert len(values) == 2, f"val metrics of two directions, not {sorted(metrics)}"
-    return mean(values)
+from diffgap.ledger.ledger import TrialRecord
 
 
-def is_validation(metrics: Mapping[str, float]) -> bool:
-    """Whether these are metrics of a validation; other points have the training loss alone."""
-    return any(name.startswith("val/") for name in metrics)
+def objective(metrics: Mapping[str, float], metric: str) -> float | None:
+    """A metric such as R5 on val, mean of both directions; None of a point without validation."""
+    names = [name for name in metrics if name.startswith("val/") and name.endswith(f"/{metric}")]
+    return mean(metrics[name] for name in names) if names else None
+
+
+def final_objective(record: TrialRecord, metric: str) -> float:
+    """The objective of a finished trial."""
+    value = objective(record.metrics(), metric)
+    assert value is not None, f"{record.path.name} has no val/.../{metric}"
+    return value

@@ -11,8 +11,7 @@ from typing import Any
 from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.sweep.plan import Plan
 
-STARTUP_TRIALS = 10
-"""Random trials before TPE models their values."""
+STARTUP_TRIALS = 10  # random trials before TPE models their values
 
 
 def backend(journal: StoragePath) -> Any:
@@ -27,8 +26,7 @@ def backend(journal: StoragePath) -> Any:
         """Lines of JSON in one object, which is written anew with each: none can be appended."""
 
         def __init__(self) -> None:
-            text = journal.read_text() if journal.is_file() else ""
-            self._lines = text.splitlines()
+            self._lines = journal.read_text().splitlines() if journal.is_file() else []
 
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
             return [json.loads(line) for line in self._lines[log_number_from:]]

@@ -1,12 +1,8 @@
 """Population-based training (PBT, Jaderberg et al. 2017), as trials that anybody can repeat.
 
-A population trains for an interval; then the worst members are replaced by copies of the best with
-changed hyperparameters. Such a copy is another trial: one whose spec says which values it had from
-which step on (`Trial.changes`). All members share seed and batches, so that this trial, trained
-from its start, arrives at the same weights: what PBT finds is a schedule.
-
-The generations are kept in OUTPUT/search/NAME.population.json. Each follows from the one before
-alone, so that a killed population continues as if it had not been killed.
+After each interval, copies of the best members with changed hyperparameters replace the worst. A
+copy is a trial whose spec says which values it had from which step on (`Trial.changes`). All
+members share seed and batches: trained from its start, it arrives at the same weights.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, filterfalse
 from typing import Any
 
-import numpy as np
+from numpy.random import Generator, default_rng
 
 from diffgap.io.atomic import new_directory, write_json
 from diffgap.io.paths import StoragePath, local_copy
@@ -28,14 +24,11 @@ from diffgap.spec import Trial, flatten
 from diffgap.spec.label import recorded_points, rounded, trial_label
 from diffgap.spec.sweep import Dimension
 from diffgap.spec.trial import Change
-from diffgap.sweep.objective import is_validation, objective
+from diffgap.sweep.objective import final_objective, objective
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
 
-FACTORS = (0.8, 1.2)
-"""By which a copy's numbers are multiplied (Jaderberg et al. 2017, section 4.1)."""
-
-RESAMPLE = 0.25
-"""Probability that a copy's value is drawn anew instead."""
+FACTORS = (0.8, 1.2)  # by which a copy's numbers are multiplied (Jaderberg et al. 2017, 4.1)
+RESAMPLE = 0.25  # probability that a copy's value is drawn anew instead
 
 
 @dataclass(frozen=True)
@@ -43,8 +36,7 @@ class PopulationMember:
     """A trial of one generation."""
 
     planned: PlannedTrial
-    parent: str | None = None
-    """For a copy, the signature of the trial whose checkpoint it continues from."""
+    parent: str | None = None  # signature of the trial whose checkpoint a copy continues from
 
     def entry(self) -> dict[str, Any]:
         return {**self.planned.entry(), "parent": self.parent}
@@ -54,13 +46,7 @@ Generation = tuple[PopulationMember, ...]
 
 
 class Population:
-    """The generations of one point of a sweep's axes.
-
-    Args:
-        plan: the sweep, whose scheduler is `pbt`.
-        ledger: where trials and generations are kept.
-        point: the values of the axes there.
-    """
+    """The generations of one point of a sweep's axes; each follows from the one before alone."""
 
     def __init__(self, plan: Plan, ledger: Ledger, point: Mapping[str, Any]) -> None:
         assert plan.spec.search
@@ -70,16 +56,13 @@ class Population:
         (self.seed,) = plan.spec.seed_list
         steps = plan.spec.trial.train.steps
         self.last_steps = [*range(self.scheduler.interval, steps, self.scheduler.interval), steps]
-        """The step at which each generation ends; the last one's is the training's."""
         self.generations = self._read() or [self._first_generation()]
 
     @property
     def trials(self) -> list[PlannedTrial]:
         """Every trial of every generation."""
-        trials = {}
-        for member in chain.from_iterable(self.generations):
-            trials[member.planned.signature] = member.planned
-        return list(trials.values())
+        members = chain.from_iterable(self.generations)
+        return list({member.planned.signature: member.planned for member in members}.values())
 
     @property
     def required(self) -> list[PlannedTrial]:
@@ -116,7 +99,7 @@ class Population:
         """Makes the next generation; returns the trials that it replaces, each with a reason."""
         step, members = self.end, self.generations[-1]
         best, worst = self._select(members)
-        random = np.random.default_rng([self.search.seed, len(self.generations)])
+        random = default_rng([self.search.seed, len(self.generations)])
         generation, replaced = [], []
         for member in members:
             if member.planned.signature not in worst:
@@ -148,17 +131,13 @@ class Population:
         return [max(finished, key=self._final_value)] if finished else []
 
     def forget(self) -> None:
-        """Removes the generations and the results of their trials."""
-        for planned in self.trials:
-            self.ledger.trial(planned.signature).forget()
+        """Removes the generations."""
         self._path.unlink(missing_ok=True)
         self.generations = [self._first_generation()]
 
-    # Members -------------------------------------------------------------------------------------
-
     def _first_generation(self) -> Generation:
         """The sweep's own trial, and others drawn from the space."""
-        random = np.random.default_rng([self.search.seed, 0])
+        random = default_rng([self.search.seed, 0])
         space = self.search.space.items()
         defaults = flatten(self.plan.spec.trial_at(self.point, self.seed))
         values = {n: defaults[n] for n, dimension in space if dimension.holds(defaults[n])}
@@ -174,9 +153,7 @@ class Population:
         trial = self.plan.spec.trial_at({**self.point, **values}, self.seed)
         return planned_trial(trial, {**self.point, **rounded(values)}, self.plan.fingerprint)
 
-    def _changed_copy(
-        self, parent: PlannedTrial, step: int, random: np.random.Generator
-    ) -> PlannedTrial:
+    def _changed_copy(self, parent: PlannedTrial, step: int, random: Generator) -> PlannedTrial:
         """The trial that continues from another with changed values from a step on."""
         current = flatten(parent.trial.at(step))
         space = self.search.space.items()
@@ -191,8 +168,9 @@ class Population:
     def _value(self, planned: PlannedTrial, step: int) -> float | None:
         """The objective of a trial's validation at a step; None before it has got there."""
         for point in self._history(planned):
-            if point["step"] == step and is_validation(point["metrics"]):
-                return objective(point["metrics"], self.search.metric)
+            value = objective(point["metrics"], self.search.metric)
+            if point["step"] == step and value is not None:
+                return value
         return None
 
     def _history(self, planned: PlannedTrial) -> list[dict[str, Any]]:
@@ -207,7 +185,7 @@ class Population:
         return [vars(point) for point in read_progress(latest).history] if latest else []
 
     def _final_value(self, planned: PlannedTrial) -> float:
-        return objective(self.ledger.trial(planned.signature).metrics(), self.search.metric)
+        return final_objective(self.ledger.trial(planned.signature), self.search.metric)
 
     def _copy_checkpoints(self) -> None:
         """Gives the copies of the youngest generation the checkpoints they continue from."""
@@ -219,8 +197,6 @@ class Population:
             if not target.exists():
                 with local_copy(source) as local, new_directory(target) as temporary:
                     shutil.copytree(local, temporary, dirs_exist_ok=True)
-
-    # The file ------------------------------------------------------------------------------------
 
     @property
     def _path(self) -> StoragePath:
@@ -254,7 +230,7 @@ class Population:
         return {**spec, "first": first}
 
 
-def draw(dimension: Dimension, random: np.random.Generator) -> Any:
+def draw(dimension: Dimension, random: Generator) -> Any:
     """A value of a dimension, drawn uniformly."""
     if dimension.choices is not None:
         return dimension.choices[random.integers(len(dimension.choices))]
@@ -268,7 +244,7 @@ def draw(dimension: Dimension, random: np.random.Generator) -> Any:
     return _clip(dimension, value)
 
 
-def explore(dimension: Dimension, value: Any, random: np.random.Generator) -> Any:
+def explore(dimension: Dimension, value: Any, random: Generator) -> Any:
     """A changed value: multiplied by one of `FACTORS`, or drawn anew now and then."""
     if random.random() < RESAMPLE or dimension.choices is not None:
         return draw(dimension, random)

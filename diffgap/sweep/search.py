@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from diffgap.sweep.context import SweepContext
@@ -17,13 +19,7 @@ from diffgap.sweep.tune import run_searcher
 def run_studies(
     context: SweepContext, studies: Sequence[Study], changed: Callable[[], None]
 ) -> None:
-    """Runs what studies still need, as many trials at once as fit.
-
-    Args:
-        context: the running sweep.
-        studies: one for each point of the axes.
-        changed: called whenever a trial was added.
-    """
+    """Runs what studies still need; calls `changed` whenever a trial was added."""
     searcher = StudySearcher(context, studies, changed)
     suggestions = sum(len(study.open) + study.remaining for study in studies)
     run_searcher(searcher, len(context.plan.spec.seed_list) * suggestions)
@@ -42,11 +38,7 @@ class StudyObserver(Observer):
 
 
 class StudySearcher(PackSearcher):
-    """The trials that studies suggest.
-
-    A pack is a single trial, so that each is suggested knowing the results of the others, unless
-    `resources.pack` asks for more at once.
-    """
+    """The trials that studies suggest."""
 
     def __init__(
         self, context: SweepContext, studies: Sequence[Study], changed: Callable[[], None]
@@ -61,6 +53,7 @@ class StudySearcher(PackSearcher):
     @property
     def largest_pack(self) -> int:
         trials = self.context.plan.spec.resources.pack
+        # By default one, so that each is suggested knowing the results of the others.
         return trials if isinstance(trials, int) else 1
 
     @property
@@ -69,12 +62,7 @@ class StudySearcher(PackSearcher):
         return not self.in_flight or all(study.is_finished for study in self._studies)
 
     def next_pack(self) -> PackJob | None:
-        jobs: list[TrialJob] = []
-        while len(jobs) < self.largest_pack:
-            job = self._next_trial()
-            if job is None:
-                break
-            jobs.append(job)
+        jobs = list(islice(iter(self._next_trial, None), self.largest_pack))
         return pack_job(self.context, jobs) if jobs else None
 
     def _next_trial(self) -> TrialJob | None:
@@ -84,13 +72,8 @@ class StudySearcher(PackSearcher):
                 continue
             is_claimed = self.observer.register(planned)
             self._changed()
-            return TrialJob(
-                planned.signature,
-                planned.trial,
-                study.identity,
-                study.rungs(planned),
-                is_claimed_elsewhere=not is_claimed,
-            )
+            job = TrialJob(planned.signature, planned.trial, study.identity, study.rungs(planned))
+            return replace(job, is_claimed_elsewhere=not is_claimed)
         return None
 
     def on_trial_end(self, signature: str) -> None:

@@ -1,9 +1,7 @@
 """Study of one search: which trial to run next, given the results of the last ones on val.
 
-Optuna keeps it in a journal beside the sweep's output: the suggestions, and the value of each. A
-search that was killed resumes the trials that were running, and one that asks for more trials adds
-to those it has. What is suggested next depends only on the seed and on the suggestions so far, so
-that a search that was killed makes those it would have made.
+Optuna keeps suggestions and values in a journal in the sweep's output. What is suggested next
+depends on the seed and the suggestions so far alone, so that a killed search continues unchanged.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import mean
 from typing import Any
 
@@ -22,12 +21,11 @@ from diffgap.ledger.ledger import Ledger
 from diffgap.spec import flatten
 from diffgap.spec.label import rounded
 from diffgap.sweep.halving import SuccessiveHalving
-from diffgap.sweep.objective import is_validation, objective
+from diffgap.sweep.objective import final_objective, objective
 from diffgap.sweep.optuna_storage import backend, make_sampler, study_identity
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
 
-SEED_STRIDE = 1_000_003
-"""Between the sampler's seeds of one suggestion and the next."""
+SEED_STRIDE = 1_000_003  # between the sampler's seeds of one suggestion and the next
 
 MAX_DUPLICATES = 100
 """Suggestions of earlier trials in a row, after which a space counts as exhausted."""
@@ -38,10 +36,8 @@ class Suggestion:
     """Values that a study has suggested, as one trial for each seed."""
 
     trials: tuple[PlannedTrial, ...]
-    optuna_trial: Any
-    """Optuna's side of it; None once that knows the outcome."""
-    queued: set[str] = field(default_factory=set)
-    """Signatures of the trials that have been queued."""
+    optuna_trial: Any  # Optuna's side of it; None once that knows the outcome
+    queued: set[str] = field(default_factory=set)  # signatures of the trials that have been queued
 
     @property
     def first(self) -> PlannedTrial:
@@ -50,18 +46,7 @@ class Suggestion:
 
 
 class Study:
-    """The study of one point of a sweep's axes.
-
-    Args:
-        plan: the sweep, whose spec has a `search` block.
-        ledger: what is finished, and where the journal is.
-        point: the values of the axes there.
-
-    Attributes:
-        suggestions: in the order in which they were made.
-        open: those whose outcome Optuna does not know yet, by their first trial's signature.
-        identity: a hash that changes with whatever makes values of searches incomparable.
-    """
+    """The study of one point of a sweep's axes."""
 
     def __init__(self, plan: Plan, ledger: Ledger, point: Mapping[str, Any] | None = None) -> None:
         assert plan.spec.search, "a study needs a search block"
@@ -73,13 +58,12 @@ class Study:
         self.identity = study_identity(plan, self.point)
         self.halving = SuccessiveHalving(plan.spec.scheduler, ledger, self.identity)
         self.suggestions: list[Suggestion] = []
+        # Those whose outcome Optuna does not know yet, by their first trial's signature.
         self.open: dict[str, Suggestion] = {}
         self._suggestion_of: dict[str, Suggestion] = {}
         self._queue: deque[PlannedTrial] = deque()
         self._is_exhausted = False
         self._load()
-
-    # Trials to run -------------------------------------------------------------------------------
 
     def next(self) -> PlannedTrial | None:
         """The next trial to run; None where there is none, for now or for good (`is_finished`)."""
@@ -103,10 +87,7 @@ class Study:
     @property
     def trials(self) -> list[PlannedTrial]:
         """Every trial that was queued so far, in the order of the suggestions."""
-        trials: list[PlannedTrial] = []
-        for suggestion in self.suggestions:
-            trials += self._active_trials(suggestion)
-        return trials
+        return list(chain.from_iterable(map(self._active_trials, self.suggestions)))
 
     @property
     def required(self) -> list[PlannedTrial]:
@@ -123,8 +104,6 @@ class Study:
         is_first = self._suggestion_of[planned.signature].first.signature == planned.signature
         return self.halving.rungs(planned) if is_first else ()
 
-    # Results -------------------------------------------------------------------------------------
-
     def report(self, signature: str, points: Iterable[Mapping[str, Any]]) -> None:
         """Takes a trial's points, and decides at its rungs whether it continues."""
         suggestion = self._suggestion_of.get(signature)
@@ -132,11 +111,11 @@ class Study:
             return
         rungs = self.rungs(suggestion.first)
         for point in points:
-            step, metrics = point["step"], point["metrics"]
-            if step not in rungs or not is_validation(metrics):
+            step, value = point["step"], objective(point["metrics"], self.search.metric)
+            if step not in rungs or value is None:  # no validation
                 continue
             if not self.halving.is_decided(signature, step):  # a resumed trial reports it again
-                self._decide(suggestion, step, self._objective(metrics))
+                self._decide(suggestion, step, value)
 
     def finish(self, signature: str) -> None:
         """Takes note that a trial has ended; one that was only interrupted stays open."""
@@ -163,28 +142,18 @@ class Study:
 
     def value(self, suggestion: Suggestion) -> float:
         """A finished suggestion's objective, mean over its seeds."""
-        values = []
-        for planned in suggestion.trials:
-            metrics = self.ledger.trial(planned.signature).metrics()
-            values.append(self._objective(metrics))
-        return mean(values)
+        records = [self.ledger.trial(planned.signature) for planned in suggestion.trials]
+        return mean(final_objective(record, self.search.metric) for record in records)
 
     def forget(self) -> None:
-        """Removes the study and the results of its trials, so that the search starts anew."""
-        for planned in self.trials:
-            self.ledger.trial(planned.signature).forget()
+        """Removes the study, so that the search starts anew."""
         self.optuna.delete_study(study_name=self.identity, storage=self.storage)
-
-    def _objective(self, metrics: Mapping[str, float]) -> float:
-        return objective(metrics, self.search.metric)
 
     def _decide(self, suggestion: Suggestion, step: int, value: float) -> None:
         if suggestion.optuna_trial:
             suggestion.optuna_trial.report(value, step)  # TPE learns from stopped trials too
         others = [s.first.signature for s in self.suggestions if s is not suggestion]
         self.halving.decide(suggestion.first.signature, step, value, others)
-
-    # Suggestions ---------------------------------------------------------------------------------
 
     def _suggest(self) -> None:
         """Makes suggestions until one of them has something to run."""
@@ -261,17 +230,12 @@ class Study:
         trial = self.plan.spec.trial_at({**self.point, **values}, seed)
         return planned_trial(trial, {**self.point, **rounded(values)}, self.plan.fingerprint)
 
-    # Optuna --------------------------------------------------------------------------------------
-
     def _load(self) -> None:
         """Opens the journal, and resumes what an earlier process left open."""
         journal = self.ledger.output / "search" / f"{self.plan.spec.name}.journal"
-        self.storage = self.optuna.storages.JournalStorage(backend(journal))
+        storage = self.storage = self.optuna.storages.JournalStorage(backend(journal))
         self.study = self.optuna.create_study(
-            storage=self.storage,
-            study_name=self.identity,
-            direction="maximize",
-            load_if_exists=True,
+            storage=storage, study_name=self.identity, direction="maximize", load_if_exists=True
         )
         distinct: dict[str, Any] = {}
         for frozen in self._complete_draws():

@@ -25,8 +25,7 @@ class Tag:
 
     SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
     REASON, PRUNED, LEDGER = "diffgap.reason", "diffgap.pruned", "diffgap.ledger"
-    REPORT = "diffgap.report"
-    """The digest of the tables that a sweep's own run carries."""
+    REPORT = "diffgap.report"  # the digest of the tables that a sweep's own run carries
     PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 
 
@@ -38,8 +37,7 @@ INTERRUPTED, LOST_PROCESS = "interrupted", "its process died"
 RESUMABLE = (INTERRUPTED, LOST_PROCESS, "its process ended without a word")
 """Reasons of KILLED runs whose trials nobody stopped; the last is an earlier version's."""
 
-DATABASE = "mlflow.db"
-"""MLflow's database in an output directory."""
+DATABASE = "mlflow.db"  # MLflow's database in an output directory
 
 SWEEP_FILE, BRIDGE = "sweep.json", "bridge"
 """Artifacts: the record of a sweep, the bridge checkpoint of a trial."""

@@ -12,9 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-"""Between attempts: doubled from the one to the other."""
-
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0  # between attempts: doubled from the one to the other
 Message = Callable[[], object]
 T = TypeVar("T")
 

@@ -31,11 +31,8 @@ from diffgap.tracking.client import (
 
 HEADLINE = "R5"
 
-MAX_BATCH = 1000
-"""Metrics in one request: MLflow's limit."""
-
-MAX_REASON = 5000
-"""Characters of a reason: a tag holds 5,000, with recent versions of MLflow 8,000."""
+MAX_BATCH = 1000  # metrics in one request: MLflow's limit
+MAX_REASON = 5000  # characters of a reason: a tag holds 5,000, with recent versions of MLflow 8,000
 
 
 class RunWriter:
@@ -60,11 +57,9 @@ class RunWriter:
         self.experiment = self._experiment(output)
         self.parent = self._sweep_run()
         self._end_orphans()
-        self._runs: dict[str, str] = {}
-        """Run ids by signature."""
+        self._runs: dict[str, str] = {}  # run ids by signature
         self._open_runs: set[str] = set()
-        self._last_step: dict[str, dict[str, int]] = {}
-        """The last step of every metric, by run id."""
+        self._last_step: dict[str, dict[str, int]] = {}  # the last step of every metric, by run id
 
     def start(self, signature: str, label: str, params: Mapping[str, Any]) -> str:
         """Creates or reopens the trial's own run; returns its id."""

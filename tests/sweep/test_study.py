@@ -7,7 +7,7 @@ import pytest
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import make_plan
-from diffgap.sweep.strategies import points_of
+from diffgap.sweep.strategies import make_strategy, points_of
 from diffgap.sweep.study import Study
 
 SPACE = {
@@ -219,6 +219,6 @@ def test_forgetting_begins_anew(tmp_path):
     study = Study(plan_of(2), ledger)
     first = study.next()
     finish(ledger, study, first, 50.0)
-    study.forget()
+    make_strategy(plan_of(2), ledger).forget()
     assert not ledger.trial(first.signature).finished
     assert Study(plan_of(2), ledger).remaining == 2

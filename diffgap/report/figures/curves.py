@@ -15,7 +15,7 @@ from diffgap.evaluation.metrics import METRICS
 from diffgap.report.figures.against import describe
 from diffgap.report.figures.style import Drawing, faint_grid, mark, new_figure, seed_range
 from diffgap.report.results import ABLATION_TITLES, Cell, cell_names, read_cells, setting_of
-from diffgap.report.tables.search import mean_objective
+from diffgap.sweep.objective import objective
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 METRIC = METRICS["R5"]
@@ -104,7 +104,7 @@ def validations(trial: TrialRun) -> dict[int, float]:
     """R@5 in percent by step, mean of both directions."""
     by_step = {}
     for point in trial.history:
-        value = mean_objective(point["metrics"], METRIC.name)
+        value = objective(point["metrics"], METRIC.name)
         if value is not None:
             by_step[int(point["step"])] = value
     return by_step

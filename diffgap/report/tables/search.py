@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
 from diffgap.errors import require
@@ -14,6 +13,7 @@ from diffgap.report.tables.compare import UNFINISHED
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
 from diffgap.spec import Trial, flatten
 from diffgap.spec.sweep import Dimension
+from diffgap.sweep.objective import objective
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 FEW = 8
@@ -47,16 +47,7 @@ def searched(sweep: LoggedSweep) -> tuple[str, ...]:
 def value_of(trial: TrialRun, metric: str) -> float | None:
     """The metric on val, mean of both directions: of the trial's own score where it is finished,
     else of the last point of its curve; None where it has none."""
-    return mean_objective(trial.metrics if trial.is_complete else trial.logged, metric)
-
-
-def mean_objective(metrics: Mapping[str, float], metric: str) -> float | None:
-    """A metric on val, mean of both directions; None where there is none."""
-    values = []
-    for name, value in metrics.items():
-        if name.startswith("val/") and name.endswith(f"/{metric}"):
-            values.append(value)
-    return mean(values) if values else None
+    return objective(trial.metrics if trial.is_complete else trial.logged, metric)
 
 
 def metric_name(metric: str) -> str:
