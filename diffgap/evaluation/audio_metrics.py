@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -239,11 +240,12 @@ def _check(
                 pairs[f"{name} {kind.name}"] = pair
     if not pairs:
         raise UserError("features: none are given; choose an extractor")
-    problems = []
+    problems, lengths = [], {}
     for name, (fake, real) in pairs.items():
         if problem := _pair_problem(name, fake, real):
             problems.append(problem)
-    lengths = {name: len(fake) for name, (fake, _) in pairs.items() if fake is not None}
+        if fake is not None:
+            lengths[name] = len(fake)
     if len(set(lengths.values())) > 1:
         problems.append(f"clips: {lengths} of them; every metric needs the same ones")
     elif min(lengths.values(), default=2) < 2:
@@ -255,9 +257,9 @@ def _check(
 
 def _pair_problem(name: str, fake: np.ndarray | None, real: np.ndarray | None) -> str | None:
     """What is wrong with the features of both sides."""
-    ends = [side if side is None else side.shape[:1] + side.shape[-1:] for side in (fake, real)]
-    if fake is None or real is None or ends[0] != ends[1]:  # numbers of frames may differ
-        shapes = ["none" if side is None else side.shape for side in (fake, real)]
+    ends = itemgetter(0, -1)  # numbers of frames, between them, may differ
+    if fake is None or real is None or ends(fake.shape) != ends(real.shape):
+        shapes = getattr(fake, "shape", "none"), getattr(real, "shape", "none")
         return f"{name}: {shapes[0]} for generated audio, {shapes[1]} for the real; make them equal"
     if not (_is_sound(fake) and _is_sound(real)):
         return f"{name}: some values are not finite; find the clips that they come from"

@@ -127,8 +127,8 @@ def bridged_clouds(
     if not (bridge.directions or bridge.moves_space):
         return None
     device = bridge.device
-    sides = enumerate((pairs.x, pairs.a))
-    clouds = [bridge.space(torch.from_numpy(side).to(device), number) for number, side in sides]
+    x, a = torch.from_numpy(pairs.x).to(device), torch.from_numpy(pairs.a).to(device)
+    clouds = [bridge.space(x, 0), bridge.space(a, 1)]
     for direction in bridge.directions[:1]:  # carrying both would show no cloud as it is
         if direction in posterior_means:
             clouds[direction] = posterior_means[direction]

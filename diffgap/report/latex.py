@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from operator import attrgetter
 
 from diffgap.evaluation.metrics import is_metric
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
@@ -70,7 +71,7 @@ def _table(table: Table) -> list[str]:
 
 def _tabular(table: Table, rows: Sequence[Row]) -> list[str]:
     """The rows, published ones below a rule, and the headings."""
-    has_seeds = any(row.seeds for row in table.rows)
+    has_seeds = any(map(attrgetter("seeds"), table.rows))
     headings = ["seeds", *table.headings] if has_seeds else list(table.headings)
     lines = [r"\fit{\begin{tabular}{l" + "r" * len(headings) + "}", r"\toprule"]
     lines += [*_headings(headings), r"\midrule"]
