@@ -22,8 +22,6 @@ from diffgap.errors import UserError
 from diffgap.store.schema import NORM_TOLERANCE, TEXT
 from diffgap.store.store import EmbeddingStore
 
-# Ranking ------------------------------------------------------------------------------------------
-
 
 @torch.inference_mode()
 def rank(
@@ -89,9 +87,6 @@ def _rank_problem(
     return None
 
 
-# Bridging rows ------------------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def carry_over(
     bridge: Bridge,
@@ -115,9 +110,6 @@ def carry_over(
         if progress and len(values) > CHUNK:
             progress(start + len(rows), len(values))
     return np.concatenate(parts)
-
-
-# Queries of a store's clips -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """An invalid request.
+    """An invalid request; the command line prints its `problems` and exits with status 2.
 
-    Attributes:
-        problems: one line a mistake, each naming the field, the value, what is allowed
-            and the remedy. The command line prints them and exits with status 2.
+    Each is one line, naming the field, the value, what is allowed and the remedy.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -31,11 +29,7 @@ class MissingClipError(ClipError):
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Imports a module of an optional extra.
-
-    Raises:
-        UserError: where it is not installed, naming the command that installs it.
-    """
+    """Imports a module of an optional extra; UserError with the remedy where it is missing."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -67,8 +67,8 @@ def bridge_(
     elif array:
         raise UserError("--array: is for files; choose the vectors of a store with --from")
     else:
-        opened = open_known(source_file, console)
-        embeddings = read_store(opened, loaded.config.modalities, source, split)
+        store = open_known(source_file, console)
+        embeddings = read_store(store, loaded.config.modalities, source, split)
     values, normalised = unit_rows(embeddings.values, loaded.config.dimension)
     if normalised:
         note = f"{source_file}: rows were not unit vectors and have been L2-normalised."
@@ -187,9 +187,6 @@ def push(
 BRIDGE_COMMANDS = (bridge_, retrieve, push)
 
 
-# bridge -------------------------------------------------------------------------------------------
-
-
 def _is_store(name: str) -> bool:
     from diffgap.corpora import BUILTIN
 
@@ -197,7 +194,6 @@ def _is_store(name: str) -> bool:
 
 
 def _check_out(source: str, out: Path) -> None:
-    """Refuses to replace a file, or to write a format other than that of the source."""
     problems = []
     if out.exists():
         problems.append(f"OUT: {out} exists already; remove it, or give another path")
@@ -225,16 +221,11 @@ def _choose_source(bridge: Bridge, requested: str | None) -> str:
 
 
 def _summary(bridge: Bridge, source: str, count: int) -> str:
-    """What was written: how many embeddings, and in which space they are."""
     modalities = bridge.config.modalities
-    target = modalities[1 - modalities.index(source)]
     text = f"{count} {source} embeddings"
     if bridge.directions:
-        text += f" carried over to {target}"
+        text += f" carried over to {modalities[1 - modalities.index(source)]}"
     return f"{text}, in the space of {bridge.config.method}" if bridge.moves_space else text
-
-
-# retrieve and push --------------------------------------------------------------------------------
 
 
 def _as_json(query: Query, hits: list[Hit]) -> dict[str, Any]:
@@ -251,10 +242,9 @@ def _table(query: Query, hits: list[Hit], where: str) -> Table:
     for column in ("rank", "score"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("clip", no_wrap=True)
-    table.add_column("label")
-    table.add_column("caption")
-    if query.clip:  # only a clip has something of its own to find
-        table.add_column("its own")
+    # Only a clip has something of its own to find.
+    for column in ("label", "caption", "its own") if query.clip else ("label", "caption"):
+        table.add_column(column)
     for hit in hits:
         cells = [str(hit.rank), f"{hit.score:.4f}", hit.clip, hit.label or "", hit.caption or ""]
         if query.clip:
@@ -264,12 +254,10 @@ def _table(query: Query, hits: list[Hit], where: str) -> Table:
 
 
 def _encoder_facts(store: EmbeddingStore, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """The encoder of the store that a bridge was trained on, for its card."""
     fingerprint = facts.get("store", {}).get("fingerprint")
     if fingerprint not in (None, store.fingerprint):
         raise UserError(
             f"--store: {name} has the fingerprint {store.fingerprint}, and the bridge was trained "
             f"on {fingerprint}; give that store, or leave --store out"
         )
-    encoder: dict[str, Any] = store.manifest.encoder.model_dump(mode="json")
-    return encoder
+    return store.manifest.encoder.model_dump(mode="json")

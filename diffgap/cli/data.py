@@ -204,6 +204,7 @@ def import_(
       diffgap store import train.parquet --column audio=clap_a --column text=clap_t --out my_store
       diffgap store import clip.npz --column image=image_embeds --out my_images
     """
+    from diffgap.report.store_view import describe
     from diffgap.store.importing import import_store
 
     imported = import_store(
@@ -214,7 +215,9 @@ def import_(
         encoder=encoder,
         corpus=corpus_name,
     )
-    _describe(imported, make_console())
+    console = make_console()
+    for line in describe(imported):
+        console.print(line)
 
 
 @store.command(short_help="Print counts and modality gap of a store.")
@@ -239,7 +242,8 @@ def show(store: str, task: str | None, picture: Path | None) -> None:
     console = make_console()
     opened = open_known(store, console)
     tasks = [_choose_task(opened, store, task)] if task else opened.tasks
-    _describe(opened, console)
+    for line in store_view.describe(opened):
+        console.print(line)
     split = store_view.fullest_split(opened)
     for served in tasks:
         pairs = opened.pairs(served, split)
@@ -309,13 +313,6 @@ def _choose_task(opened: EmbeddingStore, name: str, task: str | None) -> str:
     if problem := opened.task_problem(task, name):
         raise UserError(f"--{problem}")
     return task
-
-
-def _describe(opened: EmbeddingStore, console: Console) -> None:
-    from diffgap.report.store_view import describe
-
-    for line in describe(opened):
-        console.print(line)
 
 
 def _print_bad(console: Console, label: str, clips: Sequence[Rejected]) -> None:

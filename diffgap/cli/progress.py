@@ -6,35 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-
-class Speed(ProgressColumn):
-    """Clips per second, or another unit."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} {self.unit}/s" if task.speed else "")
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 @contextmanager
 def work_bar(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yields a function of clips done and in total; the bar appears at its first call."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, Speed(unit), TimeRemainingColumn(), console=console)
-    task = bar.add_task(title, total=None)
+    rates = TextColumn("{task.fields[rate]}", markup=False)
+    bar = Progress(*columns, rates, TimeRemainingColumn(), console=console)
+    task = bar.add_task(title, total=None, rate="")
     started = False
 
     def advance(done: int, total: int) -> None:
@@ -46,6 +27,8 @@ def work_bar(console: Console, title: str, unit: str) -> Iterator[Callable[[int,
             else:  # a log has no use for a bar
                 console.print(f"{title}: {total} {unit} ...")
         bar.update(task, completed=done, total=total)
+        if speed := bar.tasks[0].speed:
+            bar.update(task, rate=f"{speed:.0f} {unit}/s")
 
     try:
         yield advance

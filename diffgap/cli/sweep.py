@@ -134,8 +134,7 @@ def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
 
     console = make_console()
     sweep_spec = _load(spec, sets)
-    count = len(sweep_spec.trials())
-    if count != 1:
+    if (count := len(sweep_spec.trials())) != 1:
         raise UserError(
             f"{spec}: makes {count} trials, and train runs one; add --set axes={{}} "
             "--set seeds=1, or use: diffgap sweep"
@@ -170,9 +169,6 @@ def ui(port: int, output: StoragePath) -> None:
     sys.exit(serve(output, port))
 
 
-# Before the sweep ---------------------------------------------------------------------------------
-
-
 def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
     from diffgap.encoders.builtin import store_problem
     from diffgap.spec import load_sweep
@@ -187,10 +183,7 @@ def _open_store(spec: SweepSpec, console: Console) -> tuple[EmbeddingStore, str]
 
     with progress_bar(console, f"Building the corpus {spec.store} (once)") as advance:
         store = open_store(spec.store, advance)
-    problems = []
-    for task in spec.tasks:
-        if problem := store.task_problem(task, spec.store):
-            problems.append(problem)
+    problems = [problem for task in spec.tasks if (problem := store.task_problem(task, spec.store))]
     for name in spec.generators:
         if problem := encoder_mismatch(name, store.manifest.encoder.name):
             problems.append(f"generation.generator: {problem}; use one that fits the store")
@@ -205,13 +198,12 @@ def _print_plan(spec: SweepSpec, ledger: Ledger, console: Console) -> None:
     from diffgap.sweep.plan import make_plan
 
     uri = store_uri(spec.store)
-    if not is_built(spec.store):
-        console.print(f"The corpus {spec.store} will be built first (about a minute).")
-        # Signatures cover the store's content, so no trial can be looked up yet.
-        print_plan(make_plan(spec, uri, "not built yet"), None, console)
+    if is_built(spec.store):
+        print_plan(make_plan(spec, uri, open_store(spec.store).fingerprint), ledger, console)
         return
-    store = open_store(spec.store)
-    print_plan(make_plan(spec, uri, store.fingerprint), ledger, console)
+    console.print(f"The corpus {spec.store} will be built first (about a minute).")
+    # Signatures cover the store's content, so no trial can be looked up yet.
+    print_plan(make_plan(spec, uri, "not built yet"), None, console)
 
 
 def _restart_command(retries: int) -> Callable[[str], None]:
@@ -234,11 +226,8 @@ def _restart_command(retries: int) -> Callable[[str], None]:
     return restart
 
 
-# After the sweep ----------------------------------------------------------------------------------
-
-
 def _try_print_tables(ledger: Ledger, name: str, console: Console) -> dict[str, str]:
-    """Prints the tables; where MLflow is down, reports that instead, as the trials are safe."""
+    """Prints the tables; only reports where MLflow is down, as the trials are safe."""
     try:
         _print_tables(ledger, name, console)
     except UserError as error:
@@ -248,16 +237,14 @@ def _try_print_tables(ledger: Ledger, name: str, console: Console) -> dict[str, 
 
 
 def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
-    """Prints a sweep's tables from MLflow, and publishes the whole report there."""
     from diffgap.report.formats import print_tables
     from diffgap.report.publish import publish
     from diffgap.report.references import read_references
     from diffgap.report.tables.registry import own_tables
     from diffgap.tracking.reader import Reader
 
-    reader = Reader(ledger.output)
+    reader, references = Reader(ledger.output), read_references()
     sweep_results = reader.sweep(name)
-    references = read_references()
     explain = explain_command((name,), ledger.output)
     print_tables(own_tables(sweep_results, references), console, explain)
     publish(reader, sweep_results, references)
@@ -278,7 +265,8 @@ def _exit_with_status(missing: dict[str, str]) -> None:
         if reason != INTERRUPTED:
             click.echo(f"{label}: {reason}", err=True)
     if interrupted:
-        trials = "trial" if interrupted == 1 else "trials"
-        click.echo(f"{interrupted} {trials}: {INTERRUPTED}", err=True)
+        click.echo(
+            f"{interrupted} {'trial' if interrupted == 1 else 'trials'}: {INTERRUPTED}", err=True
+        )
     if missing:
         sys.exit(130 if interrupted else 1)

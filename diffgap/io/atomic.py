@@ -1,8 +1,7 @@
 """Atomic writes: a file is whole or absent, written under a temporary name, synced, renamed.
 
-A killed process leaves temporary names behind, which nothing reads; `remove_leftovers` deletes them
-where nobody is writing. On an object store every file is written whole, and the file that marks a
-directory as complete is written last.
+A killed process leaves temporary names behind, which nothing reads. An object store writes every
+file whole; the one that marks a directory as complete is written last.
 """
 
 from __future__ import annotations
@@ -21,12 +20,10 @@ from diffgap.io.paths import RemotePath, StoragePath, remove, upload
 
 
 def write_json(path: StoragePath, content: Any) -> None:
-    """Writes JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: StoragePath, text: str) -> None:
-    """Writes a text file, whole or not at all."""
     write_bytes(path, text.encode())
 
 

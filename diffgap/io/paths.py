@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -33,11 +33,9 @@ class SharedPath(type(Path())):  # type: ignore[misc]
 
 
 class RemotePath:
-    """A path on one of pyarrow's file systems.
+    """A path on one of pyarrow's file systems, without leading or trailing slashes.
 
-    Args:
-        root: URI of the bucket or host, with its query, such as ``s3://bucket/?region=eu-west-1``.
-        path: below it, without leading or trailing slashes.
+    `root` is the URI of the bucket or host, with its query: ``s3://bucket/?region=eu-west-1``.
     """
 
     def __init__(self, root: str, path: str) -> None:
@@ -53,8 +51,6 @@ class RemotePath:
         """pyarrow's name of the path, which includes the bucket."""
         base = _filesystem(self.root)[1].rstrip("/")
         return f"{base}/{self.path}".rstrip("/")
-
-    # Names ----------------------------------------------------------------------------------------
 
     def __truediv__(self, name: str | Path) -> RemotePath:
         return RemotePath(self.root, f"{self.path}/{name}".strip("/"))
@@ -90,8 +86,6 @@ class RemotePath:
     def absolute(self) -> RemotePath:
         return self
 
-    # Queries -------------------------------------------------------------------------------------
-
     def _info(self) -> Any:
         return self.filesystem.get_file_info(self.key)
 
@@ -99,14 +93,10 @@ class RemotePath:
         return bool(self._info().is_file)
 
     def is_dir(self) -> bool:
-        from pyarrow.fs import FileType
-
-        return bool(self._info().type == FileType.Directory)
+        return bool(self._info().type.name == "Directory")
 
     def exists(self) -> bool:
-        from pyarrow.fs import FileType
-
-        return bool(self._info().type != FileType.NotFound)
+        return bool(self._info().type.name != "NotFound")
 
     def stat(self) -> Any:
         """`st_mtime` in seconds and `st_size` in bytes."""
@@ -132,8 +122,6 @@ class RemotePath:
         selector = FileSelector(self.key, allow_not_found=True, recursive=recursive)
         return self.filesystem.get_file_info(selector)
 
-    # Content --------------------------------------------------------------------------------------
-
     def read_bytes(self) -> bytes:
         with self.filesystem.open_input_stream(self.key) as stream:
             return bytes(stream.read())
@@ -155,11 +143,8 @@ class RemotePath:
         """Does nothing: a directory exists as soon as a file is in it."""
 
     def unlink(self, missing_ok: bool = False) -> None:
-        try:
+        with suppress(FileNotFoundError) if missing_ok else nullcontext():
             self.filesystem.delete_file(self.key)
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
 
     def remove(self) -> None:
         """Deletes the directory and everything in it, if it exists."""
@@ -184,11 +169,7 @@ def _filesystem(root: str) -> tuple[Any, str]:
 
 
 def parse_path(text: str) -> StoragePath:
-    """The path of a string, which may be a URI.
-
-    Raises:
-        UserError: where pyarrow cannot open the URI's file system.
-    """
+    """The path of a string; UserError for a URI whose file system pyarrow cannot open."""
     if "://" not in text:
         return Path(text)
     parts = urlsplit(text)

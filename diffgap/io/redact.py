@@ -1,7 +1,4 @@
-"""Redaction of secrets in everything that is printed, logged, tagged or reported.
-
-A URI may carry a password or a token, and so may environment variables.
-"""
+"""Redaction of secrets in everything that is printed, logged, tagged or reported."""
 
 from __future__ import annotations
 

@@ -102,9 +102,6 @@ def _size_problem(spec: SweepSpec) -> str | None:
     return f"makes {count} trials with its seeds; a sweep has at most {MAX_TRIALS}, so split it"
 
 
-# Fields -----------------------------------------------------------------------------------------
-
-
 def _field_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     try:
         SweepSpec.model_validate(tree)
@@ -129,9 +126,6 @@ def _drop(tree: dict[str, Any], key: Key) -> None:
         block = block.get(name) if isinstance(block, dict) else None
     if isinstance(block, dict):
         block.pop(names[-1], None)
-
-
-# Axes -------------------------------------------------------------------------------------------
 
 
 def _axis_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:

@@ -45,9 +45,6 @@ def _conflicts(spec: SweepSpec) -> Conflicts:
         yield from _trial(trial, spec.resources.workers)
 
 
-# Sweeps -------------------------------------------------------------------------------------------
-
-
 def _gpus(spec: SweepSpec) -> Conflicts:
     gpus, workers = spec.resources.gpus_per_worker, spec.resources.workers
     if gpus > 1:
@@ -170,9 +167,6 @@ def _method_cells(spec: SweepSpec) -> Conflicts:
                 (field,),
                 f"is fixed by method {others[0]}; remove it, or use method diffgap alone",
             )
-
-
-# Trials -------------------------------------------------------------------------------------------
 
 
 def _trial(trial: Trial, workers: int) -> Conflicts:

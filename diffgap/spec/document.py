@@ -109,9 +109,6 @@ def shorten(text: str, longest: int = MAX_WORD) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
-# Reading ------------------------------------------------------------------------------------------
-
-
 def read_document(path: Path) -> Document:
     """Parses a sweep file.
 
@@ -223,9 +220,6 @@ def _number_problem(text: str, value: int | float) -> str | None:
     if ":" in text or (isinstance(value, int) and re.match(r"[-+]?0_*\d", text)):
         return f"{shown} would be read as {value}; write that, or the number you mean"
     return None
-
-
-# Overrides ----------------------------------------------------------------------------------------
 
 
 def apply_override(document: Document, text: str) -> None:

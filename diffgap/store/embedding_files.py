@@ -45,9 +45,6 @@ class Embeddings:
     """Writes others in their place."""
 
 
-# Formats ------------------------------------------------------------------------------------------
-
-
 def read_columns(path: Path, argument: str, suffixes: Collection[str]) -> ColumnFile:
     """Reads a file of one of the formats; `argument` is its name on the command line.
 
@@ -143,9 +140,6 @@ UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
     pa.ArrowException,
 )  # fmt: skip
-
-
-# Embeddings ---------------------------------------------------------------------------------------
 
 
 def read_embeddings(path: Path, source: str, array: str | None = None) -> Embeddings:

@@ -88,9 +88,6 @@ def import_store(
     return write_store(out, items, captions, info, corpus or source.stem)
 
 
-# Names ------------------------------------------------------------------------------------------
-
-
 def _select_columns(source: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Columns by our names: those of `ALIASES`, and the modalities that `names` adds."""
     problems = [problem for name in names if (problem := _name_problem(name))]
@@ -148,9 +145,6 @@ def _clip_modalities(columns: Mapping[str, Any]) -> list[str]:
     """The names of the columns with a vector a clip, in a store's order."""
     names = {name for name in columns if name in FIRST or name not in ALIASES}
     return sorted(names, key=modality_order)
-
-
-# Tables -----------------------------------------------------------------------------------------
 
 
 def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from diffgap.errors import UserError
 
@@ -14,10 +14,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 
-class EncoderInfo(BaseModel):
+class EncoderInfo(BaseModel, extra="forbid"):
     """The frozen encoder that made a store."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     checkpoint_hash: str
@@ -25,24 +23,19 @@ class EncoderInfo(BaseModel):
     """What was done to clips before the network."""
 
 
-class CorpusInfo(BaseModel):
+class CorpusInfo(BaseModel, extra="forbid"):
     """The corpus of a store, and its clips per split."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     counts: dict[str, int]
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, extra="forbid"):
     """manifest.json."""
-
-    model_config = ConfigDict(extra="forbid")
 
     format_version: int
     task: list[str]
-    """The tasks that the store served when it was written; `EmbeddingStore.tasks` is what it
-    serves."""
+    """Those it served when it was written; `EmbeddingStore.tasks` is what it serves."""
     dimension: int
     dtype: str
     encoder: EncoderInfo

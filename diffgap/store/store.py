@@ -234,9 +234,6 @@ def write_store(
     return EmbeddingStore(manifest, items, captions)
 
 
-# Reading ----------------------------------------------------------------------------------------
-
-
 def stamp(uri: str) -> object:
     """Names, sizes and times of a store's files: equal as long as none has changed."""
     filesystem, root = locate(uri)
