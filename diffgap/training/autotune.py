@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -16,15 +16,10 @@ from diffgap.training.engine import make_engine, process_group
 from diffgap.training.loop import Training, run_step
 from diffgap.training.shape import Shape, shape_of
 
-MEASURED = 4
-"""Trials of a batch that is measured; a larger batch gains as much or more per trial."""
-
+MEASURED = 4  # trials of the measured batch; a larger one gains as much or more per trial
 ROUNDS = 3
-PATIENCE_S = 10.0
-"""The measurement ends after ROUNDS, or earlier once it has taken this long."""
-
-GAIN = 0.9
-"""A batch must take less than this share of the time: machines are noisy, and it needs memory."""
+PATIENCE_S = 10.0  # fewer rounds are enough once they have taken this long
+GAIN = 0.9  # the share of the time that a batch must stay below: machines are noisy
 
 _decisions: dict[tuple[Shape | None, int], bool] = {}
 """Whether a batch is faster, by shape and measured size, for the packs that follow."""
@@ -51,11 +46,6 @@ def batch_is_faster(members: Sequence[PackMember], store_uri: str, device: torch
     Runs a few steps of each way in alternation on copies that are thrown away: the trials, their
     checkpoints and the random state stay as they are. Every worker must call it, and gets the
     answer of the first.
-
-    Args:
-        members: trials for which `can_batch` holds; the first few are measured.
-        store_uri: their embedding store.
-        device: where they will train.
     """
     store = open_again(store_uri)
     workers = members[0].context.workers
@@ -65,13 +55,10 @@ def batch_is_faster(members: Sequence[PackMember], store_uri: str, device: torch
         batch = fresh_trainings(members[:MEASURED], store)
         single_engine = make_engine(single[0].state.bridge, members[0].trial.train, workers, device)
         batch_engine = make_batch_engine(batch)
-        steps = [
-            _timed_step(single_engine, single, device),
-            _timed_step(batch_engine, batch, device),
-        ]
         # Several workers must do the same number of rounds, or their collectives would not match.
         patience = PATIENCE_S if workers == 1 else math.inf
-        single_time, batch_time = _median_times(steps, patience)
+        contenders = [(single_engine, single), (batch_engine, batch)]
+        single_time, batch_time = _median_times(contenders, device, patience)
         close_engine(single_engine)
         close_engine(batch_engine)
         faster = [batch_time / len(batch) < GAIN * single_time]
@@ -80,28 +67,19 @@ def batch_is_faster(members: Sequence[PackMember], store_uri: str, device: torch
     return faster[0]
 
 
-def _timed_step(
-    engine: object, trainings: Sequence[Training], device: torch.device
-) -> Callable[[int], float]:
-    """A function that runs one step of these trainings and returns its seconds."""
-
-    def run(step: int) -> float:
-        start = time.perf_counter()
-        run_step(engine, trainings, step)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # kernels are queued: without it, only that is timed
-        return time.perf_counter() - start
-
-    return run
-
-
-def _median_times(steps: Sequence[Callable[[int], float]], patience: float) -> list[float]:
-    """The median seconds of each step function, run in alternation."""
-    start = time.perf_counter()
-    times: list[list[float]] = [[] for _ in steps]
+def _median_times(
+    contenders: Sequence[tuple[object, list[Training]]], device: torch.device, patience: float
+) -> list[float]:
+    """The median seconds of a step of each engine and its trainings, run in alternation."""
+    first_start = time.perf_counter()
+    times: list[list[float]] = [[] for _ in contenders]
     for number in range(1 + ROUNDS):
-        for seconds, run in zip(times, steps, strict=True):
-            seconds.append(run(number))
-        if number and time.perf_counter() - start > patience:
+        for seconds, (engine, trainings) in zip(times, contenders, strict=True):
+            start = time.perf_counter()
+            run_step(engine, trainings, number)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # kernels are queued: without it, only that is timed
+            seconds.append(time.perf_counter() - start)
+        if number and time.perf_counter() - first_start > patience:
             break
     return [median(seconds[1:]) for seconds in times]  # the first round warms up

@@ -72,14 +72,8 @@ def run_batched(
     """Runs trials for which `can_batch` holds, as `run_trial` runs each.
 
     A member whose training is in the ledger, or is another member's too, is only evaluated, after
-    the others.
-
-    Args:
-        members: the trials, with the context of each.
-        store_uri: their embedding store.
-        ledger: where results go.
-        on_end: called, on every worker, when a member has finished, was stopped (StoppedError) or
-            diverged (DivergedError), or when its evaluation failed.
+    the others. `on_end` is called, on every worker, when a member has finished, was stopped
+    (StoppedError) or diverged (DivergedError), or when its evaluation failed.
 
     Raises:
         Exception: what concerns all members, such as a full memory, a full disk or a lost worker.
@@ -190,8 +184,7 @@ class _Batch:
             if error is None:
                 remaining.append(trainee)
                 continue
-            signature = trainee.member.signature
-            log.info("Leaves its batch: %s", error, extra={"trial": signature})
+            log.info("Leaves its batch: %s", error, extra={"trial": trainee.member.signature})
             self.on_end(trainee.member, error)
         self.trainees = remaining
 
@@ -223,23 +216,18 @@ def fresh_trainings(members: Sequence[PackMember], store: EmbeddingStore) -> lis
         bridge.fit(table.x, table.a)
         average = Average(copy.deepcopy(bridge), trial.train.ema)
         state = State(None, bridge, average, Progress(workers=context.workers))
-        recipe = recipe_of(trial, val)
-        trainings.append(Training(table.of_seed(trial.seed), recipe, context, state))
+        seeded = table.of_seed(trial.seed)
+        trainings.append(Training(seeded, recipe_of(trial, val), context, state))
     return trainings
 
 
 def make_batch_engine(trainings: Sequence[Training], previous: Any = None) -> Any:
-    """One engine for these trainings, at their current step.
-
-    `previous` is the engine that they trained in with others: it is closed, and AdamW's moments
-    move over.
-    """
+    """One engine for these trainings; closes a previous one, whose AdamW moments move over."""
     states = [training.state for training in trainings]
     bridges, context = [state.bridge for state in states], trainings[0].context
     settings = [training.recipe.settings for training in trainings]
-    engine = joint_engine(
-        StackedBridges(bridges), bridges, settings, context.workers, context.device
-    )
+    stack = StackedBridges(bridges)
+    engine = joint_engine(stack, bridges, settings, context.workers, context.device)
     if previous is not None:
         # The parameters are the same objects: stacking moved their memory, not their identity.
         moments = previous.optimizer.state

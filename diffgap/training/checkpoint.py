@@ -1,15 +1,10 @@
 """Checkpoints: what a trial needs to resume exactly where it stopped.
 
 A checkpoint is a directory ``step-00000500``: `weights.safetensors`, `optimizer.safetensors`
-(AdamW's moments, NAME.exp_avg and NAME.exp_avg_sq of every weight), `average.safetensors` (the
-EMA), `best.safetensors` (the EMA that was best on val), `progress.json` (step and history) and,
-written last, `files.json`: the digest of each file. A checkpoint that does not match its digests is
-skipped for the one before it. The learning rate, batches and noise follow from the step, so no
-schedule and no generator is saved. It is the same whether the trial was alone or in a batch of
-trials, and for any number of workers.
-
-In ZeRO 1, 2 and 3, which partition weights or moments, `deepspeed/`, DeepSpeed's own form of both,
-replaces the first two files; `resume` converts it for other numbers of workers.
+(AdamW's moments), `average.safetensors` (the EMA), `best.safetensors` (the EMA that was best on
+val), `progress.json` (step and history) and, written last, `files.json`: the digest of each file.
+Learning rate, batches and noise follow from the step, so no schedule and no generator is saved.
+In ZeRO 1, 2 and 3 DeepSpeed's own form, `deepspeed/`, replaces the first two files.
 """
 
 from __future__ import annotations
@@ -37,8 +32,7 @@ TAG, WEIGHTS, OPTIMIZER = "deepspeed", "weights.safetensors", "optimizer.safeten
 AVERAGE, BEST, PROGRESS = "average.safetensors", "best.safetensors", "progress.json"
 FILES = "files.json"
 
-KEPT = 2
-"""Checkpoints kept of a trial: the second for when the first proves broken."""
+KEPT = 2  # checkpoints of a trial: the second for when the first proves broken
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +95,8 @@ class State:
     def load(self, path: Path, shards: Path | None = None, weights_only: bool = False) -> None:
         """Loads a checkpoint, except for the learning rate; every worker must take part.
 
-        Args:
-            path: the checkpoint.
-            shards: DeepSpeed's part of it, if converted for another number of workers.
-            weights_only: leave out the optimiser's state, which then starts anew.
-
-        Raises:
-            UserError: where weights or moments are missing.
+        `shards` is DeepSpeed's part of it, if converted for another number of workers. With
+        `weights_only` the optimiser's state starts anew. Missing files raise UserError.
         """
         if self.sharded:
             loaded, _ = self.engine.load_checkpoint(
@@ -167,12 +156,7 @@ def read_progress(path: Path) -> Progress:
 
 
 class Checkpoints:
-    """The latest checkpoints of one trial, shared by its workers.
-
-    Args:
-        path: their directory, which every worker must see.
-        rank, workers: this worker, and how many there are.
-    """
+    """The latest checkpoints of one trial, in a directory that all its workers see."""
 
     private = False
     """Whether `latest` returns a copy of each worker's own."""
@@ -208,10 +192,9 @@ class Checkpoints:
         return results[0]
 
     def _newest_whole(self) -> Path | None:
-        for path in self._newest_first():
-            if self._is_whole(path, path.name):
-                return path
-        return None
+        return next(
+            (path for path in self._newest_first() if self._is_whole(path, path.name)), None
+        )
 
     def _is_whole(self, path: Path, name: str) -> bool:
         problem = broken(path)
@@ -241,11 +224,8 @@ def broken(path: Path) -> str | None:
 
 def digests(path: Path) -> dict[str, str]:
     """The SHA-256 of every file below a directory, except the list of digests itself."""
-    result = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name != FILES:
-            result[str(file.relative_to(path))] = _digest(file)
-    return result
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != FILES]
+    return {str(file.relative_to(path)): _digest(file) for file in files}
 
 
 def _digest(file: Path) -> str:

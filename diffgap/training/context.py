@@ -18,11 +18,7 @@ from diffgap.training.remote_checkpoints import checkpoints_of
 class TrialContext:
     """The context of one worker of a trial; subclasses report epochs to somebody.
 
-    Args:
-        record: the trial's directory in the ledger.
-        device: where the worker computes.
-        rank, workers: its number, and how many there are.
-        until: the step at which the training pauses, with a checkpoint; None for its last.
+    The training pauses at step `until`, with a checkpoint, or ends at its last.
     """
 
     def __init__(

@@ -16,14 +16,7 @@ from diffgap.store.store import Pairs
 
 
 class PairTable:
-    """The training split on the device.
-
-    Args:
-        pairs: the split, N clips with M texts or videos.
-        batch_size: P, pairs a step.
-        seed: the trial's seed.
-        device: where embeddings and batches live.
-    """
+    """The training split on the device: N clips with M texts or videos, P pairs a step."""
 
     def __init__(self, pairs: Pairs, batch_size: int, seed: int, device: torch.device) -> None:
         self.x = torch.from_numpy(pairs.x).to(device)

@@ -12,11 +12,8 @@ from diffgap.bridge.config import BridgeConfig
 from diffgap.spec import Train
 from diffgap.training.checkpoint import HistoryPoint
 
-INITIAL_LOSSES = 20
-"""Losses whose median is the initial loss: single ones are noisy."""
-
-EXPLODED = 1e3
-"""A loss of so many times the initial one has exploded; healthy ones fall."""
+INITIAL_LOSSES = 20  # whose median is the initial loss: single ones are noisy
+EXPLODED = 1e3  # a loss of so many times the initial one has exploded; healthy ones fall
 
 
 class DivergedError(ArithmeticError):
@@ -30,14 +27,7 @@ def check_losses(
     config: BridgeConfig,
     settings: Train,
 ) -> None:
-    """Checks the losses of some steps.
-
-    Args:
-        losses: (S,) loss of every step.
-        steps: their numbers.
-        history: the training's points before them.
-        config: the config of the bridge, for the likely cause.
-        settings: the settings of the training, for the same.
+    """Checks the (S,) losses of some steps, which follow a history.
 
     Raises:
         DivergedError: with the first bad step, its loss and the likely cause.

@@ -84,19 +84,12 @@ def deepspeed_config(
 def _zero_config(train: Train, on_gpu: bool) -> dict[str, Any]:
     """Settings of ZeRO 1, 2 and 3, where DeepSpeed owns the optimiser and the clipping."""
     return {
-        "zero_optimization": {
-            "stage": train.zero_stage,
-            **(_offloaded(train) if on_gpu else {}),
-        },
+        "zero_optimization": {"stage": train.zero_stage, **(_offloaded(train) if on_gpu else {})},
         # Otherwise offloading demands DeepSpeed's own Adam, which takes a compiler 40 s to build.
         "zero_force_ds_cpu_optimizer": False,
         "optimizer": {
             "type": "AdamW",
-            "params": {
-                "lr": train.lr,
-                "weight_decay": train.weight_decay,
-                "torch_adam": True,
-            },
+            "params": {"lr": train.lr, "weight_decay": train.weight_decay, "torch_adam": True},
         },
     }
 

@@ -30,10 +30,7 @@ def train_here(
     ledger: Ledger,
     advance: Callable[[int, int], None] = lambda step, steps: None,
 ) -> None:
-    """Runs a trial in this process, from its checkpoint if it has one; finished ones are skipped.
-
-    `advance` is called at the start and after every epoch, with steps done and in all.
-    """
+    """Runs a trial here, from its checkpoint if it has one; calls `advance(step, steps)`."""
     record, steps = ledger.trial(signature), trial.train.steps
     if record.finished:
         return

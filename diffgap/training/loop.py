@@ -28,8 +28,7 @@ from diffgap.training.divergence import check_losses
 from diffgap.training.engine import apply_settings, clip_gradients
 from diffgap.training.resume import initial_state
 
-MAX_POINTS = 1000
-"""Points of the training curve that a trial keeps; longer trials average neighbouring steps."""
+MAX_POINTS = 1000  # of a trial's training curve; longer trials average neighbouring steps
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +82,7 @@ class Training:
         return self.state.bridge.batch(*table.batch(step), step, table.generator_at(step))
 
     def end_epoch(self, epoch: Epoch) -> None:
-        """Adds an epoch and its validation to the history.
-
-        Raises:
-            DivergedError: where the loss is no number, or has exploded.
-        """
+        """Adds an epoch and its validation to the history; a diverged loss raises an error."""
         state, settings = self.state, self.recipe.settings
         bridge, progress = state.bridge, state.progress
         check_losses(epoch.losses[:, 0], epoch.steps, progress.history, bridge.config, settings)
@@ -143,15 +138,6 @@ def train(
 ) -> tuple[Bridge, Progress]:
     """Trains a bridge to its last step, from its latest checkpoint if it has one.
 
-    Args:
-        bridge: the model; its weights change.
-        table: the training split.
-        recipe: the settings, and how it is validated.
-        context: device, rank, checkpoints, reports.
-
-    Returns:
-        See `Training.result`.
-
     Raises:
         DivergedError: where the loss is no number, or has exploded.
         StoppedError: where the context asks for a stop after an epoch.
@@ -186,12 +172,9 @@ class Epoch:
     """The steps between two validations of one trial."""
 
     steps: range
-    losses: Tensor
-    """(S, 3) total, squared error and auxiliary, on the CPU."""
-    learning_rates: list[float]
-    """One a step."""
-    seconds: float
-    """Wall-clock time; of trials in one engine, each one's share."""
+    losses: Tensor  # (S, 3) total, squared error and auxiliary, on the CPU
+    learning_rates: list[float]  # one a step
+    seconds: float  # wall-clock time; of trials in one engine, each one's share
 
     def points(self, auxiliary: str | None, settings: Train) -> list[HistoryPoint]:
         """A point per step, or means of neighbouring steps where there are many."""

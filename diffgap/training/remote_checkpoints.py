@@ -73,5 +73,5 @@ class RemoteCheckpoints(Checkpoints):
         torch.distributed.all_gather_object(parts, digests_here)
         files: dict[str, str] = {}
         for part in parts:
-            files.update(part)
+            files |= part
         return files

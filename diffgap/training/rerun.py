@@ -23,8 +23,7 @@ from diffgap.ledger.provenance import git_commit, package_versions
 from diffgap.spec import Trial, training_signature
 from diffgap.training.local import train_here
 
-COST = "cost/train_seconds"
-"""The one metric that no two runs share."""
+COST = "cost/train_seconds"  # the one metric that no two runs share
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,8 @@ def rerun(
 ) -> tuple[TrialRecord, RerunDifference | None]:
     """Repeats a trial in this process, into OUTPUT/reruns.
 
-    Args:
-        ledger: the ledger of the recorded trial.
-        signature: the trial's, or its beginning.
-        store: where its store is now; default where it was.
-        console: for warnings of what has changed since.
-        advance: called with steps done and in all.
-
-    Returns:
-        The repeated trial, and its difference; None where the recorded one never finished.
+    The signature may be its beginning only; `store` is where the store is now, if it has moved.
+    Returns the repeated trial and its difference, None where the recorded one never finished.
 
     Raises:
         UserError: where the trial's facts or its store are missing, or the store has changed.
@@ -81,11 +73,9 @@ def rerun(
 
 
 def _facts(record: TrialRecord) -> dict[str, Any]:
-    facts = record.facts
+    facts, name = record.facts, record.path.name
     if facts is None:
-        raise UserError(
-            f"trial {record.path.name} has no trial.json, which describes it; run its sweep again"
-        )
+        raise UserError(f"trial {name} has no trial.json, which describes it; run its sweep again")
     return facts
 
 

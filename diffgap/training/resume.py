@@ -27,23 +27,14 @@ from diffgap.training.checkpoint import TAG, Progress, State, read_progress
 from diffgap.training.context import TrialContext
 from diffgap.training.engine import Average, apply_settings, make_engine
 
-CONVERTER = "deepspeed.checkpoint.ds_to_universal"
-"""DeepSpeed's program that merges the partitions of ZeRO 1, 2 and 3."""
-
-CONVERSION_TIMEOUT_S = 480
-"""Less than the 600 s after which the other workers' collective operations time out."""
+CONVERTER = "deepspeed.checkpoint.ds_to_universal"  # merges the partitions of ZeRO 1, 2 and 3
+CONVERSION_TIMEOUT_S = 480  # the other workers' collective operations time out after 600 s
 
 log = logging.getLogger(__name__)
 
 
 def initial_state(bridge: Bridge, settings: Train, context: TrialContext) -> State:
-    """A training's state: that of its latest checkpoint, else the one before the first step.
-
-    Args:
-        bridge: the model; its weights change.
-        settings: how it is trained.
-        context: device, rank and workers, checkpoints.
-    """
+    """A training's state: that of its latest checkpoint, else the one before the first step."""
     average = Average(copy.deepcopy(bridge).to(context.device), settings.ema)
 
     def fresh(model: Bridge, universal: bool = False) -> State:
@@ -64,7 +55,12 @@ def initial_state(bridge: Bridge, settings: Train, context: TrialContext) -> Sta
     # A failed conversion spoils its model: ZeRO 3 partitions the weights for good.
     spare = copy.deepcopy(bridge)
     converted = _converted(partial(fresh, bridge, universal=True), path, context)
-    return converted or _weights_only(fresh(spare), path, settings)
+    if converted:
+        return converted
+    state = fresh(spare)
+    state.load(path, weights_only=True)
+    apply_settings(state.engine, [settings], state.progress.step)
+    return state
 
 
 def resume(state: State, path: Path, context: TrialContext) -> State:
@@ -94,13 +90,6 @@ def _converted(fresh: Callable[[], State], path: Path, context: TrialContext) ->
     )
     _log_once(context, logging.WARNING, message)
     return None
-
-
-def _weights_only(state: State, path: Path, settings: Train) -> State:
-    """Loads a checkpoint without its optimiser state; the schedule continues at its step."""
-    state.load(path, weights_only=True)
-    apply_settings(state.engine, [settings], state.progress.step)
-    return state
 
 
 @contextmanager

@@ -28,8 +28,7 @@ from diffgap.training.engine import process_group
 from diffgap.training.loop import TrainingRecipe, train
 from diffgap.training.results import trial_result
 
-VALIDATION_SCORE = ScoreConfig("bridge")
-"""Score of validations in training, whatever the trial's own, so that all curves compare."""
+VALIDATION_SCORE = ScoreConfig("bridge")  # whatever the trial's own, so that all curves compare
 
 
 def run_trial(
@@ -38,13 +37,6 @@ def run_trial(
     """Runs one trial on this worker; rank 0 writes the bridge checkpoint to the ledger.
 
     The bridge of a trial that differs in its score alone is reused, and only evaluated.
-
-    Args:
-        trial: the resolved trial.
-        signature: its signature.
-        store_uri: the embedding store.
-        ledger: where results go.
-        context: device, rank, checkpoints and reports.
 
     Raises:
         DivergedError: where the loss is no number, or has exploded.
@@ -170,14 +162,12 @@ def score_config(trial: Trial) -> ScoreConfig:
 
 def _provenance(trial: Trial, signature: str, store: EmbeddingStore) -> dict[str, Any]:
     """Facts for a bridge's config.json: what it was trained from, on and with."""
+    corpus = store.manifest.corpus.model_dump(mode="json")
     return {
         "trial": trial.model_dump(mode="json"),
         "signature": signature,
         "encoder": store.manifest.encoder.model_dump(mode="json"),
-        "store": {
-            "fingerprint": store.fingerprint,
-            **store.manifest.corpus.model_dump(mode="json"),
-        },
+        "store": {"fingerprint": store.fingerprint, **corpus},
         "git_commit": git_commit(),
         "packages": package_versions(),
         "hardware": hardware(),
