@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 from diffgap.bridge.config import BridgeConfig
 
 CARD = "README.md"
-LIBRARY = "library_name: diffgap"
-"""A line by which our own cards are recognised."""
+LIBRARY = "library_name: diffgap"  # a line by which our own cards are recognised
 LICENSE = "apache-2.0"
 RETRIEVAL = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MedR": "MedR", "mAP10": "mAP@10"}
 """Titles of the metrics in a card's table, in its order."""
@@ -73,11 +72,7 @@ def retrieval_rows(config: BridgeConfig, metrics: Mapping[str, float]) -> list[R
     for split in sorted({name.split("/")[0] for name in metrics}):
         for source, target in ((x, a), (a, x)):
             prefix = f"{split}/{source}_to_{target}/"
-            values = {}
-            for name in RETRIEVAL:
-                value = metrics.get(prefix + name)
-                if value is not None:
-                    values[name] = value
+            values = {m: metrics[prefix + m] for m in RETRIEVAL if prefix + m in metrics}
             if values:
                 rows.append(RetrievalRow(split, f"{source}->{target}", values))
     return rows
@@ -86,14 +81,7 @@ def retrieval_rows(config: BridgeConfig, metrics: Mapping[str, float]) -> list[R
 def model_card(
     config: BridgeConfig, directions: tuple[int, ...], name: str, facts: Mapping[str, Any]
 ) -> str:
-    """The text of a model card.
-
-    Args:
-        config: of the bridge.
-        directions: the directions that its network has learnt.
-        name: of the model.
-        facts: see the module's docstring.
-    """
+    """The text of a model card; see the module's docstring for the facts."""
     rows = retrieval_rows(config, facts.get("metrics", {}))
     sections = {
         f"# {name}": _summary(config, directions),
@@ -107,12 +95,10 @@ def model_card(
     return f"{_front_matter(config, name, rows, facts)}\n{body}\n"
 
 
-# Front matter: YAML whose strings are JSON, which YAML reads too ---------------------------------
-
-
 def _front_matter(
     config: BridgeConfig, name: str, rows: list[RetrievalRow], facts: Mapping[str, Any]
 ) -> str:
+    """YAML whose strings are JSON, which YAML reads too."""
     x, a = config.modalities
     tags = list(dict.fromkeys(("diffgap", config.method, "modality-gap", "retrieval", x, a)))
     lines = [f"license: {json.dumps(facts.get('license', LICENSE))}", LIBRARY]
@@ -137,9 +123,6 @@ def _result(row: RetrievalRow, corpus: str) -> dict[str, Any]:
             for metric, value in row.values.items()
         ],
     }
-
-
-# Sections -----------------------------------------------------------------------------------------
 
 
 def _summary(config: BridgeConfig, directions: tuple[int, ...]) -> str:
@@ -201,15 +184,11 @@ def _requirements(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
 def _retrieval(rows: list[RetrievalRow], facts: Mapping[str, Any]) -> str:
     if not rows:
         return "Not measured."
-    lines = [
-        f"| split | direction | {' | '.join(RETRIEVAL.values())} |",
-        f"|---|---|{'---:|' * len(RETRIEVAL)}",
-    ]
+    lines = [f"| split | direction | {' | '.join(RETRIEVAL.values())} |"]
+    lines.append(f"|---|---|{'---:|' * len(RETRIEVAL)}")
     for row in rows:
-        cells = [row.split, row.direction]
-        for name in RETRIEVAL:
-            cells.append(f"{row.values[name]:.1f}" if name in row.values else "-")
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [f"{row.values[m]:.1f}" if m in row.values else "-" for m in RETRIEVAL]
+        lines.append(f"| {' | '.join([row.split, row.direction, *cells])} |")
     splits = " and ".join(sorted({row.split for row in rows}))
     note = (
         f"On the {splits} split of {_corpus(facts) or 'a corpus that was not recorded'}; R@K and "

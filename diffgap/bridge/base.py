@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
@@ -66,9 +66,7 @@ class Bridge(nn.Module, ABC):
         """(B, D) unit vectors of one side, in the space where they are compared."""
         return vectors
 
-    def batch(
-        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
-    ) -> Batch:
+    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
         """Training examples from P pairs of unit vectors, (P, D) each; see `make_batch`."""
         raise NotImplementedError(f"{self.config.method} has no network to train")
 
@@ -109,10 +107,8 @@ class Bridge(nn.Module, ABC):
         """
         modalities = self.config.modalities
         if source not in modalities:
-            raise ValueError(
-                f"source: {source!r} is not bridged here; this bridge joins {modalities[0]} and "
-                f"{modalities[1]}"
-            )
+            joined = " and ".join(modalities)
+            raise ValueError(f"source: {source!r} is not bridged here; this bridge joins {joined}")
         direction = modalities.index(source)
         if direction not in self.directions:
             raise ValueError(
@@ -150,12 +146,10 @@ class Bridge(nn.Module, ABC):
         card = model_card(self.config, self.directions, name, config_facts)
         metrics = config_facts.pop("metrics", None)
         self.save_pretrained(folder, **config_facts)
-        files = {folder / CARD: card.encode()}
-        if metrics:
-            files = {folder / METRICS: _json_bytes(metrics), **files}
-        else:
+        if not metrics:
             (folder / METRICS).unlink(missing_ok=True)  # an earlier push may have had some
-        write_whole(files)
+        files = {folder / METRICS: _json_bytes(metrics)} if metrics else {}
+        write_whole({**files, folder / CARD: card.encode()})
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:

@@ -23,23 +23,17 @@ FOURIER_FEATURES = 32
 class DenoiserInput(NamedTuple):
     """Inputs of a denoiser, B rows."""
 
-    noisy: Tensor
-    """(B, D) noisy targets."""
-    log_snr: Tensor
-    """(B,) their log signal-to-noise ratio."""
-    direction: Tensor
-    """(B,) int64, an index of `bst.DIRECTIONS`."""
-    condition: Tensor
-    """(B, D)"""
+    noisy: Tensor  # (B, D) noisy targets
+    log_snr: Tensor  # (B,) their log signal-to-noise ratio
+    direction: Tensor  # (B,) int64, an index of `bst.DIRECTIONS`
+    condition: Tensor  # (B, D)
 
 
 class Modulation(NamedTuple):
     """The conditioning of a denoising, B rows."""
 
-    condition: Tensor
-    """(B, D) the condition itself, or the null condition."""
-    scale_shift: Tensor
-    """(B, L, 2, W) scale and shift of every residual block."""
+    condition: Tensor  # (B, D) the condition itself, or the null condition
+    scale_shift: Tensor  # (B, L, 2, W) scale and shift of every residual block
 
 
 class Block(nn.Module):
@@ -58,13 +52,7 @@ class Block(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Conditional denoiser of embeddings, for both directions at once.
-
-    Args:
-        dimension: D, the embedding size.
-        width: W, the hidden size.
-        blocks: L, the number of residual blocks.
-    """
+    """Conditional denoiser of D-dimensional embeddings, for both directions: W wide, L blocks."""
 
     frequencies: Tensor
 
@@ -72,10 +60,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.width = width
         # Log-SNR spans 20: the slowest wave turns 1 rad over it, the fastest resolves about 1.
-        frequencies = torch.exp(
-            torch.linspace(math.log(0.05), math.log(2.0), FOURIER_FEATURES // 2)
-        )
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        logs = torch.linspace(math.log(0.05), math.log(2.0), FOURIER_FEATURES // 2)
+        self.register_buffer("frequencies", logs.exp(), persistent=False)
         self.null_condition = nn.Parameter(torch.zeros(dimension))
         self.embed = nn.Sequential(
             nn.Linear(FOURIER_FEATURES + 2 + dimension, width), nn.SiLU(), nn.Linear(width, width)
@@ -89,13 +75,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.modulate.bias)
 
     def modulation(self, log_snr: Tensor, direction: Tensor, condition: Tensor) -> Modulation:
-        """The modulation of a denoising.
-
-        Args:
-            log_snr: (B,) log signal-to-noise ratio of the noisy target.
-            direction: (B,) int64, an index of `bst.DIRECTIONS`.
-            condition: (B, D).
-        """
+        """The modulation of a denoising; see `DenoiserInput` for the arguments."""
         angles = log_snr[..., None] * self.frequencies
         one_hot = F.one_hot(direction, 2).to(condition.dtype)
         features = torch.cat([angles.sin(), angles.cos(), one_hot, condition], dim=-1)

@@ -9,7 +9,7 @@ Callers hold unit vectors; inside, embeddings are scaled by sqrt(D) to unit vari
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffgap.bridge import bst
@@ -57,22 +57,10 @@ class DiffGAP(Bridge):
 
     # Training ---------------------------------------------------------------------------------
 
-    def batch(
-        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
-    ) -> Batch:
-        config = self.config
-        pairs, direction = bst.assign(
-            len(x), step, config.bst, config.bst_mode, config.bst_fraction
-        )
-        return make_batch(
-            x * self.scale,
-            a * self.scale,
-            clip,
-            pairs.to(x.device),
-            direction.to(x.device),
-            config.objective,
-            generator,
-        )
+    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
+        config, x, a = self.config, x * self.scale, a * self.scale
+        assigned = bst.assign(len(x), step, config.bst, config.bst_mode, config.bst_fraction)
+        return make_batch(x, a, clip, *assigned, config.objective, generator)
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:
         if not self.config.cdm:
@@ -138,45 +126,32 @@ class DiffGAP(Bridge):
         null = self.denoiser.null(len(condition))
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
-            conditional = self.clean(
-                z, log_snr[0], self.modulation(condition, direction, log_snr[0])
-            )
+            level = log_snr[0]
+            conditional = self.clean(z, level, self.modulation(condition, direction, level))
             if score.guidance == 1.0:  # half the work
                 return conditional
-            free = self.clean(z, log_snr[0], self.modulation(null, direction, log_snr[0]))
+            free = self.clean(z, level, self.modulation(null, direction, level))
             # Ho & Salimans 2022, eq. 6, guidance being 1 + w; x0 is affine in their eps.
             return free + score.guidance * (conditional - free)
 
         samples = []
         for number, start in enumerate(noise):
-            path_noise = start.expand_as(condition)
-            samples.append(self._sample_path(estimate, condition, path_noise, score, number))
+            seed = score.seed + STEP_NOISE + number
+            z = start.expand_as(condition)
+            samples.append(self._sample_path(estimate, condition, z, score, seed))
         return torch.stack(samples).mean(0)
 
     def _sample_path(
-        self,
-        estimate: CleanEstimator,
-        condition: Tensor,
-        noise: Tensor,
-        score: ScoreConfig,
-        number: int,
+        self, estimate: CleanEstimator, query: Tensor, z: Tensor, score: ScoreConfig, seed: int
     ) -> Tensor:
-        """One sample per condition; the noise of a stochastic sampler's steps is shared too."""
-        generator = torch.Generator().manual_seed(score.seed + STEP_NOISE + number)
+        """One sample per query from noise z; a stochastic sampler's steps share their noise too."""
+        generator, start = Generator().manual_seed(seed), 1.0
 
         def draw(like: Tensor) -> Tensor:
             return torch.randn(like.shape[1], generator=generator).to(like).expand_as(like)
 
-        z, start = noise, 1.0
         if score.start == "query":
             start = score.start_t
-            z = noise_query(condition, noise, self.schedule, start, noised=True)
-        return reverse(
-            score.sampler,
-            estimate,
-            z,
-            self.schedule,
-            steps=score.sample_steps,
-            start=start,
-            draw=draw,
-        )
+            z = noise_query(query, z, self.schedule, start)
+        steps, sampler = score.sample_steps, score.sampler
+        return reverse(sampler, estimate, z, self.schedule, steps=steps, start=start, draw=draw)

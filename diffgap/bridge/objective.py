@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffgap.bridge import bst
@@ -36,22 +36,14 @@ class Bank:
 class Batch:
     """B examples ready to be denoised, in unit-variance scaling; `bank` is never sharded."""
 
-    target: Tensor
-    """(B, D) clean targets."""
-    source: Tensor
-    """(B, D) what noise is added to: the target, except in Diffusion-Link."""
-    noise: Tensor
-    """(B, D) standard normal."""
-    condition: Tensor
-    """(B, D) conditions, condition noise already added."""
-    dropped: Tensor
-    """(B,) bool: examples that get the null condition instead."""
-    direction: Tensor
-    """(B,) int64, an index of `bst.DIRECTIONS`."""
-    t: Tensor
-    """(B,) noise times in (0, 1)."""
-    row: Tensor
-    """(B,) the row of each example's target in the bank."""
+    target: Tensor  # (B, D) clean targets
+    source: Tensor  # (B, D) what noise is added to: the target, except in Diffusion-Link
+    noise: Tensor  # (B, D) standard normal
+    condition: Tensor  # (B, D) conditions, condition noise already added
+    dropped: Tensor  # (B,) bool: examples that get the null condition instead
+    direction: Tensor  # (B,) int64, an index of `bst.DIRECTIONS`
+    t: Tensor  # (B,) noise times in (0, 1)
+    row: Tensor  # (B,) the row of each example's target in the bank
     bank: Bank
 
     def shard(self, rank: int, workers: int) -> Batch:
@@ -69,8 +61,7 @@ class Losses(NamedTuple):
 
     total: Tensor
     mse: Tensor
-    auxiliary: Tensor
-    """The part that `Bridge.auxiliary` names: InfoNCE in DiffGAP."""
+    auxiliary: Tensor  # the part that `Bridge.auxiliary` names: InfoNCE in DiffGAP
 
     @classmethod
     def without_auxiliary(cls, mse: Tensor) -> Losses:
@@ -84,7 +75,7 @@ def make_batch(
     pairs: Tensor,
     direction: Tensor,
     objective: Objective,
-    generator: torch.Generator,
+    generator: Generator,
 ) -> Batch:
     """Turns pairs into denoising examples, drawing times, noise and dropped conditions.
 
@@ -97,6 +88,7 @@ def make_batch(
         objective: how noise times are drawn, and what is done to conditions.
         generator: source of all randomness, on the device of x.
     """
+    pairs, direction = pairs.to(x.device), direction.to(x.device)
     forward = (direction == bst.X_TO_A)[:, None]
     x, a, clip = x[pairs], a[pairs], clip[pairs]
     target, condition = torch.where(forward, a, x), torch.where(forward, x, a)
@@ -105,6 +97,7 @@ def make_batch(
         (2, *target.shape), generator=generator, device=x.device, dtype=x.dtype
     )
     u, drop = torch.rand((2, len(pairs)), generator=generator, device=x.device, dtype=x.dtype)
+    kind, mean, std = objective.t_sampler, objective.t_mean, objective.t_std
     return Batch(
         target=target,
         source=target,
@@ -112,13 +105,7 @@ def make_batch(
         condition=condition + objective.condition_noise * condition_noise,
         dropped=drop < objective.condition_dropout,
         direction=direction,
-        t=draw_times(
-            u,
-            objective.t_sampler,
-            power=objective.power,
-            mean=objective.t_mean,
-            std=objective.t_std,
-        ),
+        t=draw_times(u, kind, power=objective.power, mean=mean, std=std),
         row=torch.arange(len(pairs), device=x.device),
         bank=Bank(target, direction, clip),
     )
@@ -160,14 +147,8 @@ def diffusion_losses(
     """The loss of the Contrastive Diffusion Module on one batch.
 
     Weighted squared error of the predicted eps (the paper), x0 or v, plus InfoNCE between the
-    denoised predictions and the clean targets (ours).
-
-    Args:
-        batch: the examples.
-        inputs: the network's inputs, from `diffusion_input`.
-        output: (B, D) its output.
-        schedule: the noise schedule of the inputs.
-        objective: what is minimised.
+    denoised predictions and the clean targets (ours). The network's inputs are those of
+    `diffusion_input`, its output (B, D).
     """
     level = level_of(schedule, inputs.log_snr)
     target = prediction_target(objective.prediction, batch.target, batch.noise, level)

@@ -17,11 +17,8 @@ PREDICTIONS = ("x0", "eps", "v")
 def prediction_target(prediction: str, clean: Tensor, noise: Tensor, level: NoiseLevel) -> Tensor:
     """What a network of this prediction type should output.
 
-    Args:
-        prediction: one of `PREDICTIONS`.
-        clean: (B, D) targets x.
-        noise: (B, D) standard normal e.
-        level: the noise level, each part of (B, 1) or of no dimension.
+    The clean targets x and the standard normal noise e are (B, D), the parts of the level (B, 1) or
+    of no dimension.
     """
     if prediction == "x0":
         return clean
@@ -32,24 +29,15 @@ def prediction_target(prediction: str, clean: Tensor, noise: Tensor, level: Nois
 
 
 def convert(output: Tensor, z: Tensor, level: NoiseLevel, source: str, target: str) -> Tensor:
-    """Turns one prediction into another, exactly, given the noisy ``z``.
+    """Turns a (B, D) prediction of type `source` into one of type `target`, exactly, given ``z``.
 
     With ``z = alpha x + sigma e`` and ``output = a x + s e``, the target ``a' x + s' e`` is
 
         ((a' s - s' a) z + (alpha s' - sigma a') output) / (alpha s - sigma a)
 
     (by Cramer's rule for x and e). Converting directly, not by way of x, avoids dividing by a small
-    alpha what is multiplied by it again.
-
-    Args:
-        output: (B, D) of prediction type `source`.
-        z: (B, D) noisy targets.
-        level: their noise level, each part of (B, 1) or of no dimension.
-        source: one of `PREDICTIONS`.
-        target: one of `PREDICTIONS`.
-
-    Returns:
-        (B, D) of prediction type `target`.
+    alpha what is multiplied by it again. The noisy targets z are (B, D), the parts of their level
+    (B, 1) or of no dimension.
     """
     if source == target:
         return output
@@ -62,11 +50,6 @@ def convert(output: Tensor, z: Tensor, level: NoiseLevel, source: str, target: s
 def clean_estimate(prediction: str, output: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
     """The (B, D) clean targets that outputs stand for; see `convert` for the arguments."""
     return convert(output, z, level, prediction, "x0")
-
-
-def noise_estimate(clean: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
-    """The (B, D) noise in ``z``, given its clean targets; see `convert`."""
-    return convert(clean, z, level, "x0", "eps")
 
 
 def _mix(prediction: str, level: NoiseLevel) -> tuple[Tensor | float, Tensor | float]:

@@ -21,11 +21,8 @@ from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.predictions import clean_estimate, prediction_target
 from diffgap.bridge.schedules import NoiseLevel
 
-MODULATION_BYTES = 64 * 2**20
-"""Memory for the modulations of conditions that are denoised at once."""
-
-PAIRS = {"cpu": 512, "cuda": 32768}
-"""Pairs that are denoised at once: on a CPU, few enough to stay within its caches."""
+MODULATION_BYTES = 64 * 2**20  # for the modulations of conditions that are denoised at once
+PAIRS = {"cpu": 512, "cuda": 32768}  # denoised at once: few enough to stay within a CPU's caches
 
 
 @contextmanager
@@ -100,19 +97,15 @@ class _Level(NamedTuple):
 
     log_snr: Tensor
     level: NoiseLevel
-    noise: Tensor
-    """(D,) shared by all targets."""
-    error_ratio: Tensor
-    """Squared x0 error over the squared error of the network's own prediction."""
+    noise: Tensor  # (D,) shared by all targets
+    error_ratio: Tensor  # squared x0 error over that of the network's own prediction
 
 
 class _ConditionTerms(NamedTuple):
     """The parts of a denoising at one level that depend on the condition alone, of U conditions."""
 
-    hidden: Tensor
-    """(U, W): the input layer's output without the target's terms."""
-    scale_shift: Tensor
-    """(U, L, 2, W) of the blocks."""
+    hidden: Tensor  # (U, W): the input layer's output without the target's terms
+    scale_shift: Tensor  # (U, L, 2, W) of the blocks
 
 
 def _make_level(bridge: DiffGAP, t: Tensor, noise: Tensor) -> _Level:

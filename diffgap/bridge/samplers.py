@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffgap.bridge.predictions import convert, noise_estimate
+from diffgap.bridge.predictions import convert
 from diffgap.bridge.schedules import NoiseLevel, Schedule
 
 CleanEstimator = Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +51,7 @@ def _carry(z: Tensor, clean: Tensor, now: NoiseLevel, after: NoiseLevel) -> Tens
 
     DDIM's step (Song et al. 2020, eq. 12 with their sigma = 0).
     """
-    return after.alpha * clean + after.sigma * noise_estimate(clean, z, now)
+    return after.alpha * clean + after.sigma * convert(clean, z, now, "x0", "eps")
 
 
 def ddpm(
@@ -141,42 +141,23 @@ def reverse(
     start: float = 1.0,
     draw: Draw,
 ) -> Tensor:
-    """Samples with a sampler of `SAMPLERS`, in steps uniform in t.
+    """(B, D) samples by a sampler of `SAMPLERS`, in S = `steps` steps uniform in t.
 
     Args:
-        name: of the sampler.
         estimate: the model's clean target for a noisy one.
         z: (B, D) where the path begins: standard normal at ``start`` 1, or from `noise_query`.
-        schedule: log-SNR of t.
-        steps: number of steps S, 1 or more.
         start: the t of z, in (0, 1].
         draw: source of noise; only ``ddpm`` uses it.
-
-    Returns:
-        (B, D) samples.
     """
     assert steps >= 1, steps
     times = torch.linspace(start, 0.0, steps + 1, device=z.device, dtype=z.dtype)
     return SAMPLERS[name](estimate, z, schedule, times, draw)
 
 
-def noise_query(
-    query: Tensor, noise: Tensor, schedule: Schedule, start: float, noised: bool
-) -> Tensor:
-    """The start of a path from a query, at t = `start`.
+def noise_query(query: Tensor, noise: Tensor, schedule: Schedule, start: float) -> Tensor:
+    """The start of a path from (B, D) queries of the other modality: noised to t = `start`.
 
-    Args:
-        query: (B, D) embeddings of the other modality, in unit-variance scaling.
-        noise: (B, D) standard normal.
-        schedule: log-SNR of t.
-        start: in (0, 1].
-        noised: add the noise of `start` to the query (as in Diffusion-Link); without, the query
-            enters as it is (Diffusion-Bridge, Lee et al. 2025).
-
-    Returns:
-        (B, D).
+    Queries are in unit-variance scaling, the (B, D) noise is standard normal.
     """
-    if not noised:
-        return query
     level = schedule.level(schedule(query.new_tensor(start)))
     return level.alpha * query + level.sigma * noise

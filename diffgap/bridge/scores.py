@@ -21,11 +21,8 @@ from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.reranking import Reranker, full_precision
 
-CHUNK = 2048
-"""Rows that go through the network at once, and the most queries that are scored at once."""
-
-SCORE_BYTES = 64 * 2**20
-"""Memory for the scores of a chunk of queries."""
+CHUNK = 2048  # rows that go through the network at once; the most queries scored at once
+SCORE_BYTES = 64 * 2**20  # for the scores of a chunk of queries
 
 
 @dataclass(frozen=True)
@@ -111,12 +108,8 @@ class Scorer:
 def pair_features(bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig) -> PairFeatures:
     """Features of ``b(x) . a + x . b(a) + fusion * x . a`` over the trained directions.
 
-    Args:
-        bridge: the bridge; x and a are compared in its space.
-        x: (M, D) unit vectors.
-        a: (N, D) unit vectors.
-        config: ``sample`` takes b from full samples, ``bridge`` and ``rerank`` from the
-            posterior mean, ``cosine`` goes without.
+    x (M, D) and a (N, D) are unit vectors. ``sample`` takes b from full samples, ``bridge`` and
+    ``rerank`` from the posterior mean, ``cosine`` goes without.
     """
     x, a = bridge.space(x, 0), bridge.space(a, 1)
     if config.kind == "cosine" or not bridge.directions:
@@ -153,14 +146,10 @@ def candidates(
 def rerank(
     scores: Tensor, first: int, reranker: Reranker, top_k: int, queries_are_x: bool
 ) -> Tensor:
-    """Adds the denoising bonus to each query's best candidates.
+    """Adds the denoising bonus to each query's best candidates, in a copy of the scores.
 
-    Args:
-        scores: (C, G) scores of a chunk of queries against the gallery; not changed.
-        first: row number of the chunk's first query.
-        reranker: made from the same x and a.
-        top_k: candidates a query.
-        queries_are_x: whether the queries are rows of x (the gallery of a) or the other way.
+    The (C, G) scores are those of a chunk of queries, which starts at row `first`, against the
+    gallery: rows of x against a with `queries_are_x`, else the other way.
     """
     best, pairs = candidates(scores, first, top_k, queries_are_x)
     return scores.scatter_add(1, best, reranker.bonus(*pairs).view_as(best))

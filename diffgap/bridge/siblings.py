@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffgap.bridge import bst
@@ -92,9 +92,7 @@ class Close(Bidirectional):
         super().__init__(config)
         self.scale = config.dimension**0.5
 
-    def batch(
-        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
-    ) -> Batch:
+    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
         objective = Objective(condition_noise=0.0, condition_dropout=0.0)
         batch = _split_batch(self, x, a, clip, objective, self.scale, generator)
         # C3's noise is on unit vectors (standard deviation 0.04 to 0.13), and the target itself is
@@ -134,9 +132,7 @@ class DiffusionBridge(Bidirectional):
         self.schedule = SCHEDULES["linear"]  # DDPM's
         self.radius = config.options["radius"]
 
-    def batch(
-        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
-    ) -> Batch:
+    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
         return _split_batch(self, x, a, clip, self.objective, self.radius, generator)
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:
@@ -181,14 +177,10 @@ class DiffusionLink(Bridge):
     def directions(self) -> tuple[int, ...]:
         return (bst.A_TO_X,)
 
-    def batch(
-        self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: torch.Generator
-    ) -> Batch:
-        direction = bst.one_way(x, bst.A_TO_X)
-        pairs = torch.arange(len(x), device=x.device)
-        batch = make_batch(
-            x * self.scale, a * self.scale, clip, pairs, direction, self.objective, generator
-        )
+    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
+        pairs, direction = torch.arange(len(x)), bst.one_way(x, bst.A_TO_X)
+        x, a = x * self.scale, a * self.scale
+        batch = make_batch(x, a, clip, pairs, direction, self.objective, generator)
         from_audio = torch.rand(len(x), generator=generator, device=x.device) < 0.5
         source = torch.where(from_audio[:, None], batch.condition, batch.target)
         return replace(batch, source=source)
@@ -214,7 +206,7 @@ class DiffusionLink(Bridge):
 
         samples = []
         for noise in shared_noise(score.draws, source.shape[1], score.seed, source.device):
-            z = noise_query(query, noise.expand_as(query), self.schedule, start, noised=True)
+            z = noise_query(query, noise.expand_as(query), self.schedule, start)
             samples.append(_ddim_path(estimate, z, self.schedule, self.config))
         return unit(torch.stack(samples).mean(0))
 
@@ -235,16 +227,9 @@ def _split_batch(
     clip: Tensor,
     objective: Objective,
     scale: float,
-    generator: torch.Generator,
+    generator: Generator,
 ) -> Batch:
     """A batch in the bridge's space, at length `scale`; half of its pairs in each direction."""
-    pairs, direction = bst.assign(len(x), 0, True, "split", 0.5)
-    return make_batch(
-        bridge.space(x, X) * scale,
-        bridge.space(a, A) * scale,
-        clip,
-        pairs.to(x.device),
-        direction.to(x.device),
-        objective,
-        generator,
-    )
+    x, a = bridge.space(x, X) * scale, bridge.space(a, A) * scale
+    assigned = bst.assign(len(x), 0, True, "split", 0.5)
+    return make_batch(x, a, clip, *assigned, objective, generator)

@@ -38,14 +38,10 @@ class StackedBridges(nn.Module):
     def forward(self, *batches: Batch) -> Losses:
         """The (K,) losses of the bridges on their batches, which have B examples each."""
         bridges: list[Bridge] = [*self.bridges]
-        inputs = []
-        for bridge, batch in zip(bridges, batches, strict=True):
-            inputs.append(bridge.denoiser_input(batch))
-        (network,) = self._network
-        outputs = network(*_stacked_fields(DenoiserInput, inputs))
-        losses = []
-        for bridge, batch, own_input, output in zip(bridges, batches, inputs, outputs, strict=True):
-            losses.append(bridge.losses(batch, own_input, output))
+        inputs = [b.denoiser_input(batch) for b, batch in zip(bridges, batches, strict=True)]
+        outputs = self._network[0](*_stacked_fields(DenoiserInput, inputs))
+        rows = zip(bridges, batches, inputs, outputs, strict=True)
+        losses = [bridge.losses(batch, entry, output) for bridge, batch, entry, output in rows]
         return _stacked_fields(Losses, losses)
 
 

@@ -12,14 +12,11 @@ def draw_times(u: Tensor, kind: str, *, power: float, mean: float, std: float) -
     """Noise times in [0, 1] from uniform draws.
 
     Args:
-        u: uniform draws in [0, 1), of any shape.
+        u: uniform draws in [0, 1), of any shape; times are shaped like it and increase with it.
         kind: one of `T_SAMPLERS`.
         power: skew of ``power``, above 0; 1 is uniform.
         mean: mean of the logit of t, for ``logit_normal``; above 0 leans to high noise.
         std: its standard deviation.
-
-    Returns:
-        Times shaped like u; increasing in u.
     """
     if kind == "uniform":
         return u

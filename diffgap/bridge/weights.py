@@ -17,7 +17,7 @@ WEIGHTS = ("uniform", "snr", "min_snr", "sigmoid")
 def loss_weight(
     kind: str, prediction: str, log_snr: Tensor, level: NoiseLevel, *, gamma: float, bias: float
 ) -> Tensor:
-    """The weight of each example's squared error, in the network's own prediction.
+    """The (B,) weight, above 0, of each example's squared error, in the network's own prediction.
 
     Args:
         kind: one of `WEIGHTS`. ``uniform`` is 1 whatever the prediction, so with eps it is the
@@ -30,9 +30,6 @@ def loss_weight(
         level: its noise level, each part of (B,).
         gamma: cap of ``min_snr``.
         bias: of ``sigmoid``, in units of log-SNR; higher weighs low noise more.
-
-    Returns:
-        (B,), above 0.
     """
     assert level.alpha.shape == log_snr.shape, (level.alpha.shape, log_snr.shape)
     if kind == "uniform":

@@ -192,9 +192,8 @@ class Checkpoints:
         return results[0]
 
     def _newest_whole(self) -> Path | None:
-        return next(
-            (path for path in self._newest_first() if self._is_whole(path, path.name)), None
-        )
+        whole = (path for path in self._newest_first() if self._is_whole(path, path.name))
+        return next(whole, None)  # of a generator: older ones need no digesting
 
     def _is_whole(self, path: Path, name: str) -> bool:
         problem = broken(path)

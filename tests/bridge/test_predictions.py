@@ -9,7 +9,6 @@ from diffgap.bridge.predictions import (
     PREDICTIONS,
     clean_estimate,
     convert,
-    noise_estimate,
     prediction_target,
 )
 from diffgap.bridge.schedules import SCHEDULES, NoiseLevel
@@ -35,7 +34,7 @@ def test_a_perfect_network_tells_the_target_and_the_noise(example, prediction):
     output = prediction_target(prediction, clean, noise, level)
     estimate = clean_estimate(prediction, output, z, level)
     assert torch.allclose(estimate, clean)
-    assert torch.allclose(noise_estimate(estimate, z, level), noise, atol=1e-8)
+    assert torch.allclose(convert(estimate, z, level, "x0", "eps"), noise, atol=1e-8)
 
 
 @settings(deadline=None)

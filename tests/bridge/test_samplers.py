@@ -212,17 +212,16 @@ def test_a_noised_query_of_the_target_distribution_stays_in_it(name, schedule):
     """Noised to t0 it is distributed as the path at t0, so that the rest of the path is right."""
     which = torch.multinomial(SHARP.weights, 8000, True, generator=torch.Generator().manual_seed(3))
     query = SHARP.means[which] + SHARP.stds[which, None] * normal(8000, D, seed=4)
-    z = noise_query(query, normal(8000, D, seed=5), SCHEDULES[schedule], 0.6, noised=True)
+    z = noise_query(query, normal(8000, D, seed=5), SCHEDULES[schedule], 0.6)
     samples = sample(name, SCHEDULES[schedule], z, 100, SHARP, start=0.6)
     assert worst_z_score(samples, SHARP) < 5
 
 
 @settings(deadline=None)
 @given(st.sampled_from(NAMES), st.floats(0.01, 1))
-def test_a_query_enters_noised_or_as_it_is(name, start):
+def test_a_query_enters_noised(name, start):
     schedule = SCHEDULES[name]
     query, noise = normal(2, 3, D)
     level = schedule.level(schedule(doubles(start)))
-    noised = noise_query(query, noise, schedule, start, noised=True)
+    noised = noise_query(query, noise, schedule, start)
     assert torch.allclose(noised, level.alpha * query + level.sigma * noise)
-    assert noise_query(query, noise, schedule, start, noised=False) is query
