@@ -68,8 +68,11 @@ def check(document: Document, known_stores: StoreCheck | None) -> SweepSpec | No
         problem = _store_problem(spec.store, known_stores)
         if problem:
             document.problems.append((("store",), problem))
-    problem = _size_problem(spec)
-    if problem:  # and too many trials to check one by one
+    count = len(spec.seed_list) * math.prod(map(len, spec.axes.values()))
+    if count > MAX_TRIALS:  # too many to check one by one
+        problem = (
+            f"makes {count} trials with its seeds; a sweep has at most {MAX_TRIALS}, so split it"
+        )
         document.problems.append((("axes",), problem))
         return spec
     for keys, problem in combinations(spec):
@@ -92,14 +95,6 @@ def _store_problem(store: str, known_stores: StoreCheck) -> str | None:
         return known_stores(store)
     except OSError as error:  # such as a directory without permission
         return f"{short(store)}: {error.strerror}; give the path of an embedding store"
-
-
-def _size_problem(spec: SweepSpec) -> str | None:
-    """Why a sweep is too large, counted without making its trials."""
-    count = len(spec.seed_list) * math.prod(map(len, spec.axes.values()))
-    if count <= MAX_TRIALS:
-        return None
-    return f"makes {count} trials with its seeds; a sweep has at most {MAX_TRIALS}, so split it"
 
 
 def _field_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
@@ -131,8 +126,7 @@ def _drop(tree: dict[str, Any], key: Key) -> None:
 def _axis_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     for axis, values in list((tree.get("axes") or {}).items()):
         key: Key = ("axes", axis)
-        problem = _field_name_problem(axis)
-        if problem:
+        if problem := _field_name_problem(axis):
             yield key, problem
         elif not values:
             yield key, "is empty; list the values to try"
@@ -149,8 +143,7 @@ def _space_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     space = search.get("space") if isinstance(search, dict) else None
     for name, dimension in list((space or {}).items()):
         key: Key = ("search", "space", name)
-        problem = _field_name_problem(name) or _dimension_problem(dimension)
-        if problem:
+        if problem := _field_name_problem(name) or _dimension_problem(dimension):
             yield key, problem
         elif dimension.get("choices") is not None:
             yield from _value_problems((*key, "choices"), name, dimension["choices"])
@@ -159,7 +152,6 @@ def _space_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
 
 
 def _dimension_problem(dimension: dict[str, Any]) -> str | None:
-    """What is wrong with a range or a list of choices, whatever the field is."""
     low, high, choices = map(dimension.get, ("low", "high", "choices"))
     if choices is not None and low is None and high is None:
         if not choices:
@@ -181,7 +173,6 @@ def _has_duplicates(values: list[Any]) -> bool:
 
 
 def _field_name_problem(name: str) -> str | None:
-    """What is wrong with the name of a trial's field, dotted as in axes."""
     if name in AXIS_FIELDS:
         return None
     inside = [field for field in AXIS_FIELDS if field.startswith(f"{name}.")]

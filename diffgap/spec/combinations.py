@@ -69,10 +69,8 @@ def _batched_packs(spec: SweepSpec) -> Conflicts:
             f"'batched' with pack {pack} has only one trial to train at once; use pack auto",
         )
     if any(spec.axes.get("train.zero_stage", [spec.trial.train.zero_stage])):
-        yield (
-            ("resources.pack_mode", "train.zero_stage"),
-            "'batched' needs train.zero_stage 0; use in_turn, or leave the stage out",
-        )
+        fields = ("resources.pack_mode", "train.zero_stage")
+        yield fields, "'batched' needs train.zero_stage 0; use in_turn, or leave the stage out"
 
 
 def _search(spec: SweepSpec) -> Conflicts:
@@ -104,41 +102,32 @@ def _pbt(spec: SweepSpec, search: Search, scheduler: Scheduler) -> Conflicts:
             f"trials are compared; use {train.epoch_steps}",
         )
     if interval >= train.steps:
-        remedy = "use a quarter of them"
-        yield (
-            ("scheduler.interval",),
-            f"{interval} is past the last of {train.steps} steps; {remedy}",
-        )
+        problem = f"{interval} is past the last of {train.steps} steps; use a quarter of them"
+        yield ("scheduler.interval",), problem
     if search.trials < 2:
         yield ("search.trials",), "a population needs 2 trials or more, not 1; use 8"
     seeds = len(spec.seed_list)
     if seeds > 1:
         remedy = "use 1, and sweep the winner with more"
         yield ("seeds",), f"a population has one seed, not {seeds}; {remedy}"
+    remedy = f"use asha, or one of {', '.join(TUNABLE)}"
     for field in search.space:
         if field not in TUNABLE:
-            yield (
-                (f"search.space.{field}",),
-                "cannot change while a trial trains, as pbt requires; use asha, or one of "
-                + ", ".join(TUNABLE),
-            )
+            problem = f"cannot change while a trial trains, as pbt requires; {remedy}"
+            yield (f"search.space.{field}",), problem
 
 
 def _generation(spec: SweepSpec) -> Conflicts:
     """Trials of generation have tables of their own, and searches optimise recall."""
     generates = {name != "none" for name in spec.generators}
+    fields = ("report.tables", "generation.generator")
     if len(generates) > 1:
-        yield (
-            ("generation.generator",),
-            "'none' beside others mixes retrieval and generation; give each its own sweep",
-        )
+        problem = "'none' beside others mixes retrieval and generation; give each its own sweep"
+        yield ("generation.generator",), problem
     elif generates == {False}:
         if "generation" in spec.report.tables:
-            yield (
-                ("report.tables", "generation.generator"),
-                "'generation' needs trials that generate; use trial.generation.generator: "
-                "soundscape",
-            )
+            remedy = "use trial.generation.generator: soundscape"
+            yield fields, f"'generation' needs trials that generate; {remedy}"
         if "task" in spec.axes:
             remedy = "set task, and give each task its own sweep"
             yield ("task",), f"recall is compared within one task; {remedy}"
@@ -146,13 +135,13 @@ def _generation(spec: SweepSpec) -> Conflicts:
         if spec.search:
             remedy = "use axes instead"
             yield ("search",), f"optimises recall, and these trials generate audio; {remedy}"
-        for table in spec.report.tables:
-            if table != "generation":
-                yield (
-                    ("report.tables", "generation.generator"),
-                    f"{table!r} compares recall, and these trials generate audio; use [generation]",
-                )
-                break
+        others = [table for table in spec.report.tables if table != "generation"]
+        if others:
+            remedy = "use [generation]"
+            yield (
+                fields,
+                f"{others[0]!r} compares recall, and these trials generate audio; {remedy}",
+            )
 
 
 def _method_cells(spec: SweepSpec) -> Conflicts:
@@ -163,18 +152,14 @@ def _method_cells(spec: SweepSpec) -> Conflicts:
         field = f"{block}.enabled"
         is_set = field in spec.axes or "enabled" in getattr(spec.trial, block).model_fields_set
         if others and is_set:
-            yield (
-                (field,),
-                f"is fixed by method {others[0]}; remove it, or use method diffgap alone",
-            )
+            remedy = "remove it, or use method diffgap alone"
+            yield (field,), f"is fixed by method {others[0]}; {remedy}"
 
 
 def _trial(trial: Trial, workers: int) -> Conflicts:
     if trial.trains and trial.loss.denoising_weight == 0 and trial.loss.infonce_weight == 0:
-        yield (
-            ("loss.denoising_weight", "loss.infonce_weight"),
-            "0 with infonce_weight 0 leaves nothing to minimise; use 1",
-        )
+        fields = ("loss.denoising_weight", "loss.infonce_weight")
+        yield fields, "0 with infonce_weight 0 leaves nothing to minimise; use 1"
     yield from _batch_shares(trial.train, workers)
     yield from _generation_weights(trial)
     yield from _generation_condition(trial)
@@ -189,10 +174,8 @@ def _batch_shares(train: Train, workers: int) -> Conflicts:
     by = f"{workers} workers"
     if train.accumulation > 1:
         by = f"{workers} x {train.accumulation} micro-batches (workers x train.accumulation)"
-    yield (
-        ("train.batch_size", "train.accumulation", "resources.workers"),
-        f"{batch} cannot be shared evenly by {by}; use {batch - batch % parts or parts}",
-    )
+    fields = ("train.batch_size", "train.accumulation", "resources.workers")
+    yield fields, f"{batch} cannot be shared evenly by {by}; use {batch - batch % parts or parts}"
 
 
 def _batch_split(trial: Trial) -> Conflicts:
@@ -220,10 +203,9 @@ def _generation_weights(trial: Trial) -> Conflicts:
 
 
 def _generation_condition(trial: Trial) -> Conflicts:
-    if not trial.generates or trial.generation.condition != "bridged":
-        return
-    if METHODS[trial.method].carries_to_target:  # a generator knows only the encoder's own space
-        return
+    is_bridged = trial.generates and trial.generation.condition == "bridged"
+    if not is_bridged or METHODS[trial.method].carries_to_target:
+        return  # a generator knows only the encoder's own space
     suitable = [method.name for method in METHODS.values() if method.carries_to_target]
     yield (
         ("method", "cdm.enabled", "bst.enabled", "generation.condition"),

@@ -70,7 +70,7 @@ class Document:
         return self.sources[key] if key else None
 
     def error_lines(self) -> list[str]:
-        """All problems as people read them, in the order of the file, overrides last."""
+        """All problems, in the order of the file, overrides last."""
 
         def position(problem: tuple[Key, str]) -> float:
             source = self.source(problem[0])
@@ -78,8 +78,7 @@ class Document:
 
         lines = [self._error_line(*problem) for problem in sorted(self.problems, key=position)]
         lines = list(dict.fromkeys(lines))
-        if len(lines) > MAX_PROBLEMS:
-            hidden = len(lines) - MAX_PROBLEMS
+        if (hidden := len(lines) - MAX_PROBLEMS) > 0:
             lines[MAX_PROBLEMS:] = [f"{hidden} more mistakes; fix these first"]
         return lines
 
@@ -110,11 +109,7 @@ def shorten(text: str, longest: int = MAX_WORD) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """Parses a sweep file.
-
-    Raises:
-        UserError: where it cannot be read, or is not a YAML mapping.
-    """
+    """Parses a sweep file; UserError where it cannot be read, or is not a YAML mapping."""
     name = shorten(str(path), MAX_LINE)
     try:
         with path.open("rb") as file:
@@ -138,7 +133,6 @@ def read_document(path: Path) -> Document:
 
 
 def _parse_problem(error: Exception) -> str:
-    """Line, column and reason of a parse error, on one line."""
     mark = getattr(error, "problem_mark", None)
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
@@ -165,8 +159,7 @@ def _build(loader: _Loader, node: yaml.Node, key: Key, document: Document) -> An
             document.problems.append((key, problem))
         return value
     if node.tag not in _BLOCKS:
-        problem = f"cannot be read as {shorten(node.tag)}; remove the tag"
-        document.problems.append((key, problem))
+        document.problems.append((key, f"cannot be read as {shorten(node.tag)}; remove the tag"))
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, n, (*key, i), document) for i, n in enumerate(node.value)]
     return _build_mapping(loader, node, key, document)
@@ -239,11 +232,10 @@ def apply_override(document: Document, text: str) -> None:
     document.problems += [((*key, *inner), problem) for inner, problem in override.problems]
     block = document.tree
     for depth, part in enumerate(key[:-1], 1):
-        inner_block = block.get(str(part))
-        if not isinstance(inner_block, dict):
-            inner_block = block[str(part)] = {}
+        if not isinstance(block.get(str(part)), dict):
+            block[str(part)] = {}
             document.sources[key[:depth]] = source
-        block = inner_block
+        block = block[str(part)]
     block[str(key[-1])] = value
     for inner in list(document.sources):
         if inner[: len(key)] == key:  # lines of the value that is replaced
@@ -253,8 +245,7 @@ def apply_override(document: Document, text: str) -> None:
 
 def parse_key(name: str) -> Key:
     """The path of a dotted name; axes and dimensions have dots in their own names."""
-    for block in (("axes",), ("search", "space")):
-        prefix = ".".join((*block, ""))
-        if name.startswith(prefix):
-            return (*block, name.removeprefix(prefix))
+    for block in ("axes", "search.space"):
+        if name.startswith(f"{block}."):
+            return (*block.split("."), name.removeprefix(f"{block}."))
     return tuple(name.split("."))

@@ -27,6 +27,8 @@ TYPES = {
 
 KEY = "[key]"
 """What pydantic adds to the path where a key itself is wrong."""
+DEPTHS: dict[Key, int] = {("resources", "pack"): 2, ("resources", "environment"): 3}
+"""Parts of a path that are in the file."""
 
 
 def explain_errors(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Key, str]]:
@@ -44,14 +46,10 @@ def explain_errors(error: ValidationError, root: type[BaseModel]) -> Iterator[tu
 def _file_path(loc: tuple[int | str, ...], root: type[BaseModel]) -> Key:
     """An error's path in the file, without the union branches and keys that pydantic adds."""
     if root is SweepSpec and loc[:1] == ("seeds",):
-        return ("seeds",)
-    if loc[:2] == ("resources", "pack"):
-        return tuple(loc[:2])
+        return loc[:1]
     if loc[:2] == ("search", "space") and loc[3:4] in (("low",), ("high",)):
-        return tuple(loc[:4])
-    if loc[:2] == ("resources", "environment"):
-        return tuple(loc[:3])
-    return tuple(loc)
+        return loc[:4]
+    return loc[: DEPTHS.get(loc[:2])]
 
 
 def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
@@ -114,8 +112,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 @cache
 def _properties(model: type[BaseModel]) -> dict[str, Any]:
-    properties: dict[str, Any] = model.model_json_schema()["properties"]
-    return properties
+    return dict(model.model_json_schema()["properties"])
 
 
 def _range(schema: dict[str, Any]) -> str:
@@ -138,9 +135,7 @@ def _remedy(schema: dict[str, Any]) -> str:
     default = schema.get("default")
     if default is None or isinstance(default, dict):
         return "see the example specs in sweeps/"
-    if isinstance(default, bool):
-        default = str(default).lower()  # as in YAML
-    return f"the default is {default}"
+    return f"the default is {str(default).lower() if isinstance(default, bool) else default}"
 
 
 def short(value: Any) -> str:
