@@ -30,8 +30,7 @@ from diffgap.bridge.predictions import clean_estimate
 from diffgap.bridge.samplers import CleanEstimator, noise_query, reverse
 from diffgap.bridge.schedules import LOG_SNR_MAX, SCHEDULES
 
-STEP_NOISE = 1 << 32
-"""Added to a score's seed for the noise of sampler steps, which is none of the starts' noise."""
+STEP_NOISE = 1 << 32  # added to a score's seed for sampler steps: no start's noise comes again
 
 
 class DiffGAP(Bridge):
@@ -126,11 +125,11 @@ class DiffGAP(Bridge):
         null = self.denoiser.null(len(condition))
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
-            level = log_snr[0]
-            conditional = self.clean(z, level, self.modulation(condition, direction, level))
+            shared = log_snr[0]  # samplers take all rows through the same levels
+            conditional = self.clean(z, shared, self.modulation(condition, direction, shared))
             if score.guidance == 1.0:  # half the work
                 return conditional
-            free = self.clean(z, level, self.modulation(null, direction, level))
+            free = self.clean(z, shared, self.modulation(null, direction, shared))
             # Ho & Salimans 2022, eq. 6, guidance being 1 + w; x0 is affine in their eps.
             return free + score.guidance * (conditional - free)
 

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 LOG_SNR_MAX = 10.0
 """Every schedule falls from this log-SNR at t = 0 to its negative at t = 1."""
 
-BISECTIONS = 60
-"""Halvings of [0, 1]: below the spacing of float64 at 1."""
+BISECTIONS = 60  # halvings of [0, 1]: below the spacing of float64 at 1
 
 Curve: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """Log-SNR of t and ``1 - t``. It gets both because in float32 neither end may be computed from

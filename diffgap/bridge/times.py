@@ -21,22 +21,11 @@ def draw_times(u: Tensor, kind: str, *, power: float, mean: float, std: float) -
     if kind == "uniform":
         return u
     if kind == "power":
-        return _power(u, power)
+        # 3, the default, puts four draws of five above t = 1/2: a bridge learns at the noisy end,
+        # where the condition is all there is to go by.
+        return 1.0 - (1.0 - u).pow(power)
     assert kind == "logit_normal", kind
-    return _logit_normal(u, mean, std)
-
-
-def _power(u: Tensor, power: float) -> Tensor:
-    """``t = 1 - (1 - u)^power``, density skewed to high noise.
-
-    3, the default, puts four draws of five above t = 1/2: a bridge learns at the noisy end, where
-    the condition is all there is to go by.
-    """
-    return 1.0 - (1.0 - u).pow(power)
-
-
-def _logit_normal(u: Tensor, mean: float, std: float) -> Tensor:
-    """``logit(t)`` normal (Esser et al. 2024, section 3.1), through the quantile of u."""
+    # Esser et al. 2024, section 3.1, through the quantile of u.
     half_a_step = torch.finfo(u.dtype).eps / 2  # a draw of exactly 0 has an infinite quantile
     inside = u.clamp(half_a_step, 1 - half_a_step)
     return torch.sigmoid(mean + std * torch.special.ndtri(inside))

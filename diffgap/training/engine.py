@@ -124,13 +124,8 @@ def joint_engine(
 ) -> Any:
     """Wraps K trials' models into one DeepSpeed engine, each with optimiser settings of its own.
 
-    Args:
-        whole: the module that the engine calls; it holds the parts.
-        parts: the trials' models.
-        settings: how each is trained. K above 1 needs ZeRO 0 and equal batch sizes.
-        workers: data-parallel processes.
-        device: where it computes.
-        universal: see `deepspeed_config`.
+    The engine calls the whole, a module that holds the parts: the trials' models. K above 1 needs
+    ZeRO 0 and equal batch sizes.
     """
     first, *others = settings
     assert not (others and first.zero_stage), "several trials share no ZeRO 1, 2 or 3"

@@ -47,19 +47,16 @@ def _is_gpu_full(error: BaseException) -> bool:
     return any(base.__name__ == "OutOfMemoryError" for base in type(error).__mro__)
 
 
-def _is_disk_full(message: str) -> bool:
-    # By its words: libraries wrap the OSError in errors of their own.
-    return any(words in message for words in DISK_FULL)
-
-
 def reason_of(error: BaseException) -> str:
     """An error in one line, with a remedy where one is known; secrets are redacted."""
     message = str(error).strip()
     text = message.splitlines()[0].rstrip() if message else type(error).__name__
+    # By its words: libraries wrap the OSError in errors of their own.
+    disk_full = any(words in message for words in DISK_FULL)
     if _is_gpu_full(error):
         remedy = "raise train.accumulation, lower train.batch_size or add resources.workers"
         text = f"out of GPU memory; {remedy} ({text})"
-    elif not (isinstance(error, ValueError | ArithmeticError) or _is_disk_full(message)):
+    elif not (isinstance(error, ValueError | ArithmeticError) or disk_full):
         text = f"{type(error).__name__}: {text}"
     return redact(with_remedy(text))
 
