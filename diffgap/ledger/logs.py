@@ -108,7 +108,7 @@ def trial_log(path: Path, process: str, trial: str | None = None) -> Iterator[lo
 def captured_output(path: Path) -> Iterator[None]:
     """Redirects all output of this process, also of C++ libraries and crashes, to a trial's log."""
     streams = sys.stdout, sys.stderr
-    originals = [os.dup(number) for number in (1, 2)]
+    originals = os.dup(1), os.dup(2)
     target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     ray_logger = logging.getLogger("ray")
     level = ray_logger.level

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from diffgap.report.formats import as_markdown, write_report
 from diffgap.report.model import make_report
 from diffgap.report.references import Reference
-from diffgap.tracking.client import Tag
+from diffgap.tracking.names import Tag
 from diffgap.tracking.reader import LoggedSweep, Reader
 
 DIRECTORY = "report"

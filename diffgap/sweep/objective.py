@@ -10,8 +10,8 @@ from diffgap.ledger.ledger import TrialRecord
 
 def objective(metrics: Mapping[str, float], metric: str) -> float | None:
     """A metric such as R5 on val, mean of both directions; None of a point without validation."""
-    names = [name for name in metrics if name.startswith("val/") and name.endswith(f"/{metric}")]
-    return mean(metrics[name] for name in names) if names else None
+    values = [v for n, v in metrics.items() if n.startswith("val/") and n.endswith(f"/{metric}")]
+    return mean(values) if values else None
 
 
 def final_objective(record: TrialRecord, metric: str) -> float:

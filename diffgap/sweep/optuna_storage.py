@@ -29,7 +29,7 @@ def backend(journal: StoragePath) -> Any:
             self._lines = journal.read_text().splitlines() if journal.is_file() else []
 
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-            return [json.loads(line) for line in self._lines[log_number_from:]]
+            return list(map(json.loads, self._lines[log_number_from:]))
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             self._lines += map(json.dumps, logs)

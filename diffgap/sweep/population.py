@@ -102,7 +102,7 @@ class Population:
         random = default_rng([self.search.seed, len(self.generations)])
         generation, replaced = [], []
         for member in members:
-            if member.planned.signature not in worst:
+            if member not in worst:
                 generation.append(PopulationMember(member.planned))
                 continue
             parent = best[random.integers(len(best))].planned
@@ -115,15 +115,14 @@ class Population:
         self._write()
         return replaced
 
-    def _select(self, members: Generation) -> tuple[list[PopulationMember], set[str]]:
-        """The best members, to be copied, and the signatures of the worst, to be replaced."""
+    def _select(self, members: Generation) -> tuple[list[PopulationMember], list[PopulationMember]]:
+        """The best members, to be copied, and the worst, to be replaced."""
         values = {m.planned.signature: self._value(m.planned, self.end) for m in members}
         failed = list(values.values()).count(None)
         # A failed member counts as 0, the worst.
         ranked = sorted(members, key=lambda m: values[m.planned.signature] or 0.0, reverse=True)
         count = max(1, math.floor(self.scheduler.quantile * len(members)))
-        best, worst = ranked[: min(count, len(members) - failed)], ranked[-max(count, failed) :]
-        return best, {member.planned.signature for member in worst}
+        return ranked[: min(count, len(members) - failed)], ranked[-max(count, failed) :]
 
     def winners(self) -> list[PlannedTrial]:
         """The finished trial that is best on val, if there is one."""
@@ -182,7 +181,7 @@ class Population:
         if record.finished:
             return record.history()
         latest = checkpoints_of(record.checkpoints).latest()
-        return [vars(point) for point in read_progress(latest).history] if latest else []
+        return list(map(vars, read_progress(latest).history)) if latest else []
 
     def _final_value(self, planned: PlannedTrial) -> float:
         return final_objective(self.ledger.trial(planned.signature), self.search.metric)

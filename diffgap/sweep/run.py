@@ -88,7 +88,7 @@ class SweepRun:
             return {}
         # With nothing to do, neither Ray nor MLflow is even imported.
         from diffgap.sweep.tracking import SweepTracker
-        from diffgap.tracking.client import FAILED, FINISHED, KILLED
+        from diffgap.tracking.names import Status
 
         with (
             self._cluster(to_run) as capacity,
@@ -108,8 +108,8 @@ class SweepRun:
                     reasons[planned.signature] = INTERRUPTED
                     tracker.kill(planned.signature)
             tracker.describe(self._record())  # a search knows more trials by now
-            unfailed = KILLED if reasons else FINISHED
-            tracker.status = FAILED if failures else unfailed
+            unfailed = Status.KILLED if reasons else Status.FINISHED
+            tracker.status = Status.FAILED if failures else unfailed
         self.lock.is_settled = not tracker.problem
         return self._by_label(reasons) | ({MLFLOW: tracker.problem} if tracker.problem else {})
 

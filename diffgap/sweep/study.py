@@ -11,7 +11,8 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
+from itertools import chain, repeat
 from statistics import mean
 from typing import Any
 
@@ -142,8 +143,8 @@ class Study:
 
     def value(self, suggestion: Suggestion) -> float:
         """A finished suggestion's objective, mean over its seeds."""
-        records = [self.ledger.trial(planned.signature) for planned in suggestion.trials]
-        return mean(final_objective(record, self.search.metric) for record in records)
+        records = map(self.ledger.trial, [planned.signature for planned in suggestion.trials])
+        return mean(map(final_objective, records, repeat(self.search.metric)))
 
     def forget(self) -> None:
         """Removes the study, so that the search starts anew."""
@@ -220,7 +221,7 @@ class Study:
     def _suggestion(self, optuna_trial: Any) -> Suggestion:
         """The suggestion of one of Optuna's trials, new or read from the journal."""
         values = {name: optuna_trial.params[name] for name in self.search.space}
-        trials = tuple(self._planned(values, seed) for seed in self.plan.spec.seed_list)
+        trials = tuple(map(partial(self._planned, values), self.plan.spec.seed_list))
         if isinstance(optuna_trial, self.optuna.trial.FrozenTrial):
             is_running = optuna_trial.state == self._states.RUNNING
             optuna_trial = reopen_trial(self.study, optuna_trial) if is_running else None

@@ -17,8 +17,9 @@ from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.provenance import git_commit
 from diffgap.spec import flatten
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.tracking.client import FAILED, INTERRUPTED, KILLED, is_transient, tracking_uri
+from diffgap.tracking.client import is_transient, tracking_uri
 from diffgap.tracking.delivery import DeliveryQueue, retry
+from diffgap.tracking.names import INTERRUPTED, Status
 from diffgap.tracking.writer import RunWriter
 from diffgap.training.failures import reason_of
 
@@ -34,7 +35,7 @@ class SweepTracker:
 
     def __init__(self, plan: Plan, ledger: Ledger, console: Console) -> None:
         self.ledger, self.console = ledger, console
-        self.status = FAILED  # of the sweep's own run, until `SweepRun` knows better
+        self.status = Status.FAILED  # of the sweep's own run, until `SweepRun` knows better
         self._unsent = 0
         self._server = f"MLflow at {redact(tracking_uri(ledger.output))}"
         self.writer = self._open_writer(plan)
@@ -110,7 +111,7 @@ class SweepTracker:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind:
-            self.status = KILLED if issubclass(kind, KeyboardInterrupt) else FAILED
+            self.status = Status.KILLED if issubclass(kind, KeyboardInterrupt) else Status.FAILED
         self._queue.put(partial(self.writer.close, self.status))
         with suppress(KeyboardInterrupt):  # of somebody who does not want to wait for MLflow
             self._unsent = self._queue.close(PATIENCE_S)

@@ -1,8 +1,4 @@
-"""MLflow's client and the names that runs have there.
-
-One experiment for each sweep name; in it a parent run for the sweep, whose artifact sweep.json is
-its record, and a child run for each trial, found by its signature. `writer` writes, `reader` reads.
-"""
+"""MLflow's client, quiet and with short timeouts."""
 
 from __future__ import annotations
 
@@ -18,29 +14,7 @@ from typing import Any
 from diffgap.errors import UserError
 from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.io.redact import redact
-
-
-class Tag:
-    """Names of tags."""
-
-    SWEEP, SIGNATURE, KIND = "diffgap.sweep", "diffgap.signature", "diffgap.kind"
-    REASON, PRUNED, LEDGER = "diffgap.reason", "diffgap.pruned", "diffgap.ledger"
-    REPORT = "diffgap.report"  # the digest of the tables that a sweep's own run carries
-    PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
-
-
-SWEEP_KIND, TRIAL_KIND = "sweep", "trial"
-
-FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
-
-INTERRUPTED, LOST_PROCESS = "interrupted", "its process died"
-RESUMABLE = (INTERRUPTED, LOST_PROCESS, "its process ended without a word")
-"""Reasons of KILLED runs whose trials nobody stopped; the last is an earlier version's."""
-
-DATABASE = "mlflow.db"  # MLflow's database in an output directory
-
-SWEEP_FILE, BRIDGE = "sweep.json", "bridge"
-"""Artifacts: the record of a sweep, the bridge checkpoint of a trial."""
+from diffgap.tracking.names import DATABASE
 
 SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -53,13 +27,8 @@ SETTINGS = {
 }
 """Environment variables that mlflow reads when imported; those that are set already win."""
 
-PERMANENT = (
-    "INVALID_PARAMETER_VALUE",
-    "BAD_REQUEST",
-    "RESOURCE_DOES_NOT_EXIST",
-    "PERMISSION_DENIED",
-)
-"""MLflow's codes of errors that no retry can cure."""
+# MLflow's codes of errors that no retry can cure.
+FATAL = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 
 
 def all_runs(
@@ -84,11 +53,7 @@ def tracking_uri(output: StoragePath) -> str:
 
 
 def default_uri(output: StoragePath) -> str:
-    """SQLite in an output directory.
-
-    Raises:
-        UserError: where that is on an object store, which cannot hold a database.
-    """
+    """SQLite in an output directory; UserError on an object store, which cannot hold a database."""
     if isinstance(output, RemotePath):
         raise UserError(
             f"--output {redact(str(output))} cannot hold MLflow's database; set "
@@ -101,7 +66,7 @@ def is_transient(error: Exception) -> bool:
     """Whether a request that failed so is worth a retry: a server is away, a database locked."""
     if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
         return False
-    return getattr(error, "error_code", None) not in PERMANENT
+    return getattr(error, "error_code", None) not in FATAL
 
 
 def warm_up(output: StoragePath) -> None:

@@ -23,16 +23,10 @@ def retry(
     on_trouble: Callable[[Exception | None], None],
     gives_up: Callable[[], bool],
 ) -> T:
-    """Makes an attempt again and again until it succeeds; returns its result.
+    """Repeats an attempt until it succeeds; raises an error that is not transient.
 
-    Args:
-        attempt: the action.
-        is_transient: whether an error is worth another attempt.
-        on_trouble: called with the first error, and with None once the trouble is over.
-        gives_up: whether to make no further attempt, asked after each pause.
-
-    Raises:
-        Exception: an error that is not transient, and any once it gives up.
+    Calls `on_trouble` with the first error, and with None once the trouble is over. Asks `gives_up`
+    after each pause whether to raise the last error instead.
     """
     pause = FIRST_PAUSE_S
     while True:
@@ -54,12 +48,9 @@ def retry(
 
 
 class DeliveryQueue:
-    """Messages that a thread of its own sends, one after another.
+    """Messages that a thread of its own sends, one after another, as `retry` does.
 
-    Args:
-        is_transient: whether an error is worth another attempt; a message with any other error is
-            dropped, and the error kept in `errors`.
-        on_trouble: called with the error when a wait begins, and with None when it is over.
+    A message whose error is not transient is dropped, and the error kept in `errors`.
     """
 
     def __init__(

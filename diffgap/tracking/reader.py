@@ -21,74 +21,38 @@ from diffgap.io.redact import redact
 from diffgap.ledger.artifacts import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
 from diffgap.ledger.states import TrialState
 from diffgap.spec.label import recorded_points
-from diffgap.tracking.client import (
-    BRIDGE,
-    DATABASE,
-    FAILED,
-    FINISHED,
-    KILLED,
-    RESUMABLE,
-    RUNNING,
-    SWEEP_FILE,
-    SWEEP_KIND,
-    TRIAL_KIND,
-    Tag,
-    all_runs,
-    client_of,
-    default_uri,
-    tracking_uri,
-)
+from diffgap.tracking.client import all_runs, client_of, default_uri, tracking_uri
+from diffgap.tracking.names import BRIDGE, DATABASE, RESUMABLE, SWEEP_FILE, Kind, Status, Tag
 
 T = TypeVar("T")
 
-MISSING = "MISSING"
-"""Status of a trial without a run in MLflow: not started yet, or its run was deleted."""
-
-STATES = {
-    FINISHED: TrialState.FINISHED,
-    FAILED: TrialState.FAILED,
-    RUNNING: TrialState.RUNNING,
-    MISSING: TrialState.MISSING,
-}
-"""Of a run that was not killed, by its status."""
+MISSING = "MISSING"  # status of a trial without a run: not started yet, or its run was deleted
 
 
 @dataclass(frozen=True)
 class TrialRun:
-    """One trial of a sweep, as MLflow has it.
-
-    Attributes:
-        signature, label, trial: from the sweep's record; `trial` is the resolved spec.
-        final: whether it evaluates a search's winner on test.
-        run_id: None where MLflow has no run of it.
-        status: MLflow's, or `MISSING`.
-        reason: why it failed or was stopped, if it did.
-        logged: the last value of every metric that was logged.
-        files: its bridge checkpoint as a local directory; None unless it is finished and complete.
-        problem: why a finished run does not count.
-        point: its values of the sweep's axes, and of a search's space.
-    """
+    """One trial of a sweep, as MLflow has it."""
 
     signature: str
     label: str
-    trial: dict[str, Any]
-    final: bool = False
-    run_id: str | None = None
-    status: str = MISSING
-    reason: str | None = None
-    logged: dict[str, float] = field(default_factory=dict)
+    trial: dict[str, Any]  # the resolved spec
+    final: bool = False  # whether it evaluates a search's winner on test
+    run_id: str | None = None  # None where MLflow has no run of it
+    status: str = MISSING  # MLflow's, or `MISSING`
+    reason: str | None = None  # why it failed or was stopped
+    logged: dict[str, float] = field(default_factory=dict)  # last value of every metric
     tags: dict[str, str] = field(default_factory=dict)
-    files: Path | None = None
-    problem: str | None = None
-    point: dict[str, Any] = field(default_factory=dict)
+    files: Path | None = None  # its bridge checkpoint; None unless it is finished and complete
+    problem: str | None = None  # why a finished run does not count
+    point: dict[str, Any] = field(default_factory=dict)  # values of the axes, and of the space
 
     @property
     def state(self) -> TrialState:
         """What has become of the trial, as MLflow knows it."""
-        if self.status == KILLED:  # of trials that were stopped, and of those to be resumed
+        if self.status == Status.KILLED:  # of trials that were stopped, and of those to be resumed
             is_resumable = self.reason is None or self.reason in RESUMABLE
             return TrialState.INTERRUPTED if is_resumable else TrialState.STOPPED
-        return STATES[self.status]
+        return TrialState[self.status]
 
     @property
     def is_complete(self) -> bool:
@@ -117,22 +81,15 @@ class TrialRun:
 
 @dataclass(frozen=True)
 class LoggedSweep:
-    """A sweep, as MLflow has it.
-
-    Attributes:
-        name, spec, store: from its record.
-        run_id: of its own run.
-        trials: in the order of its record.
-        notes: what a reader of its tables should know.
-    """
+    """A sweep, as MLflow has it."""
 
     name: str
     spec: dict[str, Any]
     store: str
-    run_id: str
+    run_id: str  # of its own run
     experiment_id: str
-    trials: tuple[TrialRun, ...]
-    notes: tuple[str, ...] = ()
+    trials: tuple[TrialRun, ...]  # in the order of its record
+    notes: tuple[str, ...] = ()  # what a reader of its tables should know
 
 
 class Reader:
@@ -171,41 +128,30 @@ class Reader:
         names = {experiment.experiment_id: experiment.name for experiment in experiments}
         if not names:
             return []
-        runs = self._runs(list(names), {Tag.KIND: SWEEP_KIND})
+        runs = self._runs(list(names), {Tag.KIND: Kind.SWEEP})
         runs.sort(key=lambda run: run.info.start_time, reverse=True)
         return list(dict.fromkeys(names[run.info.experiment_id] for run in runs))
 
     def sweep(self, name: str) -> LoggedSweep:
-        """One sweep.
-
-        Raises:
-            UserError: where there is none of this name, or its record is missing.
-        """
+        """One sweep; UserError where there is none of this name, or its record is missing."""
         experiment = self._query(lambda: self.client.get_experiment_by_name(name))
         experiments = [experiment.experiment_id] if experiment else []
-        parents = self._runs(experiments, {Tag.KIND: SWEEP_KIND}) if experiment else []
+        parents = self._runs(experiments, {Tag.KIND: Kind.SWEEP}) if experiment else []
         if not parents:
             names = self.sweeps()
             hint = nearest(name, names) if names else "no sweep has been run there"
             raise UserError(f"SWEEP: {name!r} is not in {self.where}; {hint}")
         parent = max(parents, key=_start_time).info
         record = self._record(name, parent.run_id)
-        runs = self._runs(experiments, {Tag.KIND: TRIAL_KIND, Tag.PARENT: parent.run_id})
+        runs = self._runs(experiments, {Tag.KIND: Kind.TRIAL, Tag.PARENT: parent.run_id})
         runs_of = _by_signature(runs)
         trials, repeated = [], 0
         for entry in record["trials"]:
             trial_runs = runs_of[entry["signature"]]
             repeated += len(trial_runs) > 1
             trials.append(self._trial(entry, trial_runs))
-        return LoggedSweep(
-            name,
-            record["spec"],
-            record["store"],
-            parent.run_id,
-            parent.experiment_id,
-            tuple(trials),
-            _notes(name, len(parents), repeated),
-        )
+        notes, ids = _notes(name, len(parents), repeated), (parent.run_id, parent.experiment_id)
+        return LoggedSweep(name, record["spec"], record["store"], *ids, tuple(trials), notes)
 
     def download_artifact(self, run_id: str, name: str) -> Path | None:
         """An artifact of a run as a local path; None where the run has no such artifact."""
@@ -240,18 +186,15 @@ class Reader:
 
     def _trial(self, entry: dict[str, Any], runs: Sequence[Any]) -> TrialRun:
         """A trial of a sweep's record, with the run of it that counts."""
+        final = bool(entry.get("final"))
         trial = TrialRun(
-            entry["signature"],
-            entry["label"],
-            entry["trial"],
-            final=bool(entry.get("final")),
-            point=entry["point"],
+            entry["signature"], entry["label"], entry["trial"], final, point=entry["point"]
         )
         if not runs:
             return trial
-        run = max(runs, key=lambda run: (run.info.status == FINISHED, _start_time(run)))
+        run = max(runs, key=lambda run: (run.info.status == Status.FINISHED, _start_time(run)))
         files, problem = None, None
-        if run.info.status == FINISHED:
+        if run.info.status == Status.FINISHED:
             files, problem = self._checkpoint(run.info.run_id, _needed_files(entry["trial"]))
         return replace(
             trial,

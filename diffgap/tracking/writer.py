@@ -7,27 +7,14 @@ is logged twice. Every call may be repeated: what MLflow has already is not sent
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
-from diffgap.tracking.client import (
-    BRIDGE,
-    FAILED,
-    FINISHED,
-    INTERRUPTED,
-    KILLED,
-    LOST_PROCESS,
-    RUNNING,
-    SWEEP_FILE,
-    SWEEP_KIND,
-    TRIAL_KIND,
-    Tag,
-    all_runs,
-    client_of,
-    tracking_uri,
-)
+from diffgap.tracking.client import all_runs, client_of, tracking_uri
+from diffgap.tracking.names import BRIDGE, INTERRUPTED, LOST_PROCESS, SWEEP_FILE, Kind, Status, Tag
 
 HEADLINE = "R5"
 
@@ -39,12 +26,7 @@ class RunWriter:
     """The writer of one sweep's runs.
 
     Marks as KILLED the runs that an earlier process left RUNNING: no other process runs the sweep.
-
-    Args:
-        output: the sweep's output directory, for the default backend and its artifacts.
-        sweep: the sweep's name, and the experiment's.
-        ledger: the identity of the ledger: sweeps of one name in two ledgers have two runs.
-        tags: facts for every run, such as the store and the git commit.
+    Sweeps of one name in two ledgers have two runs; `tags` are of every run.
     """
 
     def __init__(
@@ -69,7 +51,7 @@ class RunWriter:
         if existing:
             run_id = self._reopen(existing[0])
         else:
-            tags = {Tag.KIND: TRIAL_KIND, Tag.SIGNATURE: signature, Tag.PARENT: self.parent}
+            tags = {Tag.KIND: Kind.TRIAL, Tag.SIGNATURE: signature, Tag.PARENT: self.parent}
             run_id = self._create(label, tags)
         self._log_params(run_id, params)
         self._last_step[run_id] = self._logged_steps(run_id)
@@ -78,12 +60,9 @@ class RunWriter:
         return run_id
 
     def log(self, signature: str, points: Iterable[Mapping[str, Any]], now: float) -> None:
-        """Logs points ``{"step", "metrics"}``, except what the run has already.
+        """Logs points ``{"step", "metrics"}`` in their order, except what the run has already.
 
-        Args:
-            signature: a started trial's.
-            points: in the order of their steps.
-            now: seconds since the epoch, the same when the call is repeated.
+        `now`, in seconds since the epoch, is the same when the call is repeated.
         """
         run_id = self._runs[signature]
         batch: list[Any] = []
@@ -103,7 +82,7 @@ class RunWriter:
         final = {**self._final(run_id, metrics), **headline(metrics)}
         self._send(run_id, self._unlogged(run_id, final, 0, now))
         self.client.log_artifacts(run_id, str(artifacts), BRIDGE)
-        self._end(signature, FINISHED)
+        self._end(signature, Status.FINISHED)
 
     def describe(self, record: Mapping[str, Any]) -> None:
         """Stores the sweep's record with its own run, from where reports read it."""
@@ -111,12 +90,12 @@ class RunWriter:
 
     def fail(self, signature: str, reason: str) -> None:
         """Ends a trial's run as FAILED, with the reason."""
-        self._end_early(signature, FAILED, reason)
+        self._end_early(signature, Status.FAILED, reason)
 
     def kill(self, signature: str, reason: str = INTERRUPTED) -> None:
         """Ends the run of a trial that was stopped or interrupted as KILLED, if it has one."""
         if signature in self._runs:
-            self._end_early(signature, KILLED, reason)
+            self._end_early(signature, Status.KILLED, reason)
 
     def supersede(self, signature: str) -> None:
         """Retires a trial's earlier run, which stays: the trial will get a new one."""
@@ -131,10 +110,8 @@ class RunWriter:
     def close(self, status: str) -> None:
         """Ends the sweep's own run, and those of interrupted trials as KILLED."""
         for run_id in sorted(self._open_runs):
-            self.client.set_terminated(run_id, KILLED)
+            self.client.set_terminated(run_id, Status.KILLED)
         self.client.set_terminated(self.parent, status)
-
-    # Runs -----------------------------------------------------------------------------------------
 
     def _end(self, signature: str, status: str) -> None:
         self.client.set_terminated(self._runs[signature], status)
@@ -149,7 +126,7 @@ class RunWriter:
         tags = {Tag.PARENT: self.parent}
         for run in all_runs(self.client, [self.experiment], tags, "attributes.status = 'RUNNING'"):
             self.client.set_tag(run.info.run_id, Tag.REASON, LOST_PROCESS)
-            self.client.set_terminated(run.info.run_id, KILLED)
+            self.client.set_terminated(run.info.run_id, Status.KILLED)
 
     def _experiment(self, output: StoragePath) -> str:
         """The id of the sweep's experiment, which is created if need be."""
@@ -163,17 +140,17 @@ class RunWriter:
 
     def _sweep_run(self) -> str:
         """The sweep's own run: its ledger's, or one from before runs named their ledger."""
-        runs = all_runs(self.client, [self.experiment], {Tag.KIND: SWEEP_KIND})
+        runs = all_runs(self.client, [self.experiment], {Tag.KIND: Kind.SWEEP})
         for ledger in (self.ledger, None):
             for run in runs:
                 if run.data.tags.get(Tag.LEDGER) == ledger:
                     self.client.set_tag(run.info.run_id, Tag.LEDGER, self.ledger)
                     return self._reopen(run)
-        return self._create(self.sweep, {Tag.KIND: SWEEP_KIND, Tag.LEDGER: self.ledger})
+        return self._create(self.sweep, {Tag.KIND: Kind.SWEEP, Tag.LEDGER: self.ledger})
 
     def _trials(self, signature: str) -> list[Any]:
         """The runs of a trial in this sweep."""
-        tags = {Tag.KIND: TRIAL_KIND, Tag.SIGNATURE: signature, Tag.PARENT: self.parent}
+        tags = {Tag.KIND: Kind.TRIAL, Tag.SIGNATURE: signature, Tag.PARENT: self.parent}
         return all_runs(self.client, [self.experiment], tags)
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
@@ -183,7 +160,7 @@ class RunWriter:
     def _reopen(self, run: Any) -> str:
         """Sets a run RUNNING again."""
         run_id = str(run.info.run_id)
-        self.client.update_run(run_id, status=RUNNING)
+        self.client.update_run(run_id, status=Status.RUNNING)
         for tag in (Tag.REASON, Tag.PRUNED):
             if tag in run.data.tags:
                 self.client.delete_tag(run_id, tag)
@@ -196,8 +173,6 @@ class RunWriter:
         new = [Param(n, redact(str(value))) for n, value in params.items() if n not in logged]
         if new:
             self.client.log_batch(run_id, params=new)
-
-    # Metrics --------------------------------------------------------------------------------------
 
     def _final(self, run_id: str, metrics: Mapping[str, float]) -> dict[str, float]:
         """Final metrics, renamed where a curve has their name: a search evaluates on val, too."""
@@ -232,13 +207,11 @@ class RunWriter:
         steps = {}
         for name in self.client.get_run(run_id).data.metrics:
             # A run itself has the last value of each metric, without its step.
-            history = self.client.get_metric_history(run_id, name)
-            steps[name] = max(metric.step for metric in history)
+            steps[name] = max(map(attrgetter("step"), self.client.get_metric_history(run_id, name)))
         return steps
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, float]:
-    """``R5``, mean over both directions of the split that the trial was evaluated on: the metric
-    by which people sort runs, under a name that MLflow lists first."""
+    """``R5``, mean over both directions, under a name that MLflow lists first: to sort runs by."""
     values = [value for name, value in metrics.items() if name.endswith("/R5")]
     return {HEADLINE: sum(values) / len(values)} if values else {}

@@ -15,7 +15,7 @@ from diffgap.io.redact import redact
 from diffgap.report.model import Report
 from diffgap.report.tables.recall import FACTS
 from diffgap.report.tables.table import Table
-from diffgap.tracking.client import DATABASE
+from diffgap.tracking.names import DATABASE
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
 COMMIT = "diffgap.git_commit"
