@@ -69,18 +69,17 @@ def rank(
 def _rank_problem(
     bridge: Bridge, queries: Tensor, gallery: Tensor, source: str, score: ScoreConfig, top: int
 ) -> str | None:
-    dimension, modalities = bridge.config.dimension, bridge.config.modalities
+    config, modalities = bridge.config, bridge.config.modalities
     if source not in modalities:
         return f"source: {source!r} is not a modality of this bridge; use {' or '.join(modalities)}"
     if top < 1:
         return f"top: {top} is not in [1, inf); use 10"
-    if score.kind == "rerank" and bridge.directions and not bridge.config.cdm:
-        return (
-            f"score: {bridge.config.method} cannot re-rank; only DiffGAP with CDM can; use bridge"
-        )
+    if score.kind == "rerank" and bridge.directions and not config.cdm:
+        return f"score: {config.method} cannot re-rank; only DiffGAP with CDM can; use bridge"
     for name, side in (("queries", queries), ("gallery", gallery)):
-        if side.ndim != 2 or side.shape[1] != dimension or not len(side):
-            return f"{name}: shape {tuple(side.shape)}; give (rows, {dimension}), one row or more"
+        if side.ndim != 2 or side.shape[1] != config.dimension or not len(side):
+            expected = f"(rows, {config.dimension}), one row or more"
+            return f"{name}: shape {tuple(side.shape)}; give {expected}"
         lengths = side.float().norm(dim=1)
         if not ((lengths - 1).abs() <= NORM_TOLERANCE).all():
             return f"{name}: rows are not unit vectors; use torch.nn.functional.normalize"
@@ -171,12 +170,9 @@ class Gallery:
             from_x = source == self.bridge.config.modalities[0]
             targets = torch.from_numpy(self.pairs.a if from_x else self.pairs.x)
             scores, rows = rank(self.bridge, vectors, targets, source, top=top)
-            for i, query_scores, query_rows in zip(
-                numbers, scores.tolist(), rows.tolist(), strict=True
-            ):
+            for i, *ranking in zip(numbers, scores.tolist(), rows.tolist(), strict=True):
                 hits[i] = []
-                for score, row in zip(query_scores, query_rows, strict=True):
-                    place = len(hits[i]) + 1
+                for place, (score, row) in enumerate(zip(*ranking, strict=True), 1):
                     hits[i].append(self._hit(queries[i], from_x, place, score, row))
         return [(query, hits[i]) for i, query in enumerate(queries)]
 
@@ -220,11 +216,7 @@ def clip_queries(
 ) -> list[Query]:
     """A clip of any split as the query: one, or as many as it has texts.
 
-    Args:
-        store: the clip's.
-        bridge: its modalities are x and a.
-        clip: the clip's id.
-        source: modality of the query; default x, or a where x is text.
+    `source` is the query's modality; by default the bridge's first, or second if that is text.
 
     Raises:
         UserError: where the store has no such clip, or the bridge no such modality.

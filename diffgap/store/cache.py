@@ -9,11 +9,7 @@ _last: dict[str, tuple[object, EmbeddingStore]] = {}
 
 
 def open_again(uri: str) -> EmbeddingStore:
-    """`EmbeddingStore.open`, which reads the store again only where its files have changed.
-
-    Raises:
-        UserError: where it is not a store, or its content is invalid.
-    """
+    """`EmbeddingStore.open`, which reads the store again only where its files have changed."""
     current = stamp(uri)
     if uri in _last and _last[uri][0] == current:
         return _last[uri][1]

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffgap.errors import UserError, nearest
-from diffgap.store.schema import NORM_TOLERANCE, SHOWN, TEXT, vector_column
+from diffgap.store.schema import NORM_TOLERANCE, TEXT, list_rows, vector_column
 from diffgap.store.store import EmbeddingStore
 
 SINGLE = ""
@@ -145,10 +145,7 @@ UNREADABLE = (
 def read_embeddings(path: Path, source: str, array: str | None = None) -> Embeddings:
     """Reads the embeddings of a .npy, .npz, .parquet, .pt or .pth file.
 
-    Args:
-        path: the file.
-        source: modality, the default name of the array.
-        array: name of the array in a file of several.
+    In a file of several, `array` names them; by default it is the modality `source`.
 
     Raises:
         UserError: where the file cannot be read, or has no such array.
@@ -162,11 +159,7 @@ def read_embeddings(path: Path, source: str, array: str | None = None) -> Embedd
 def read_store(
     store: EmbeddingStore, modalities: tuple[str, str], source: str, split: str
 ) -> Embeddings:
-    """One modality of a split, to be written as Parquet: id, caption of a text, bridged.
-
-    Raises:
-        UserError: where the store lacks one of the modalities.
-    """
+    """One modality of a split, to be written as Parquet: id, caption of a text, bridged."""
     pairs = store.pairs("-".join(modalities), split)
     from_x = source == modalities[0]
     ids = [pairs.ids[i] for i in pairs.owner] if from_x else list(pairs.ids)
@@ -207,16 +200,11 @@ def _is_matrix(values: Any) -> bool:
 
 
 def matrix(values: Any, argument: str, name: str) -> np.ndarray:
-    """A column of vectors as an array; lists of one length become (N, D).
-
-    Raises:
-        UserError: where rows have no vector, or vectors of different lengths.
-    """
+    """A column of vectors, lists as (N, D); UserError where one is missing or lengths differ."""
     if not isinstance(values, list):
         return np.asarray(values)
-    missing = np.array([row is None for row in values], bool)
-    if missing.any():
-        rows = format_rows(missing)
+    if missing := [number for number, row in enumerate(values) if row is None]:
+        rows = list_rows(missing)
         raise UserError(f"{argument}: {name} has no vector (null) in rows {rows}; leave them out")
     lengths = {len(row) for row in values if isinstance(row, list)}
     if len(lengths) > 1:
@@ -242,16 +230,10 @@ def unit_rows(values: np.ndarray, dimension: int) -> tuple[np.ndarray, bool]:
     problems = []
     for adjective, wrong in (("not finite", ~np.isfinite(lengths)), ("zero", lengths == 0)):
         if wrong.any():
-            problems.append(f"IN: rows {format_rows(wrong)} are {adjective}; leave them out")
+            rows = list_rows(np.flatnonzero(wrong).tolist())
+            problems.append(f"IN: rows {rows} are {adjective}; leave them out")
     if problems:
         raise UserError(*problems)
     if (np.abs(lengths - 1) <= NORM_TOLERANCE).all():
         return np.array(values, np.float32, order="C"), False
     return (values / lengths[:, None]).astype(np.float32), True
-
-
-def format_rows(wrong: np.ndarray) -> str:
-    """Row numbers, counted from 0, where (N,) is true."""
-    rows = np.flatnonzero(wrong)
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return ", ".join(map(str, rows[:SHOWN])) + more

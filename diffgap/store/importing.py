@@ -116,12 +116,8 @@ def _match_aliases(source: Mapping[str, Any], names: Mapping[str, str]) -> dict[
     for name, alias in names.items():
         if name in (*FIRST, TEXT) or name not in ALIASES:
             unmatched.discard(alias)  # a modality is that alone, though it be called audio or clip
-    matches = {}
-    for name, aliases in ALIASES.items():
-        present = [alias for alias in aliases if alias in unmatched]
-        if present:
-            matches[name] = present[0]
-    return matches
+    # Reversed, so that of several the first in `ALIASES` wins.
+    return {CANONICAL[alias]: alias for alias in reversed(CANONICAL) if alias in unmatched}
 
 
 def _name_problem(name: str) -> str | None:
@@ -143,8 +139,7 @@ def _name_problem(name: str) -> str | None:
 
 def _clip_modalities(columns: Mapping[str, Any]) -> list[str]:
     """The names of the columns with a vector a clip, in a store's order."""
-    names = {name for name in columns if name in FIRST or name not in ALIASES}
-    return sorted(names, key=modality_order)
+    return sorted(set(columns) - (set(ALIASES) - set(FIRST)), key=modality_order)
 
 
 def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
@@ -152,15 +147,13 @@ def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
     modalities = {name: _vectors(columns, name) for name in _clip_modalities(columns)}
     first = next(iter(modalities.values()))
     ids = [str(name) for name in columns.get("id", range(len(first)))]
-    texts: dict[str, list[str | None]] = {
-        "id": [*ids],
+    labels = columns.get("label", [None] * len(ids))
+    texts: dict[str, Any] = {
+        "id": ids,
         "split": list(map(str, columns["split"] if "split" in columns else map(split_of, ids))),
-        "label": [None] * len(ids),
+        "label": [None if label is None else str(label) for label in labels],
     }
-    if "label" in columns:
-        texts["label"] = [None if label is None else str(label) for label in columns["label"]]
-    lengths = {name: len(values) for name, values in texts.items()}
-    lengths |= {name: len(values) for name, values in modalities.items()}
+    lengths = {name: len(values) for name, values in (texts | modalities).items()}
     if set(lengths.values()) != {len(ids)}:
         others = [f"{name} has {n}" for name, n in lengths.items() if n != len(ids)]
         raise UserError(

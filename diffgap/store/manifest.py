@@ -54,11 +54,7 @@ def locate(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def read_manifest(filesystem: fs.FileSystem, root: str, uri: str) -> Manifest:
-    """A store's manifest.
-
-    Raises:
-        UserError: where there is none, or it is invalid or of another version.
-    """
+    """A store's manifest; UserError where there is none, or it is invalid or of another version."""
     try:
         with filesystem.open_input_file(f"{root}/{MANIFEST}") as file:
             manifest = Manifest.model_validate_json(file.read())

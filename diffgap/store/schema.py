@@ -48,9 +48,10 @@ def modalities(items: pa.Table) -> list[str]:
     """
     names = []
     for column in items.schema:
-        if MODALITY.fullmatch(column.name) and column.name != TEXT and _is_vector(column.type):
+        is_vector = pa.types.is_fixed_size_list(column.type)
+        if is_vector and pa.types.is_floating(column.type.value_type) and column.name != TEXT:
             names.append(column.name)
-    return sorted(names, key=modality_order)
+    return sorted(filter(MODALITY.fullmatch, names), key=modality_order)
 
 
 def modality_order(name: str) -> tuple[int, str]:
@@ -58,16 +59,8 @@ def modality_order(name: str) -> tuple[int, str]:
     return (FIRST.index(name) if name in FIRST else len(FIRST), name)
 
 
-def _is_vector(kind: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
-
-
 def vector_dimension(items: pa.Table) -> int:
-    """D of the first modality.
-
-    Raises:
-        UserError: where there is none.
-    """
+    """D of the first modality; UserError where there is none."""
     if columns := modalities(items):
         return int(items[columns[0]].type.list_size)
     raise UserError("items: no column of fixed-size lists of floats; add one such as audio")
@@ -113,10 +106,10 @@ def _item_problems(items: pa.Table, dimension: int) -> Iterator[str]:
     counts = Counter(items["id"].to_pylist())
     duplicates = [name for name, count in counts.items() if count > 1]
     if duplicates:
-        yield f"items: duplicate ids {_list_rows(duplicates)}; keep one row a clip"
+        yield f"items: duplicate ids {list_rows(duplicates)}; keep one row a clip"
     no_split = items.filter(pc.invert(pc.is_in(items["split"], pa.array(SPLITS))))
     if len(no_split):
-        rows = _list_rows(no_split["id"].to_pylist())
+        rows = list_rows(no_split["id"].to_pylist())
         yield f"items: split is not one of {', '.join(SPLITS)} in rows {rows}"
     expected = set(FIRST) & set(items.column_names)  # must be vectors, whatever their type is
     for name in sorted(expected | set(modalities(items)), key=modality_order):
@@ -129,7 +122,7 @@ def _caption_problems(captions: pa.Table, ids: pa.ChunkedArray, dimension: int) 
         return
     lost = captions.filter(pc.invert(pc.is_in(captions["id"], ids.combine_chunks())))
     if len(lost):
-        yield f"captions: no clip for the ids {_list_rows(lost['id'].to_pylist())}"
+        yield f"captions: no clip for the ids {list_rows(lost['id'].to_pylist())}"
     yield from _vector_problems(captions, "captions", TEXT, dimension)
 
 
@@ -141,21 +134,22 @@ def _vector_problems(table: pa.Table, kind: str, name: str, dimension: int) -> I
         return
     ids = np.array(table["id"].to_pylist(), dtype=object)
     if column.null_count:
-        rows = _list_rows(ids[column.is_null().to_numpy()].tolist())
+        rows = list_rows(ids[column.is_null().to_numpy()].tolist())
         yield f"{kind}: {name} has no vector (null) in rows {rows}; leave them out"
         return
     values = vectors(table, name)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
-        yield f"{kind}: {name} is not finite in rows {_list_rows(ids[~finite].tolist())}"
+        yield f"{kind}: {name} is not finite in rows {list_rows(ids[~finite].tolist())}"
     lengths = np.linalg.norm(np.where(finite[:, None], values, 0), axis=1)
     wrong = finite & (np.abs(lengths - 1) > NORM_TOLERANCE)
     if wrong.any():
-        rows = _list_rows(ids[wrong].tolist())
+        rows = list_rows(ids[wrong].tolist())
         yield f"{kind}: {name} is zero or not L2-normalised in rows {rows}"
 
 
-def _list_rows(rows: list[Any]) -> str:
+def list_rows(rows: list[Any]) -> str:
+    """The first rows of a list, by id or by number from 0, as an error names them."""
     more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
     return ", ".join(map(repr, rows[:SHOWN])) + more
 
@@ -163,9 +157,7 @@ def _list_rows(rows: list[Any]) -> str:
 def content_fingerprint(items: pa.Table, captions: pa.Table | None) -> str:
     """SHA-256 over every column of both tables and their row order, whatever the shards."""
     digest = hashlib.sha256()
-    for table in (items, captions):
-        if table is None:
-            continue
+    for table in [items] if captions is None else [items, captions]:
         for name in sorted(table.column_names):
             column = table[name]
             digest.update(f"{name}:{len(column)}\n".encode())

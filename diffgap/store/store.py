@@ -201,8 +201,6 @@ def write_store(
         path: the store's directory; must not exist.
         items: one row a clip.
         captions: one row a caption; None for a store without text.
-        encoder: what made the embeddings.
-        corpus: the corpus's name.
         extra: further Parquet files by name, such as ``rejected``.
 
     Raises:
