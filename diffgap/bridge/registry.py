@@ -40,7 +40,6 @@ class MethodInfo:
 
     @property
     def trained(self) -> bool:
-        """Whether it has a network to train."""
         return self.score != "cosine"
 
 
@@ -76,6 +75,7 @@ class DiffusionLinkOptions:
     """DDIM steps."""
 
 
+DIFFGAP_BLOCKS = ("bst", "denoiser", "loss", "train", "score")
 METHODS: dict[str, MethodInfo] = {
     method.name: method
     for method in (
@@ -93,7 +93,7 @@ METHODS: dict[str, MethodInfo] = {
         MethodInfo(
             "deterministic",
             "deterministic bridge",
-            reads=("bst", "denoiser", "loss", "train", "score"),
+            reads=DIFFGAP_BLOCKS,
             carries_to_target=True,
             cell=(False, True),
         ),
@@ -114,11 +114,7 @@ METHODS: dict[str, MethodInfo] = {
             blocks=3,
         ),
         MethodInfo(
-            "diffgap",
-            "DiffGAP",
-            score=None,
-            reads=("cdm", "bst", "denoiser", "loss", "train", "score"),
-            carries_to_target=True,
+            "diffgap", "DiffGAP", score=None, reads=("cdm", *DIFFGAP_BLOCKS), carries_to_target=True
         ),
     )
 }

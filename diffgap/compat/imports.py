@@ -9,10 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without(package: str) -> Iterator[None]:
-    """Within the block a package seems not to be installed, unless it is imported already.
-
-    For libraries that import it wherever it is installed, and do without it elsewhere.
-    """
+    """Within the block a package seems not to be installed, unless it is imported already."""
     if package in sys.modules:
         yield
         return

@@ -1,8 +1,7 @@
 """PyTorch's optimisers without its compiler, whose import takes a second of every process.
 
-PyTorch wraps an optimiser's methods to keep the compiler out of them, and imports it to do so:
-1,400 modules for the first optimiser, and two calls into it in each of AdamW's steps. Nothing here
-is compiled, so these take the same methods unwrapped, and compute the same to the last digit.
+PyTorch wraps an optimiser's methods to keep the compiler out of them, and imports its 1,400 modules
+to do so. Nothing here is compiled: the same methods unwrapped compute the same to the last digit.
 To be deleted once `torch.optim` no longer imports `torch._dynamo`, which 2.11 does.
 """
 

@@ -1,8 +1,4 @@
-"""The blocks of a trial: every field with its range, default and meaning.
-
-What a bridge needs is declared in `diffgap.bridge.config` and `diffgap.bridge.registry`; blocks are
-made of it, and add what concerns training and generation alone.
-"""
+"""The blocks of a trial: a bridge's settings, and those of training and generation alone."""
 
 from __future__ import annotations
 

@@ -38,5 +38,4 @@ def name_problem(name: str) -> str:
 
 
 def value_problem(value: str) -> str:
-    """Why a value is refused."""
     return f"{value} is not a text or number; quote it, as in NCCL_SOCKET_IFNAME: 'eth0'"

@@ -34,8 +34,11 @@ def _part(name: str, value: Any) -> str:
 
 def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a search's space to three digits, for labels; the trial has the exact ones."""
-    floats = {name: value for name, value in values.items() if isinstance(value, float)}
-    return {**values, **{name: float(f"{value:.3g}") for name, value in floats.items()}}
+    digits = dict(values)
+    for name, value in values.items():
+        if isinstance(value, float):
+            digits[name] = float(f"{value:.3g}")
+    return digits
 
 
 def recorded_points(

@@ -48,8 +48,7 @@ class Resources(Model):
     trial axis. auto trains in turn on a CPU, and takes the faster of both on a GPU."""
 
 
-# As in `blocks`: the registry decides, which type checkers cannot follow.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # as in `blocks`
     TableKind: TypeAlias = str
 else:
     TableKind = Literal[tuple(TABLES)]
@@ -70,14 +69,12 @@ class Dimension(Model):
     choices: tuple[Any, ...] | None = None
 
     def holds(self, value: Any) -> bool:
-        """Whether a value lies in it."""
         if self.choices is not None:
             return value in self.choices
         return self.low is not None and self.high is not None and self.low <= value <= self.high
 
     @property
     def size(self) -> float:
-        """How many values it has."""
         if self.choices is not None:
             return len(self.choices)
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -89,17 +86,16 @@ class Dimension(Model):
         distributions = require("optuna", "search", "a search").distributions
         if self.choices is not None:
             return distributions.CategoricalDistribution(self.choices)
-        low, high = self.low, self.high
-        if isinstance(low, int) and isinstance(high, int):
-            return distributions.IntDistribution(low, high, log=self.log)
-        return distributions.FloatDistribution(low, high, log=self.log)
+        of_integers = self.size < math.inf
+        kind = distributions.IntDistribution if of_integers else distributions.FloatDistribution
+        return kind(self.low, self.high, log=self.log)
 
 
 class Search(Model):
-    """A search for the trial that is best on val; with axes, one in each of their points.
+    """A search for the trial that is best on val, in each point of the axes.
 
-    A suggestion runs with its first seed; if it survives, with the other seeds too, and counts by
-    their mean. The best of each point is then evaluated on test.
+    A suggestion runs with its first seed; if it survives, with the others too, and counts by their
+    mean. The best of each point is then evaluated on test.
     """
 
     kind: Literal["optuna", "random"] = "optuna"
@@ -130,13 +126,11 @@ class Scheduler(Model):
 
     def rungs(self, steps: int, epoch: int) -> tuple[int, ...]:
         """The validations of a trial at which successive halving may end it."""
-        rungs: list[int] = []
-        step = self.min_steps
+        rungs, step = set(), self.min_steps
         while step < steps:
-            # Trials validate at the end of an epoch, so a rung is the next such end.
-            rungs.append(math.ceil(step / epoch) * epoch)
+            rungs.add(math.ceil(step / epoch) * epoch)  # trials validate when an epoch ends
             step *= self.reduction
-        return tuple(dict.fromkeys(rung for rung in rungs if rung < steps))
+        return tuple(sorted(rung for rung in rungs if rung < steps))
 
 
 class SweepSpec(Model):

@@ -16,7 +16,7 @@ class ShippedSweep:
     key: str
     """What the keys of such tables begin with."""
     title: str
-    command: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -44,41 +44,33 @@ TABLES: dict[str, TableInfo] = {
                 ShippedSweep(
                     "generation-video-audio-vggsound",
                     "Table I, video-to-audio generation on VGGSound",
-                    "diffgap sweep sweeps/paper/generation_vggsound.yaml",
+                    "sweeps/paper/generation_vggsound.yaml",
                 ),
                 ShippedSweep(
                     "generation-text-audio-audiocaps",
                     "Table II, text-to-audio generation on AudioCaps",
-                    "diffgap sweep sweeps/paper/generation_audiocaps.yaml",
+                    "sweeps/paper/generation_audiocaps.yaml",
                 ),
             ),
         ),
         TableInfo(
             "ablation",
             "diffgap.report.tables.recall:ablation_tables",
-            (
-                ShippedSweep(
-                    "ablation",
-                    "Table V, the CDM x BST ablation",
-                    "diffgap sweep sweeps/ablation.yaml",
-                ),
-            ),
+            (ShippedSweep("ablation", "Table V, the CDM x BST ablation", "sweeps/ablation.yaml"),),
             methods=True,
         ),
         TableInfo(
             "methods",
             "diffgap.report.tables.recall:methods_tables",
-            (ShippedSweep("methods", "methods", "diffgap sweep sweeps/methods.yaml"),),
+            (ShippedSweep("methods", "methods", "sweeps/methods.yaml"),),
             methods=True,
         ),
         TableInfo(
             "axes",
             "diffgap.report.tables.recall:axes_tables",
             (
-                ShippedSweep(
-                    "schedules", "noise schedules", "diffgap sweep sweeps/noise_schedules.yaml"
-                ),
-                ShippedSweep("scores", "scores", "diffgap sweep sweeps/scores.yaml"),
+                ShippedSweep("schedules", "noise schedules", "sweeps/noise_schedules.yaml"),
+                ShippedSweep("scores", "scores", "sweeps/scores.yaml"),
             ),
         ),
     )

@@ -56,12 +56,8 @@ if TYPE_CHECKING:
 
 else:
     # A method's settings are a block of its name, so that a method is added in the registry alone.
-    TrialSpec = create_model(
-        "TrialSpec",
-        __base__=TrialBlocks,
-        __module__=__name__,
-        **{name: (block, block()) for name, block in OPTION_BLOCKS.items()},
-    )
+    _options = {name: (block, block()) for name, block in OPTION_BLOCKS.items()}
+    TrialSpec = create_model("TrialSpec", __base__=TrialBlocks, __module__=__name__, **_options)
 
 TUNABLE = (
     "train.lr",
@@ -118,8 +114,7 @@ class Trial(TrialSpec):
         return self
 
     def _name_the_method(self) -> None:
-        enabled = (self.cdm.enabled, self.bst.enabled)
-        method = self.method
+        method, enabled = self.method, (self.cdm.enabled, self.bst.enabled)
         if self.generates and self.generation.condition != "bridged":
             method = "none"  # no bridge has a part in it
         if method == "diffgap":
@@ -136,12 +131,12 @@ class Trial(TrialSpec):
         paths = [block for block in OPTION_BLOCKS if block != self.method]
         if not self.generates:
             fields = set(Generation.model_fields) - {"generator"}
-            paths += [f"generation.{name}" for name in sorted(fields)]
+            paths += map("generation.{}".format, sorted(fields))
         for block in ("cdm", "bst", "denoiser", "loss", "train", "score"):
             paths += self._unread(block)
         if self.trains:
             fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[self.score.kind]
-            paths += [f"score.{name}" for name in sorted(fields)]
+            paths += map("score.{}".format, sorted(fields))
         return paths
 
     def _unread(self, block: str) -> Iterator[str]:
@@ -179,8 +174,7 @@ class Trial(TrialSpec):
 
     @property
     def effective_score(self) -> ScoreKind:
-        """The score that its method allows, at most `score.kind`; in generation, the way in which
-        embeddings are carried over: the mean or a sample."""
+        """The score that its method allows, up to `score.kind`; in generation, bridge or sample."""
         only, kind = METHODS[self.method].score, self.score.kind
         if only == "cosine":
             return "cosine"

@@ -37,9 +37,6 @@ class _Row:
     started_at: float | None = None
     seconds: float = 0.0
 
-    def end(self, state: TrialState) -> None:
-        self.state, self.seconds = state, self.elapsed()
-
     def elapsed(self) -> float:
         """Seconds since it was started, in this run of the sweep."""
         return time.monotonic() - self.started_at if self.started_at else 0.0
@@ -74,15 +71,13 @@ class SweepDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.live.is_started:
-            self.live.stop()
+        self.live.stop()  # does nothing where it was not started
 
     def counts(self) -> dict[str, int]:
         """How many trials are in each state; those of earlier runs are finished."""
         counts = Counter(row.state for row in self.rows.values())
         counts[TrialState.FINISHED] += self._finished_before
-        # A search's trials become known one at a time.
-        counts[TrialState.WAITING] += max(0, self.to_run - len(self.rows))
+        counts[TrialState.WAITING] += max(0, self.to_run - len(self.rows))  # a search draws later
         return {state: counts[state] for state in TrialState if counts[state]}
 
     def warn(self, text: str) -> None:
@@ -110,26 +105,27 @@ class SweepDisplay:
         self._print(row, f"step {step}/{row.steps}{recall}")
 
     def finished(self, signature: str) -> None:
-        row = self.rows[signature]
-        row.end(TrialState.FINISHED)
+        row = self._end(signature, TrialState.FINISHED)
         row.step = row.steps
         self._print(row, f"finished in {row.seconds:.0f} s; {self._summary()}")
 
     def stopped(self, signature: str, reason: str) -> None:
-        row = self.rows[signature]
-        row.end(TrialState.STOPPED)
+        row = self._end(signature, TrialState.STOPPED)
         self._print(row, f"stopped at step {row.step}: {reason}; {self._summary()}")
 
     def paused(self, signature: str) -> None:
-        row = self.rows[signature]
-        if row.state == TrialState.RUNNING:  # another waits as before, or is paused already
-            row.end(TrialState.PAUSED)
+        # One that is not running waits as before, or is paused already.
+        if self.rows[signature].state == TrialState.RUNNING:
+            row = self._end(signature, TrialState.PAUSED)
             self._print(row, f"paused at step {row.step}")
 
     def failed(self, signature: str, reason: str) -> None:
+        self._print(self._end(signature, TrialState.FAILED), f"FAILED: {reason}")
+
+    def _end(self, signature: str, state: TrialState) -> _Row:
         row = self.rows[signature]
-        row.end(TrialState.FAILED)
-        self._print(row, f"FAILED: {reason}")
+        row.state, row.seconds = state, row.elapsed()
+        return row
 
     def _print(self, row: _Row, event: str) -> None:
         if not (self.console.is_terminal or self.quiet):  # a terminal has the table

@@ -33,8 +33,7 @@ def drive(config: dict[str, Any]) -> None:
 
 def train_pack(config: dict[str, Any]) -> None:
     """Ray Train's training function: one worker of one pack."""
-    # torch, which the driver of a pack in processes of its own does without
-    from diffgap.sweep.pack import run_pack
+    from diffgap.sweep.pack import run_pack  # torch, which not every driver needs
     from diffgap.sweep.worker import WorkerContext
 
     pack = PackJob.from_dict(config)
@@ -72,8 +71,8 @@ def _fit(pack: PackJob) -> None:
 def _fit_in_own_processes(pack: PackJob) -> None:
     """Runs a pack in processes of its own, in as many jobs as it takes.
 
-    Ray Train gives a job up once its workers were lost `retries` times too often. Then the trial
-    that used up its attempts fails, and the others continue in another job.
+    Where Ray Train gives one up, the trial that used up its attempts fails, and the others continue
+    in another.
     """
     from ray.train import TrainingFailedError
 

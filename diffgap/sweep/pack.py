@@ -1,7 +1,6 @@
 """Trials of one pack in one process, each with its own log, failure, checkpoints and result.
 
-A trial in a pack is the same experiment as alone, and what goes wrong is its own: an error that
-would come again fails that trial, and the others continue.
+A permanent error fails its own trial, and the others of the pack continue.
 """
 
 from __future__ import annotations
@@ -34,11 +33,8 @@ def run_pack(pack: PackJob, worker: WorkerContext) -> None:
             workers every error, on which Ray ends the other workers.
     """
     ledger = Ledger.at(pack.output)
-    remaining = []
-    for job in pack.trials:
-        attempt = TrialAttempt(job, pack, ledger, worker)
-        if not attempt.is_over:
-            remaining.append(attempt)
+    attempts = [TrialAttempt(job, pack, ledger, worker) for job in pack.trials]
+    remaining = [attempt for attempt in attempts if not attempt.is_over]
     if _should_batch(remaining, pack):
         _run_batched(remaining)
         return
@@ -75,7 +71,6 @@ class TrialAttempt:
             yield
 
     def run(self) -> None:
-        """Trains and evaluates the trial by itself."""
         if not self.start():
             return
         try:
@@ -135,7 +130,6 @@ class TrialAttempt:
 
 
 def _should_batch(attempts: Sequence[TrialAttempt], pack: PackJob) -> bool:
-    """Whether these trials train as one network."""
     members = [attempt.member for attempt in attempts]
     if pack.pack_mode == "in_turn" or len(members) < 2 or not can_batch(members):
         return False
@@ -143,10 +137,7 @@ def _should_batch(attempts: Sequence[TrialAttempt], pack: PackJob) -> bool:
 
 
 def _run_batched(attempts: Sequence[TrialAttempt]) -> None:
-    """Runs trials as one network; where that does not fit a GPU's memory, each half by itself.
-
-    A transient error ends the whole pack, once the other trials have ended.
-    """
+    """Runs trials as one network; a transient error is raised once the others have ended."""
     with ExitStack() as stack:
         for attempt in attempts:
             stack.enter_context(attempt.logged(alone=False))
@@ -156,7 +147,7 @@ def _run_batched(attempts: Sequence[TrialAttempt]) -> None:
 
 
 def _train_batch(attempts: Sequence[TrialAttempt]) -> list[Exception]:
-    """Trains some trials as one network; returns the transient errors."""
+    """Trains trials at once, or in halves that fit the memory; returns the transient errors."""
     if not attempts:
         return []
     unfinished = {attempt.job.signature: attempt for attempt in attempts}

@@ -27,10 +27,7 @@ def has_several_nodes() -> bool:
 
 
 def shared_store(store: str, ledger: Ledger) -> str:
-    """The path of a store on every node, a built-in one copied to the output.
-
-    UserError where the store or the output is a path of this machine only.
-    """
+    """The path of a store on every node; UserError where it or the output is not shared."""
     is_builtin = Path(store).is_relative_to(cache_directory())
     problems = []
     if not isinstance(ledger.output, SharedPath | RemotePath):

@@ -36,11 +36,9 @@ class SweepOptions:
     prune: bool = False
     """Mark in MLflow the trials that an edited spec no longer has."""
     max_concurrent: int | None = None
-    """The most trials in flight at once."""
     verbose: bool = False
     """Show the output of Ray and its workers."""
     quiet: bool = False
-    """Show no progress."""
     patience: float | None = None
     """Minutes to wait for a cluster that is to grow; None for one that has what it has."""
     on_loss: Callable[[str], None] | None = None
@@ -134,10 +132,7 @@ class SweepRun:
 
     @contextmanager
     def _cluster(self, to_run: int) -> Iterator[ClusterCapacity | None]:
-        """Connects to Ray and waits for room; yields None where there is nothing to run.
-
-        Whatever keeps a node from taking part is found here, before anything is written.
-        """
+        """Connects to Ray, checks its nodes and waits for room; None where nothing is to run."""
         if not to_run:
             yield None
             return

@@ -17,8 +17,6 @@ from diffgap.sweep.plan import PlannedTrial
 
 
 class PackSearcher(Searcher):
-    """Hands Tune one pack after another, as many at once as the cluster has room for."""
-
     def __init__(self, observer: Observer) -> None:
         super().__init__()
         self.context, self.observer = observer.context, observer
@@ -69,9 +67,6 @@ class PackSearcher(Searcher):
         return {}  # Tune saves searchers with its own state, which is never read again
 
     def save(self, checkpoint_path: str) -> None:
-        pass
-
-    def restore(self, checkpoint_path: str) -> None:
         pass
 
     def _request_room(self) -> None:

@@ -28,10 +28,7 @@ PATIENCE_S = 60.0
 
 
 class SweepTracker:
-    """Logs one sweep to MLflow, in a thread of its own; use it as a context.
-
-    UserError on construction where MLflow does not answer within `PATIENCE_S`.
-    """
+    """Logs one sweep to MLflow, in a thread and as a context; UserError if MLflow is away."""
 
     def __init__(self, plan: Plan, ledger: Ledger, console: Console) -> None:
         self.ledger, self.console = ledger, console

@@ -1,8 +1,4 @@
-"""Execution of trials: Ray Tune schedules packs of them, and each pack is a Ray Train job.
-
-Ray's own state is never needed to resume: the ledger says which trials are finished, and has the
-checkpoints of the others.
-"""
+"""Execution of trials: Ray Tune schedules packs of them, and each pack is a Ray Train job."""
 
 from __future__ import annotations
 
@@ -63,7 +59,7 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
         trial_name_creator=_pack_name,
     )
     with ExitStack() as stack:
-        # Tune's state is never read again, and must not fill up the disk of the output.
+        # Tune's state is never read again, for the ledger has what resuming needs.
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="diffgap-tune-"))
         tuner = tune.Tuner(
             tune.with_resources(drive, driver_resources(context)),
@@ -93,10 +89,7 @@ def driver_resources(context: SweepContext) -> dict[str, float]:
 
 @contextmanager
 def _interruptible(display: SweepDisplay) -> Iterator[None]:
-    """Within the block SIGINT or SIGTERM stops Tune in order, a second one at once.
-
-    Further ones are ignored, so that an impatient person does not break the clean-up.
-    """
+    """Within the block SIGINT or SIGTERM stops Tune in order, and a second one at once."""
     count = 0
 
     def handle(number: int, frame: Any) -> None:
@@ -114,6 +107,7 @@ def _interruptible(display: SweepDisplay) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
+            # A third one would break the clean-up.
             signal.signal(number, signal.SIG_IGN if count > 1 else handler)
 
 
@@ -122,8 +116,7 @@ def _waves(context: SweepContext, trials: Iterable[PlannedTrial]) -> tuple[list[
     training: list[PlannedTrial] = []
     evaluating: list[PlannedTrial] = []
     scheduled: set[str] = set()
-    # The longest first, so that none is left to run alone at the end (LPT, Graham 1969).
-    for planned in sorted(trials, key=_cost, reverse=True):
+    for planned in sorted(trials, key=_cost, reverse=True):  # LPT scheduling (Graham 1969)
         shares_training = planned.trial.trains and planned.training in scheduled
         waits = shares_training and not context.ledger.trained(planned.training)
         (evaluating if waits else training).append(planned)

@@ -44,11 +44,8 @@ class WorkerContext:
         return cls(local_device(), 0, 1, tune.report)
 
     def decide(self, question: Callable[[], bool]) -> bool:
-        """The first worker's answer, on every worker.
-
-        Each could look into the ledger itself, but a file that appears between two looks would
-        send the workers different ways, and leave one alone in a collective operation for ever.
-        """
+        """The first worker's answer, on every worker."""
+        # A file that appears between two workers' looks would leave one alone in a collective.
         answer = [self.rank == 0 and question()]
         if self.workers > 1:
             torch.distributed.broadcast_object_list(answer, src=0)

@@ -18,18 +18,14 @@ OTHER_SHIPPED = (
     ShippedSweep(
         "retrieval-video-audio-vggsound",
         "Table III, video-audio retrieval on VGGSound",
-        "diffgap sweep sweeps/paper/vggsound.yaml",
+        "sweeps/paper/vggsound.yaml",
     ),
     ShippedSweep(
         "retrieval-text-audio-audiocaps",
         "Table IV, text-audio retrieval on AudioCaps",
-        "diffgap sweep sweeps/paper/audiocaps.yaml",
+        "sweeps/paper/audiocaps.yaml",
     ),
-    ShippedSweep(
-        "importance",
-        "hyper-parameter importance",
-        "diffgap sweep sweeps/hyperparameters.yaml",
-    ),
+    ShippedSweep("importance", "hyper-parameter importance", "sweeps/hyperparameters.yaml"),
 )
 """For tables that no spec names: those of several sweeps, and of searches."""
 
@@ -102,5 +98,5 @@ def missing_tables(tables: Iterable[Table]) -> list[str]:
     lines = []
     for sweep in sorted(shipped, key=lambda sweep: sweep.title):  # "Table I" to "Table V" first
         if not any(key.startswith(sweep.key) for key in keys):
-            lines.append(f"No runs of {sweep.title}: make them with: {sweep.command}")
+            lines.append(f"No runs of {sweep.title}: make them with: diffgap sweep {sweep.path}")
     return lines
