@@ -137,10 +137,7 @@ def fd(generated: np.ndarray, reference: np.ndarray) -> float:
 
 
 def kl(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(N,) divergences KL(reference || generated) of (N, C) probabilities, in nats.
-
-    Their mean is the metric (Iashin & Rahtu 2021).
-    """
+    """(N,) KL(reference || generated) of (N, C) probabilities, in nats (Iashin & Rahtu 2021)."""
     ratio = _log(reference) - _log(generated)
     return (reference.astype(np.float64) * ratio).sum(1)
 

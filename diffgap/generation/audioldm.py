@@ -24,8 +24,7 @@ from diffgap.pretrained.weights import some_of, weights_hash
 
 DEFAULT = "cvssp/audioldm-s-full-v2"
 PIPELINE = "AudioLDMPipeline"
-VERSIONS = "0.30 to 0.42"
-"""Of diffusers that have the pipeline."""
+VERSIONS = "0.30 to 0.42"  # of diffusers, that have the pipeline
 
 NETWORKS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -76,11 +75,8 @@ class AudioLDM:
             UserError: where there is no such model, it is another pipeline's, or a component or a
                 weight of one is missing, unexpected or misshapen.
         """
-        purpose = "the generator audioldm"
-        libraries = {
-            "transformers": require("transformers", "generate", purpose),
-            "diffusers": require("diffusers", "generate", purpose),
-        }
+        packages = ("transformers", "diffusers")
+        libraries = {name: require(name, "generate", "the generator audioldm") for name in packages}
         source = weights or DEFAULT
         with _quiet(libraries):
             pipeline_class = _pipeline_class(libraries["diffusers"])
@@ -122,18 +118,13 @@ class AudioLDM:
             list(prompts),
             padding=True,
             truncation=True,
-            max_length=_longest(tower),
+            max_length=tower.config.max_position_embeddings - 2,  # RoBERTa counts them from 2
             return_tensors="pt",
         ).to(tower.device)
         embeddings: Tensor = tower(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         ).text_embeds
         return np.asarray(F.normalize(embeddings, dim=-1).cpu())
-
-
-def _longest(tower: Any) -> int:
-    """The most tokens of a text."""
-    return int(tower.config.max_position_embeddings) - 2  # RoBERTa counts positions from 2
 
 
 def _pipeline_class(diffusers: Any) -> Any:
@@ -197,28 +188,20 @@ def _check_fit(pipeline: Any, source: str) -> None:
     tower, unet = pipeline.text_encoder.config, pipeline.unet.config
     dimension = unet.projection_class_embeddings_input_dim
     if dimension != tower.projection_dim:
-        raise _refusal(
-            source,
-            f"has a unet for embeddings of {dimension}, and text_encoder's have "
-            f"{tower.projection_dim}",
-        )
+        problem = f"of {dimension}, and text_encoder's have {tower.projection_dim}"
+        raise _refusal(source, f"has a unet for embeddings {problem}")
     # transformers builds an empty tokenizer where the files are missing.
-    if len(pipeline.tokenizer) != tower.vocab_size:
-        raise _refusal(
-            source,
-            f"has a tokenizer of {len(pipeline.tokenizer)} tokens, and its text_encoder "
-            f"knows {tower.vocab_size}: files of the tokenizer are missing",
-        )
+    tokens = len(pipeline.tokenizer)
+    if tokens != tower.vocab_size:
+        problem = f"{tokens} tokens, and its text_encoder knows {tower.vocab_size}"
+        raise _refusal(source, f"has a tokenizer of {problem}: files of the tokenizer are missing")
 
 
 def _weight_names(entries: Any) -> list[str]:
     """Names of weights, without constants."""
-    names = set()
-    for entry in entries:
-        name = entry if isinstance(entry, str) else entry[0]  # with both shapes, where they differ
-        if not name.endswith(BUFFERS):
-            names.add(name)
-    return sorted(names)
+    # An entry is a name, or a tuple of it and both shapes where they differ.
+    names = {entry if isinstance(entry, str) else entry[0] for entry in entries}
+    return sorted(name for name in names if not name.endswith(BUFFERS))
 
 
 def _refusal(source: str, what: str) -> UserError:

@@ -11,15 +11,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a generator runs its diffusion backwards.
-
-    Attributes:
-        steps: of the sampler.
-        guidance: classifier-free guidance scale; 1 is off.
-    """
+    """How a generator runs its diffusion backwards."""
 
     steps: int
     guidance: float
+    """Scale of classifier-free guidance; 1 is off."""
 
 
 class Generator(Protocol):
@@ -61,15 +57,10 @@ def generate_in_batches(
     sampling: Sampling,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """(N, samples) clips.
+    """(N, samples) clips, from (N, D) or (N, T, D) unit vectors and N seeds.
 
-    Args:
-        generator: any.
-        conditions: (N, D) unit vectors, or (N, T, D); one embedding of a whole clip is repeated
-            for a generator that takes T in a row.
-        seeds: N of them.
-        sampling: steps and guidance.
-        progress: called with the clips generated so far and in all.
+    One embedding of a whole clip is repeated for a generator that takes T in a row. `progress` is
+    called with the clips generated so far and in all.
     """
     if generator.tokens and conditions.ndim == 2:
         conditions = np.repeat(conditions[:, None], generator.tokens, axis=1)

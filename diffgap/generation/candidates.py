@@ -51,9 +51,8 @@ def best_candidates(
     total = candidates * len(conditions)
     best: list[Candidate] = []
     for number in range(candidates):
-        offset = number * len(conditions)
 
-        def advance(count: int, _: int, offset: int = offset) -> None:
+        def advance(count: int, _: int, offset: int = number * len(conditions)) -> None:
             if progress:
                 progress(offset + count, total)
 

@@ -24,15 +24,12 @@ from diffgap.generation.latent import noise, sample
 from diffgap.generation.ldm_layout import Checkpoint, unet_config, unet_name, vae_config, vae_name
 from diffgap.pretrained.weights import weights_hash
 
-DIMENSION, TOKENS = 512, 32
-"""Of CAVP: eight seconds of it."""
+DIMENSION, TOKENS = 512, 32  # of CAVP: eight seconds of it
 RATE, N_FFT, HOP = 16_000, 1024, 256
 MELS, FRAMES = 128, 512
 LOW, HIGH = 125.0, 7600.0
-HEADS = 8
-"""Of the U-Net's attention; shapes of weights do not show how many."""
-LATENT_SCALE = 0.18215
-"""Latents were multiplied by it in training, to unit variance."""
+HEADS = 8  # of the U-Net's attention; shapes of weights do not show how many
+LATENT_SCALE = 0.18215  # latents were multiplied by it in training, to unit variance
 CONDITION = "cond_stage_model."
 
 
@@ -107,8 +104,7 @@ class DiffFoley:
         """(B, 32, 512) CAVP tokens to (B, 131072) samples at 16 kHz, each clip from its seed."""
         assert conditions.shape == (len(seeds), TOKENS, DIMENSION), "32 tokens and a seed a clip"
         latents = self._latents(conditions, seeds, sampling)
-        clips = list(map(self._sound, latents, seeds))
-        return np.asarray(torch.cat(clips).cpu())
+        return np.asarray(torch.cat(list(map(self._sound, latents, seeds))).cpu())
 
     @property
     def _device(self) -> torch.device:

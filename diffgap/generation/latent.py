@@ -22,8 +22,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 def noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """(B, *shape) standard normal noise on the CPU, each clip's from its own seed."""
-    clips = [torch.randn(shape, generator=source) for source in generators(seeds)]
-    return torch.stack(clips)
+    return torch.stack([torch.randn(shape, generator=source) for source in generators(seeds)])
 
 
 def sample(
@@ -33,14 +32,10 @@ def sample(
     conditions: tuple[Tensor, Tensor],
     sampling: Sampling,
 ) -> Tensor:
-    """Latents from noise, with classifier-free guidance (Ho and Salimans, 2022).
+    """Latents from (B, ...) standard normal noise, by a scheduler of diffusers.
 
-    Args:
-        denoiser: predicts the noise.
-        scheduler: of diffusers; takes the steps.
-        latents: (B, ...) standard normal noise.
-        conditions: the clips', and the one that stands for none; both (B, ...).
-        sampling: steps and guidance.
+    `conditions` are the clips' and the one that stands for none, both (B, ...): classifier-free
+    guidance (Ho and Salimans, 2022).
     """
     scheduler.set_timesteps(sampling.steps, device=latents.device)
     latents = latents * scheduler.init_noise_sigma

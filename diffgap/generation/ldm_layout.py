@@ -24,22 +24,12 @@ UNET, VAE = "model.diffusion_model.", "first_stage_model."
 GROUPS = 32
 """Groups of every normalisation in the layout."""
 
-SCHEDULE = frozenset(
-    {
-        "betas",
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "sqrt_alphas_cumprod",
-        "sqrt_one_minus_alphas_cumprod",
-        "log_one_minus_alphas_cumprod",
-        "sqrt_recip_alphas_cumprod",
-        "sqrt_recipm1_alphas_cumprod",
-        "posterior_variance",
-        "posterior_log_variance_clipped",
-        "posterior_mean_coef1",
-        "posterior_mean_coef2",
-    }
-)
+SCHEDULE = {
+    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod", "posterior_variance", "posterior_log_variance_clipped",
+    "posterior_mean_coef1", "posterior_mean_coef2",
+}  # fmt: skip
 """The noise schedule: saved among the weights, though it follows from a few settings."""
 LEFTOVERS = ("model_ema.", "loss.", "first_stage_model.loss.")
 """Prefixes of what training leaves in a checkpoint and inference does not load."""
@@ -59,13 +49,7 @@ UNET_ENDS = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
-VAE_ATTENTION = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "proj_out",
-}
+ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 """Names in diffusers to names in the layout."""
 
 
@@ -127,9 +111,7 @@ class Checkpoint:
         """
         parameters = model.state_dict()
         assert sorted(names.values()) == sorted(parameters), "each weight of the model has a name"
-        shapes = {}
-        for name, target in names.items():
-            shapes[name] = _original_shape(name, parameters[target])
+        shapes = {name: _original_shape(name, parameters[target]) for name, target in names.items()}
         if problems := weight_problems(self.path, self.weights, shapes):
             raise UserError(*problems)
         state = {}
@@ -222,7 +204,7 @@ def vae_name(config: Mapping[str, Any]) -> Callable[[str], str]:
     def layout_name(name: str) -> str:
         match name.replace("conv_shortcut", "nin_shortcut").split("."):
             case [side, "mid_block", "attentions", _, *part, kind]:
-                return f"{VAE}{side}.mid.attn_1.{VAE_ATTENTION['.'.join(part)]}.{kind}"
+                return f"{VAE}{side}.mid.attn_1.{ATTENTION['.'.join(part)]}.{kind}"
             case [side, "mid_block", _, number, part, kind]:
                 return f"{VAE}{side}.mid.block_{int(number) + 1}.{part}.{kind}"
             case [side, "down_blocks", level, layer, number, *part]:

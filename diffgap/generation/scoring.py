@@ -19,13 +19,12 @@ from diffgap.audio.resampling import resample
 from diffgap.bridge.base import Bridge
 from diffgap.corpora.base import Clip, Corpus
 from diffgap.encoders import EncoderChoice
-from diffgap.encoders.base import Encoder
 from diffgap.encoders.chunks import encode_streams
 from diffgap.encoders.soundscape import FPS, SIZE
 from diffgap.errors import UserError
 from diffgap.evaluation.audio_metrics import Scores, measure, similarity
 from diffgap.evaluation.extractors import ExtractorChoice
-from diffgap.evaluation.extractors.base import Extractor, Features
+from diffgap.evaluation.extractors.base import Features
 from diffgap.evaluation.extractors.soundscape_judges import SoundscapeAlignment
 from diffgap.generation import GeneratorChoice
 from diffgap.generation.base import Generator, Sampling, generate_in_batches
@@ -98,11 +97,8 @@ class GenerationResult:
     @property
     def facts(self) -> dict[str, Any]:
         """What the scores depend on, for the record."""
-        generator = {
-            "name": self.generator.name,
-            "weights_hash": self.generator.weights_hash,
-            "rate": self.generator.rate,
-        }
+        attributes = ("name", "weights_hash", "rate")
+        generator = {name: getattr(self.generator, name) for name in attributes}
         measurement = {"clips": self.scores.clips, "extractors": self.scores.extractors}
         return {"generation": {"generator": generator, **measurement}}
 
@@ -127,12 +123,7 @@ class GenerationResult:
 
 
 def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> GenerationResult:
-    """Generates sound for a trial's clips, and compares it with theirs.
-
-    Args:
-        trial: one that generates.
-        bridge: of the trial; unused unless its condition is `bridged`.
-        store: the clips' embeddings.
+    """Generates sound for a trial's clips of the store, and compares it with theirs.
 
     Raises:
         UserError: where the generator, an extractor, the encoder or the corpus cannot be loaded.
@@ -146,13 +137,9 @@ def generate_and_measure(trial: Trial, bridge: Bridge, store: EmbeddingStore) ->
     clips = generate_in_batches(generator, embeddings, seeds, sampling, _log_progress)
     generated = Waveforms(list(clips), generator.rate)
     originals = CorpusClips(store.manifest.corpus.name, options.audio, request.ids)
-    query_cosines, target_cosines = _cosines(trial, store, request, generated, device)
-    scores = measure(
-        *_features(trial, generated, originals, device),
-        query_cosines,
-        target_cosines,
-        _aligned(trial, generated, originals, device),
-    )
+    features = _features(trial, generated, originals, device)
+    cosines = _cosines(trial, store, request, generated, device)
+    scores = measure(*features, *cosines, _aligned(trial, generated, originals, device))
     examples = originals.audio(EXAMPLES)
     return GenerationResult(request, generated, examples, scores, generator, trial.split)
 
@@ -216,29 +203,11 @@ def _corpus_clips(name: str, root: str | None) -> tuple[Corpus, dict[str, Clip]]
     return corpus, {clip.id: clip for clip in corpus.clips()}
 
 
-@lru_cache(maxsize=2)
-def _videos(originals: CorpusClips) -> list[np.ndarray]:
-    return originals.videos()
-
-
-@lru_cache(maxsize=1)
-def _generator(choice: GeneratorChoice, device: str) -> Generator:
-    return choice.load(device)
-
-
-@lru_cache(maxsize=4)
-def _extractor(choice: ExtractorChoice, device: str) -> Extractor:
-    return choice.load(device)
-
-
-@lru_cache(maxsize=1)
-def _encoder(choice: EncoderChoice, device: str) -> Encoder:
-    return choice.load(device)
-
-
-@lru_cache(maxsize=1)
-def _judge(device: str) -> SoundscapeAlignment:
-    return SoundscapeAlignment.load(device)
+_videos = lru_cache(maxsize=2)(CorpusClips.videos)
+_generator = lru_cache(maxsize=1)(GeneratorChoice.load)
+_extractor = lru_cache(maxsize=4)(ExtractorChoice.load)
+_encoder = lru_cache(maxsize=1)(EncoderChoice.load)
+_judge = lru_cache(maxsize=1)(SoundscapeAlignment.load)
 
 
 @lru_cache(maxsize=4)

@@ -33,12 +33,9 @@ LOW, HIGH = 40.0, 8000.0
 FLOOR = 1e-3
 CENTRE, SCALE = -1.8, 0.64
 """Mean and standard deviation of log10 magnitudes, over the training clips."""
-LOUDEST = 1.0
-"""Highest log10 magnitude of a generated clip; no training clip reaches it."""
-ITERATIONS = 16
-"""Of Griffin-Lim: 32 bring FD 0.04 nearer to the real clips, and take twice as long."""
-PATCH, CHANNELS = 8, 16
-"""Pixels a side of a patch, and how many of its 64 principal components are kept."""
+LOUDEST = 1.0  # highest log10 magnitude of a generated clip; no training clip reaches it
+ITERATIONS = 16  # of Griffin-Lim: 32 bring FD 0.04 nearer to the real clips, but take twice as long
+PATCH, CHANNELS = 8, 16  # pixels a side of a patch, and how many of its 64 components are kept
 LATENT = (CHANNELS, MELS // PATCH, FRAMES // PATCH)
 
 
@@ -164,11 +161,7 @@ class SoundscapeGenerator:
 
     @classmethod
     def load(cls, device: str = "cpu") -> SoundscapeGenerator:
-        """The network with the weights that ship with this package.
-
-        Raises:
-            UserError: where diffusers is not installed.
-        """
+        """The network with its bundled weights; UserError where diffusers is not installed."""
         network = make_network()
         file_hash = load_bundled(network, WEIGHTS)
         return cls(network.to(device), file_hash)

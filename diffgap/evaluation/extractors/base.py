@@ -43,11 +43,7 @@ class Extractor(Protocol):
 
 
 def weights_file(name: str, weights: str | None, published: str) -> Path:
-    """The path of an extractor's weights.
-
-    Raises:
-        UserError: where none is given or there is no such file.
-    """
+    """The path of an extractor's weights; UserError where there is no such file."""
     if weights is None:
         raise UserError(f"--extractor: {name} needs its weights; give {name}=PATH, of {published}")
     if not Path(weights).is_file():

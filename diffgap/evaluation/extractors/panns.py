@@ -31,10 +31,8 @@ POWER_FLOOR = 1e-10
 CLASSES = 527
 POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (2, 2), (1, 1))
 """Of (time, mel), block by block."""
-SHORTEST = 32 * HOP
-"""Samples: the poolings halve time five times."""
-ERROR = 500
-"""Characters of torch's message that an error repeats."""
+SHORTEST = 32 * HOP  # samples: the poolings halve time five times
+ERROR = 500  # characters of torch's message that an error repeats
 
 MEL_KEY = "logmel_extractor.melW"
 FOURIER_KEYS = tuple(f"spectrogram_extractor.stft.conv_{part}.weight" for part in ("real", "imag"))
@@ -99,8 +97,8 @@ class PANNsExtractor:
         return Features(clips=torch.stack(clips).numpy(), probabilities=probabilities)
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        embedding, logits = self._model(mel_decibels(waveforms, self._mel)[:, None])
-        return embedding, logits
+        outputs: tuple[Tensor, Tensor] = self._model(mel_decibels(waveforms, self._mel)[:, None])
+        return outputs
 
 
 def mel_decibels(waveforms: Tensor, filterbank: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,13 +24,10 @@ from diffgap.evaluation.extractors.waveforms import check, pad_frames, run_on_cl
 from diffgap.pretrained.weights import load_bundled
 
 WEIGHTS = Path(__file__).parent / "weights" / "soundscape.safetensors"
-WIDTH = 64
-"""Of the features; small, so that a few hundred clips suffice to estimate their covariance."""
-WINDOW = int(SECONDS * RATE)
-"""Samples that the networks take at once."""
+WIDTH = 64  # of the features; small, for a covariance from a few hundred clips
+WINDOW = int(SECONDS * RATE)  # samples that the networks take at once
 BATCH = 64
-STEPS, PER_FRAME = 8, 2
-"""Steps in time of a window, and how many of them make a frame, of half a second."""
+STEPS, PER_FRAME = 8, 2  # steps in time of a window, and of a frame of half a second
 
 
 class Spectrogram(nn.Module):
@@ -118,28 +116,34 @@ class Networks(nn.Module):
         self.classifier, self.alignment = Classifier(), Alignment()
 
 
-class SoundscapeExtractor:
+class _Judge:
+    name = "soundscape"
+    rate = RATE
+    network: str
+    """Which of `Networks`."""
+
+    def __init__(self, network: nn.Module, weights_hash: str, device: str = "cpu") -> None:
+        self._network = network.eval().to(device)
+        self._spectrogram = Spectrogram().to(device)
+        self._device = device
+        self.weights_hash = weights_hash
+
+    @classmethod
+    def load(cls, device: str = "cpu") -> Self:
+        """The network with the weights that ship with this package."""
+        networks = Networks()
+        file_hash = load_bundled(networks, WEIGHTS)
+        return cls(getattr(networks, cls.network), file_hash, device)
+
+
+class SoundscapeExtractor(_Judge):
     """The classifier behind the `Extractor` protocol; use `load`.
 
     Longer clips are cut into windows of two seconds, the last padded with silence; a clip's
     features are the mean over its windows.
     """
 
-    name = "soundscape"
-    rate = RATE
-
-    def __init__(self, classifier: Classifier, weights_hash: str, device: str = "cpu") -> None:
-        self._classifier = classifier.eval().to(device)
-        self._spectrogram = Spectrogram().to(device)
-        self._device = device
-        self.weights_hash = weights_hash
-
-    @classmethod
-    def load(cls, device: str = "cpu") -> SoundscapeExtractor:
-        """The network with the weights that ship with this package."""
-        networks = Networks()
-        file_hash = load_bundled(networks, WEIGHTS)
-        return cls(networks.classifier, file_hash, device)
+    network = "classifier"
 
     def features(self, waveforms: Sequence[np.ndarray]) -> Features:
         """Frames of half a second, (N, F, 64); their means; and shares of the 24 kinds."""
@@ -150,41 +154,24 @@ class SoundscapeExtractor:
 
     def _run(self, waveforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         windows = waveforms.unflatten(1, (-1, WINDOW))
-        frames, logits = self._classifier(self._spectrogram(windows.flatten(0, 1)))
+        frames, logits = self._network(self._spectrogram(windows.flatten(0, 1)))
         frames = frames.view(len(windows), -1, WIDTH)
         shares = logits.softmax(1).view(len(windows), -1, len(KINDS))
         return frames, frames.mean(1), shares.mean(1)
 
 
-class SoundscapeAlignment:
+class SoundscapeAlignment(_Judge):
     """Diff-Foley's AlignAcc (Luo et al. 2023) for the embedded corpus; use `load`."""
 
-    name = "soundscape"
-    rate = RATE
-
-    def __init__(self, alignment: Alignment, weights_hash: str, device: str = "cpu") -> None:
-        self._alignment = alignment.eval().to(device)
-        self._spectrogram = Spectrogram().to(device)
-        self._device = device
-        self.weights_hash = weights_hash
-
-    @classmethod
-    def load(cls, device: str = "cpu") -> SoundscapeAlignment:
-        """The network with the weights that ship with this package."""
-        networks = Networks()
-        file_hash = load_bundled(networks, WEIGHTS)
-        return cls(networks.alignment, file_hash, device)
+    network = "alignment"
 
     @torch.inference_mode()
     def aligned(self, videos: Sequence[np.ndarray], waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Whether each video and its sound belong together.
+        """(N,) whether each video and its sound belong together.
 
         Args:
             videos: N of uint8 (8, 32, 32, 3), four frames a second.
             waveforms: N of mono float32 (32000,) at 16 kHz.
-
-        Returns:
-            (N,) bool.
 
         Raises:
             UserError: where numbers or shapes differ from these, or samples are not finite.
@@ -193,10 +180,10 @@ class SoundscapeAlignment:
         _check_shapes(videos, waveforms)
         batches = []
         for start in range(0, len(videos), BATCH):
-            stop = start + BATCH
-            pictures = torch.from_numpy(np.stack(videos[start:stop])).to(self._device)
-            samples = torch.from_numpy(np.stack(waveforms[start:stop])).to(self._device)
-            logits = self._alignment(pictures, self._spectrogram(samples.float()))
+            batch = slice(start, start + BATCH)
+            pictures = torch.from_numpy(np.stack(videos[batch])).to(self._device)
+            samples = torch.from_numpy(np.stack(waveforms[batch])).to(self._device)
+            logits = self._network(pictures, self._spectrogram(samples.float()))
             batches.append(logits > 0)
         return np.asarray(torch.cat(batches).cpu())
 

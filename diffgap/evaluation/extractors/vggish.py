@@ -21,12 +21,9 @@ from diffgap.pretrained.weights import load_strictly, weights_hash
 RATE = 16_000
 WINDOW, HOP, N_FFT = 400, 160, 512
 MELS, LOW, HIGH = 64, 125.0, 7500.0
-OFFSET = 0.01
-"""Added before the logarithm, as in the published code."""
-PATCH = 96
-"""Spectra in a patch: 0.96 s."""
-SHORTEST = WINDOW + (PATCH - 1) * HOP
-"""Samples that a patch needs."""
+OFFSET = 0.01  # added before the logarithm, as in the published code
+PATCH = 96  # spectra in a patch: 0.96 s
+SHORTEST = WINDOW + (PATCH - 1) * HOP  # samples that a patch needs
 
 
 class VGGish(nn.Module):

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from diffgap.errors import UserError
 
-SAMPLES_AT_ONCE = 1 << 21
-"""Of all clips in a batch: 64 of two seconds at 16 kHz, or 13 of ten."""
+SAMPLES_AT_ONCE = 1 << 21  # of all clips in a batch: 64 of two seconds at 16 kHz, or 13 of ten
 
 
 @torch.inference_mode()
