@@ -19,10 +19,10 @@ from diffgap.training.shape import Shape, shape_of
 MEASURED = 4  # trials of the measured batch; a larger one gains as much or more per trial
 ROUNDS = 3
 PATIENCE_S = 10.0  # fewer rounds are enough once they have taken this long
-GAIN = 0.9  # the share of the time that a batch must stay below: machines are noisy
+GAIN = 0.9  # share of the time to stay below: machines are noisy, and a batch needs memory
 
+# Whether a batch is faster, by shape and measured size, for the packs that follow.
 _decisions: dict[tuple[Shape | None, int], bool] = {}
-"""Whether a batch is faster, by shape and measured size, for the packs that follow."""
 
 
 def batch_pays(members: Sequence[PackMember], store_uri: str) -> bool:

@@ -30,7 +30,7 @@ def train_here(
     ledger: Ledger,
     advance: Callable[[int, int], None] = lambda step, steps: None,
 ) -> None:
-    """Runs a trial here, from its checkpoint if it has one; calls `advance(step, steps)`."""
+    """Runs or resumes an unfinished trial here; calls `advance(step, steps)` every epoch."""
     record, steps = ledger.trial(signature), trial.train.steps
     if record.finished:
         return
