@@ -229,7 +229,7 @@ def _summary(bridge: Bridge, source: str, count: int) -> str:
 
 
 def _as_json(query: Query, hits: list[Hit]) -> dict[str, Any]:
-    return {"query": query.name, "from": query.source, "hits": [asdict(hit) for hit in hits]}
+    return {"query": query.name, "from": query.source, "hits": list(map(asdict, hits))}
 
 
 def _table(query: Query, hits: list[Hit], where: str) -> Table:

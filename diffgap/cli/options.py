@@ -79,9 +79,6 @@ ROOT = click.option(
     help="Directory of the corpus: its lists, and its clips in any subdirectory.",
 )
 
-PLAIN_WIDTH = 120
-"""Columns where the output is a file or a pipe."""
-
 
 class Percentage(click.ParamType):
     """A share such as 1% or 0.01, as a number from 0 to 1."""
@@ -107,7 +104,7 @@ def make_console(stderr: bool = False) -> Console:
     file = sys.stderr if stderr else sys.stdout
     console = Console(file=file, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
-        console.width = PLAIN_WIDTH
+        console.width = 120  # columns of a file or a pipe
     return console
 
 

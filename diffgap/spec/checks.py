@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from diffgap.errors import nearest
 from diffgap.spec.blocks import Model
@@ -34,10 +34,7 @@ class TaskAxis(Model):
     task: Task = Field(..., json_schema_extra={"remedy": "use two modalities as in text-audio"})
 
 
-AXIS_FIELDS: dict[str, tuple[type[BaseModel], str]] = {
-    "task": (TaskAxis, "task"),
-    **leaf_fields(TrialSpec),
-}
+AXIS_FIELDS = leaf_fields(TrialSpec) | {"task": (TaskAxis, "task")}
 """What an axis may vary: the model and the name that hold each field."""
 
 StoreCheck = Callable[[str], str | None]
@@ -103,7 +100,7 @@ def _field_problems(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     except ValidationError as error:
         yield from explain_errors(error, SweepSpec)
     seeds = tree.get("seeds")
-    if not isinstance(seeds, list) or {type(seed) for seed in seeds} != {int}:
+    if not isinstance(seeds, list) or set(map(type, seeds)) != {int}:
         return  # reported above
     if len(set(seeds)) < len(seeds):
         yield ("seeds",), f"{short(seeds)} has a seed twice; keep each once"

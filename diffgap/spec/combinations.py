@@ -119,12 +119,12 @@ def _pbt(spec: SweepSpec, search: Search, scheduler: Scheduler) -> Conflicts:
 
 def _generation(spec: SweepSpec) -> Conflicts:
     """Trials of generation have tables of their own, and searches optimise recall."""
-    generates = {name != "none" for name in spec.generators}
+    generators = set(spec.generators)
     fields = ("report.tables", "generation.generator")
-    if len(generates) > 1:
+    if "none" in generators and len(generators) > 1:
         problem = "'none' beside others mixes retrieval and generation; give each its own sweep"
         yield ("generation.generator",), problem
-    elif generates == {False}:
+    elif generators == {"none"}:
         if "generation" in spec.report.tables:
             remedy = "use trial.generation.generator: soundscape"
             yield fields, f"'generation' needs trials that generate; {remedy}"

@@ -94,12 +94,8 @@ def format_key(key: Key) -> str:
     """A path as people write it: ``axes.cdm.enabled[1]``."""
     text = ""
     for part in key:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            name = shorten(part) or "''"
-            text += f".{name}" if text else name
-    return text
+        text += f"[{part}]" if isinstance(part, int) else "." + (shorten(part) or "''")
+    return text.removeprefix(".")
 
 
 def shorten(text: str, longest: int = MAX_WORD) -> str:

@@ -70,7 +70,7 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
         return f"{short(value)} is not a number; as in {{low: 0.1, high: 0.9}}"
     remedy = _remedy(schema)
     if kind == "literal_error":
-        allowed = [str(choice) for choice in schema.get("enum") or [schema["const"]]]
+        allowed = list(map(str, schema.get("enum") or [schema["const"]]))
         hint = nearest(str(value)[:MAX_WORD], allowed)
         return f"{short(value)} is not one of {', '.join(allowed)}; {hint}"
     if kind.endswith("_type"):

@@ -52,9 +52,8 @@ def read_columns(path: Path, argument: str, suffixes: Collection[str]) -> Column
         UserError: where it cannot be read, or is of another format.
     """
     if path.suffix not in suffixes:
-        raise UserError(
-            f"{argument}: {path} is not one of {', '.join(suffixes)}; convert it to one"
-        )
+        allowed = ", ".join(suffixes)
+        raise UserError(f"{argument}: {path} is not one of {allowed}; convert it to one")
     try:
         return READERS[path.suffix](path)
     except FileNotFoundError:
@@ -208,9 +207,8 @@ def matrix(values: Any, argument: str, name: str) -> np.ndarray:
         raise UserError(f"{argument}: {name} has no vector (null) in rows {rows}; leave them out")
     lengths = {len(row) for row in values if isinstance(row, list)}
     if len(lengths) > 1:
-        raise UserError(
-            f"{argument}: {name} has rows of {min(lengths)} to {max(lengths)} numbers, not one D"
-        )
+        extremes = f"{min(lengths)} to {max(lengths)}"
+        raise UserError(f"{argument}: {name} has rows of {extremes} numbers, not one D")
     return np.asarray(values)
 
 
@@ -223,9 +221,8 @@ def unit_rows(values: np.ndarray, dimension: int) -> tuple[np.ndarray, bool]:
     if not np.issubdtype(values.dtype, np.floating):
         raise UserError(f"IN: numbers of type {values.dtype}; embeddings are floats")
     if values.ndim != 2 or values.shape[1] != dimension or not len(values):
-        raise UserError(
-            f"IN: shape {values.shape}; this bridge takes (N, {dimension}), N at least 1"
-        )
+        expected = f"(N, {dimension}), N at least 1"
+        raise UserError(f"IN: shape {values.shape}; this bridge takes {expected}")
     lengths = np.linalg.norm(values.astype(np.float64), axis=1)  # float16 would overflow
     problems = []
     for adjective, wrong in (("not finite", ~np.isfinite(lengths)), ("zero", lengths == 0)):

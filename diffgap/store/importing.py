@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,7 @@ def _name_problem(name: str) -> str | None:
     stem = re.split(r"_|\d", name)[0]
     if stem in ALIASES:  # audio_2 is a second encoder, not a typo
         return None
-    close = difflib.get_close_matches(name, ALIASES, n=1, cutoff=TYPO)
-    if close:
+    if close := difflib.get_close_matches(name, ALIASES, n=1, cutoff=TYPO):
         return f"unknown column {name!r}; did you mean {close[0]}? If not, use a less similar name"
     return None
 
@@ -146,7 +145,7 @@ def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
     """A store's items and captions."""
     modalities = {name: _vectors(columns, name) for name in _clip_modalities(columns)}
     first = next(iter(modalities.values()))
-    ids = [str(name) for name in columns.get("id", range(len(first)))]
+    ids = list(map(str, columns.get("id", range(len(first)))))
     labels = columns.get("label", [None] * len(ids))
     texts: dict[str, Any] = {
         "id": ids,
@@ -155,10 +154,8 @@ def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
     }
     lengths = {name: len(values) for name, values in (texts | modalities).items()}
     if set(lengths.values()) != {len(ids)}:
-        others = [f"{name} has {n}" for name, n in lengths.items() if n != len(ids)]
-        raise UserError(
-            f"columns of different lengths: id has {len(ids)} rows, {', '.join(others)}"
-        )
+        others = ", ".join(f"{name} has {n}" for name, n in lengths.items() if n != len(ids))
+        raise UserError(f"columns of different lengths: id has {len(ids)} rows, {others}")
     arrays = {name: pa.array(values, pa.string()) for name, values in texts.items()}
     for name, values in modalities.items():
         arrays[name] = vector_column(values)
@@ -184,10 +181,10 @@ def _captions(columns: Mapping[str, Any], ids: list[str]) -> pa.Table:
     text = _vectors(columns, TEXT)
     captions = columns.get("caption")
     if text.ndim == 3:  # (N, C, D): a block of C captions a clip
-        owners = list(chain.from_iterable(repeat(name, text.shape[1]) for name in ids))
+        owners = np.repeat(ids, text.shape[1]).tolist()
         captions = None if captions is None else list(chain.from_iterable(captions))
     else:
-        owners = [str(name) for name in columns.get("clip_id", ids)]
+        owners = list(map(str, columns.get("clip_id", ids)))
     text = text.reshape(-1, text.shape[-1])
     captions = [""] * len(text) if captions is None else list(map(str, captions))
     if not len(text) == len(owners) == len(captions):

@@ -242,11 +242,11 @@ def stamp(uri: str) -> object:
 def _read_shards(
     filesystem: fs.FileSystem, root: str, kind: str, uri: str, needed: bool = True
 ) -> pa.Table | None:
-    paths = [info.path for info in filesystem.get_file_info(fs.FileSelector(root))]
-    shards = sorted(path for path in paths if Path(path).match(f"{kind}-*.parquet"))
+    files, pattern = filesystem.get_file_info(fs.FileSelector(root)), f"{kind}-*.parquet"
+    shards = sorted(file.path for file in files if Path(file.path).match(pattern))
     if not shards:
         if needed:
-            raise UserError(f"{uri}: has no {kind}-*.parquet; make the store anew")
+            raise UserError(f"{uri}: has no {pattern}; make the store anew")
         return None
     try:
         return pa.concat_tables([pq.read_table(path, filesystem=filesystem) for path in shards])
