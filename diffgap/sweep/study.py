@@ -38,7 +38,7 @@ class Suggestion:
 
     trials: tuple[PlannedTrial, ...]
     optuna_trial: Any  # Optuna's side of it; None once that knows the outcome
-    queued: set[str] = field(default_factory=set)  # signatures of the trials that have been queued
+    queued: set[str] = field(default_factory=set)  # signatures; a seed is queued once
 
     @property
     def first(self) -> PlannedTrial:
