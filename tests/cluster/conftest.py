@@ -161,14 +161,18 @@ class Cluster:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def trials(self):
-        """The finished trials of the output: their specs and losses, by label."""
+    def trials(self, steps=8):
+        """The finished trials of so many steps: their specs and losses, by label.
+
+        Sweeps of several tests share the output, and their labels may be the same.
+        """
         found = {}
         for path in (self.place / "runs/trials").glob("*/bridge/history.json"):
             facts = json.loads((path.parents[1] / "trial.json").read_text())
             points = [point["metrics"] for point in json.loads(path.read_text())]
             losses = [metrics["train/loss"] for metrics in points if "train/loss" in metrics]
-            found[facts["label"]] = facts["trial"], losses
+            if facts["trial"]["train"]["steps"] == steps:
+                found[facts["label"]] = facts["trial"], losses
         return found
 
     def ask_for(self, name, store, steps=8, cdm="[false, true]", more=""):
