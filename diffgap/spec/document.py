@@ -20,6 +20,7 @@ Key = tuple[str | int, ...]
 """Path of a value: ``("axes", "cdm.enabled", 1)``."""
 
 MAX_BYTES = 100_000
+MAX_DEPTH = 20  # of nested blocks and lists
 MAX_PROBLEMS = 50
 MAX_WORD, MAX_LINE = 80, 500
 """Characters of a word that an error repeats, and of the error."""
@@ -34,12 +35,18 @@ _UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, reading 1e-3 as a number and a date as text, without aliases."""
 
+    def fetch_more_tokens(self) -> None:
+        # PyYAML scans nested brackets in quadratic time, and then recurses into each of them.
+        if self.flow_level + len(self.indents) > MAX_DEPTH:
+            self._refuse("nested too deeply; a sweep has a few levels")
+        super().fetch_more_tokens()
+
     def fetch_anchor(self) -> NoReturn:
         # A page of aliases to aliases is a tree of billions of values.
-        raise yaml.MarkedYAMLError(
-            problem="anchors and aliases (&, *) are not used in a sweep; write the value out",
-            problem_mark=self.get_mark(),
-        )
+        self._refuse("anchors and aliases (&, *) are not used in a sweep; write the value out")
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
 
     fetch_alias = fetch_anchor
 

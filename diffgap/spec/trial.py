@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, create_model, model_validator
@@ -126,34 +127,9 @@ class Trial(TrialSpec):
         cdm, bst = _with(self.cdm, "enabled", enabled[0]), _with(self.bst, "enabled", enabled[1])
         self.__dict__.update(method=method, cdm=cdm, bst=bst)
 
-    def inactive_fields(self) -> list[str]:
+    def inactive_fields(self) -> tuple[str, ...]:
         """Blocks and fields that its method and score do not read."""
-        paths = [block for block in OPTION_BLOCKS if block != self.method]
-        if not self.generates:
-            fields = set(Generation.model_fields) - {"generator"}
-            paths += map("generation.{}".format, sorted(fields))
-        for block in ("cdm", "bst", "denoiser", "loss", "train", "score"):
-            paths += self._unread(block)
-        if self.trains:
-            fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[self.score.kind]
-            paths += map("score.{}".format, sorted(fields))
-        return paths
-
-    def _unread(self, block: str) -> Iterator[str]:
-        """A block that the method does not read, or the fields of it that it does not read."""
-        reads = METHODS[self.method].reads
-        if block == "bst" and not self.bst.enabled:
-            reads = ()  # without BST there is no batch to split
-        if block in reads:
-            return
-        fields = type(getattr(self, block)).model_fields
-        if "enabled" not in fields and not any(f"{block}.{name}" in reads for name in fields):
-            yield block
-            return
-        for name in fields:
-            # The method decides `enabled`: see `_name_the_method`.
-            if name != "enabled" and f"{block}.{name}" not in reads:
-                yield f"{block}.{name}"
+        return _inactive_fields(self.method, self.generates, self.bst.enabled, self.score.kind)
 
     @property
     def ablation_cell(self) -> str | None:
@@ -181,6 +157,38 @@ class Trial(TrialSpec):
         if self.generates and kind in ("cosine", "rerank"):
             return only or "bridge"  # these two rank pairs, and carry nothing over
         return kind if only is None or kind == "cosine" else only
+
+
+@cache  # the trials of a large sweep have few answers
+def _inactive_fields(
+    method: str, generates: bool, bst_enabled: bool, score: ScoreKind
+) -> tuple[str, ...]:
+    paths = [block for block in OPTION_BLOCKS if block != method]
+    if not generates:
+        fields = set(Generation.model_fields) - {"generator"}
+        paths += map("generation.{}".format, sorted(fields))
+    reads = METHODS[method].reads
+    for block in ("cdm", "bst", "denoiser", "loss", "train", "score"):
+        # Without BST there is no batch to split.
+        paths += _unread(block, () if block == "bst" and not bst_enabled else reads)
+    if METHODS[method].trained:
+        fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[score]
+        paths += map("score.{}".format, sorted(fields))
+    return tuple(paths)
+
+
+def _unread(block: str, reads: tuple[str, ...]) -> Iterator[str]:
+    """A block that a method does not read, or the fields of it that it does not read."""
+    if block in reads:
+        return
+    fields = type(getattr(DEFAULTS, block)).model_fields
+    if "enabled" not in fields and not any(f"{block}.{name}" in reads for name in fields):
+        yield block
+        return
+    for name in fields:
+        # The method decides `enabled`: see `_name_the_method`.
+        if name != "enabled" and f"{block}.{name}" not in reads:
+            yield f"{block}.{name}"
 
 
 DEFAULTS = TrialSpec()
