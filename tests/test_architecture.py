@@ -12,9 +12,10 @@ from diffgap.bridge import bst, config, predictions, registry, samplers, schedul
 from diffgap.bridge.config import Objective, ScoreOptions
 from diffgap.generation import GENERATORS
 from diffgap.spec import blocks
-from diffgap.spec.sweep import TableKind
+from diffgap.spec.blocks import OPTION_BLOCKS
+from diffgap.spec.sweep import Dimension, SweepSpec, TableKind, leaf_fields
 from diffgap.spec.tables import TABLES
-from diffgap.spec.trial import TrialSpec
+from diffgap.spec.trial import Trial, TrialSpec
 
 PACKAGE = Path(__file__).parents[1] / "diffgap"
 
@@ -132,6 +133,16 @@ def test_the_specs_choices_are_the_registries():
     assert set(get_args(TableKind)) == set(TABLES)
     assert choices(blocks.Generation, "generator") == {"none", *GENERATORS}
     assert choices(TrialSpec, "method") == set(registry.METHODS)
+
+
+def test_every_field_that_is_a_tuple_takes_yamls_lists():
+    """Specs turn lists into tuples by a field's name: one that is added has to be named there."""
+    (decorator,) = blocks.Model.__pydantic_decorators__.field_validators.values()
+    models = [SweepSpec, Trial, *OPTION_BLOCKS.values()]
+    leaves = [leaf for model in models for leaf in leaf_fields(model).values()]
+    leaves += [(Dimension, name) for name in Dimension.model_fields]
+    tuples = {name for model, name in leaves if "tuple" in str(model.model_fields[name].annotation)}
+    assert tuples == set(decorator.info.fields)
 
 
 def test_a_method_with_settings_has_a_block_of_its_name():
