@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import pickle
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,58 @@ def import_deepspeed() -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel("ERROR")
     return deepspeed
+
+
+FORCE_PLAIN, FORCE_PICKLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+@contextmanager
+def plain_loading() -> Iterator[None]:
+    """Makes `torch.load` run no code that a file names, even where DeepSpeed asks for it.
+
+    What is not on torch's list of plain types, or below, raises `pickle.UnpicklingError`. Can go
+    when DeepSpeed reads its checkpoints with ``weights_only``.
+    """
+    import_deepspeed()
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    before = {name: os.environ.pop(name, None) for name in (FORCE_PLAIN, FORCE_PICKLE)}
+    # The one switch that also holds where a caller writes weights_only=False.
+    os.environ[FORCE_PLAIN] = "1"
+    try:
+        # All that ZeRO 1, 2 and 3 pickle beside tensors.
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        del os.environ[FORCE_PLAIN]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def loading_problem(file: Path) -> str | None:
+    """Why a file of DeepSpeed's part of a checkpoint cannot be loaded; None where it can.
+
+    Nothing that it names is imported or run, and no tensor is read.
+    """
+    with plain_loading():
+        try:
+            torch.load(file, map_location="cpu", mmap=True)
+        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            names = _foreign_names(file)
+            if names:
+                return f"it names {', '.join(names)}, which no checkpoint of ours does"
+            reason = str(error).splitlines()[0].split(". ")[0]
+            return f"it is no file of plain tensors ({reason})"
+    return None
+
+
+def _foreign_names(file: Path) -> list[str]:
+    """Functions and classes that a file would import, beyond those of checkpoints."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return []  # not of torch's format at all
 
 
 def skip_allreduce(engine: Any) -> None:

@@ -85,7 +85,15 @@ def replace_directory(temporary: Path, path: Path) -> None:
         path.rename(old)
     temporary.rename(path)
     sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    delete(old)
+
+
+def delete(path: Path) -> None:
+    """Deletes a local directory with all in it, or a file; what cannot be deleted stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_leftovers(directory: StoragePath) -> None:
@@ -93,10 +101,7 @@ def remove_leftovers(directory: StoragePath) -> None:
     if isinstance(directory, RemotePath):
         return  # its files are written whole, under their own names
     for entry in directory.glob(".*.????????*"):
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+        delete(entry)
 
 
 def sync(path: Path) -> None:

@@ -4,7 +4,8 @@ A checkpoint is a directory ``step-00000500``: `weights.safetensors`, `optimizer
 (AdamW's moments), `average.safetensors` (the EMA), `best.safetensors` (the EMA that was best on
 val), `progress.json` (step and history) and, written last, `files.json`: the digest of each file.
 Learning rate, batches and noise follow from the step, so no schedule and no generator is saved.
-In ZeRO 1, 2 and 3 DeepSpeed's own form, `deepspeed/`, replaces the first two files.
+In ZeRO 1, 2 and 3 DeepSpeed's own form, `deepspeed/`, replaces the first two files. Its files are
+pickles, and are read as plain tensors: whatever else they name makes the checkpoint a broken one.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffgap.bridge.base import Bridge
+from diffgap.compat.deepspeed import loading_problem, plain_loading
 from diffgap.errors import UserError
-from diffgap.io.atomic import replace_directory
+from diffgap.io.atomic import delete, replace_directory
 from diffgap.training.engine import Average
 
 TAG, WEIGHTS, OPTIMIZER = "deepspeed", "weights.safetensors", "optimizer.safetensors"
@@ -99,9 +101,10 @@ class State:
         `weights_only` the optimiser's state starts anew. Missing files raise UserError.
         """
         if self.sharded:
-            loaded, _ = self.engine.load_checkpoint(
-                str(shards or path), TAG, load_optimizer_states=not weights_only
-            )
+            with plain_loading():
+                loaded, _ = self.engine.load_checkpoint(
+                    str(shards or path), TAG, load_optimizer_states=not weights_only
+                )
         else:
             loaded = (path / WEIGHTS).is_file() and (path / OPTIMIZER).is_file()
             if loaded:
@@ -178,7 +181,7 @@ class Checkpoints:
             (temporary / FILES).write_text(json.dumps(digests(temporary)))
             replace_directory(temporary, whole)
             for old in self._newest_first()[KEPT:]:
-                shutil.rmtree(old)
+                delete(old)
 
     def latest(self) -> Path | None:
         """The newest whole checkpoint, the same on every worker; broken ones are logged."""
@@ -210,15 +213,23 @@ class Checkpoints:
 
 
 def broken(path: Path) -> str | None:
-    """The problem with a checkpoint's files; None if all are as they were written."""
+    """The problem with a checkpoint's files; None if all are as they were written, and plain."""
     try:
-        recorded: dict[str, str] = json.loads((path / FILES).read_text())
+        recorded = json.loads((path / FILES).read_text())
         current = digests(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{FILES}: {error}"
+    if not isinstance(recorded, dict):
+        return f"{FILES}: it lists no digests"
     names = sorted(recorded.keys() | current.keys())
     changed = [name for name in names if recorded.get(name) != current.get(name)]
-    return f"{', '.join(changed)} changed since" if changed else None
+    if changed:
+        return f"{', '.join(changed)} changed since"
+    # Digests tell damage from what was written, but whoever changes a file can change them too.
+    for file in sorted((path / TAG).rglob("*.pt")):
+        if problem := loading_problem(file):
+            return f"{file.relative_to(path)}: {problem}"
+    return None
 
 
 def digests(path: Path) -> dict[str, str]:

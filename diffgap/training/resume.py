@@ -28,6 +28,7 @@ from diffgap.training.context import TrialContext
 from diffgap.training.engine import Average, apply_settings, make_engine
 
 CONVERTER = "deepspeed.checkpoint.ds_to_universal"  # merges the partitions of ZeRO 1, 2 and 3
+PLAIN_RUNNER = "diffgap.compat.zero_converter"  # keeps files from running code in it
 CONVERSION_TIMEOUT_S = 480  # the other workers' collective operations time out after 600 s
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def _universal(path: Path, context: TrialContext) -> Iterator[tuple[Path, str | 
 def _convert(source: Path, scratch: Path) -> None:
     """Runs DeepSpeed's converter in a process of its own; raises RuntimeError if it fails."""
     shutil.rmtree(scratch, ignore_errors=True)  # of an earlier attempt that was killed
-    command = [sys.executable, "-m", CONVERTER, "--inject_missing_state"]
+    command = [sys.executable, "-m", PLAIN_RUNNER, CONVERTER, "--inject_missing_state"]
     command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
     command += ["--input_folder", str(source), "--output_folder", str(scratch / TAG)]
     converter = subprocess.run(

@@ -1,5 +1,7 @@
 """A trial's checkpoints: only whole ones count, and the one before a broken one is there."""
 
+import shutil
+
 import pytest
 
 from diffgap.training.checkpoint import Checkpoints, broken
@@ -39,6 +41,50 @@ def test_a_broken_one_is_passed_over_for_the_one_before(checkpoints, name, harm,
         file.write_bytes(content[: len(content) // 2] if harm == "truncated" else content + b"?")
     assert checkpoints.latest().name == "step-00001000"
     assert f"Skipping checkpoint step-00001500: {name}" in caplog.text
+
+
+def a_file(path):
+    shutil.rmtree(path)
+    path.write_text("a file where a directory is meant")
+
+
+def an_empty_file(path):
+    (path / "part" / "weights").write_bytes(b"")
+
+
+def a_loop_of_links(path):
+    (path / "progress.json").unlink()
+    (path / "progress.json").symlink_to(path / "progress.json")
+
+
+HARMS = {
+    "a file": a_file,
+    "no files": lambda path: shutil.rmtree(path) or path.mkdir(),
+    "an empty file": an_empty_file,
+    "a file more": lambda path: (path / "part" / "more").write_text(""),
+    "a loop of links": a_loop_of_links,
+    "renamed": lambda path: (path / "part").rename(path / "parts"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_whatever_happened_to_it_the_one_before_is_used_and_the_next_replaces_it(checkpoints, harm):
+    HARMS[harm](checkpoints.path / "step-00001500")
+    assert checkpoints.latest().name == "step-00001000"
+    checkpoints.write(1500, writer("again"))
+    assert checkpoints.latest().name == "step-00001500"
+    checkpoints.write(2000, writer("2000"))
+    assert sorted(p.name for p in checkpoints.path.iterdir()) == ["step-00001500", "step-00002000"]
+
+
+def test_an_attempt_that_was_killed_counts_for_nothing(checkpoints):
+    """Killed while it was written, and while it replaced what was there."""
+    half = checkpoints.path / ".step-00002000.unfinished"
+    shutil.copytree(checkpoints.latest(), half)
+    (checkpoints.path / "step-00001500").rename(checkpoints.path / ".step-00001500.0123abcd")
+    assert checkpoints.latest().name == "step-00001000"
+    checkpoints.write(2000, writer("2000"))
+    assert checkpoints.latest().name == "step-00002000"
 
 
 def test_one_that_could_not_be_written_is_none(checkpoints):
