@@ -3,6 +3,9 @@
 import atexit
 import os
 import sys
+from contextlib import suppress
+
+from diffgap.io.streams import prepare_streams
 
 
 def run() -> None:
@@ -11,11 +14,13 @@ def run() -> None:
 
     def exit_now() -> None:
         # Python would free all modules and objects one by one, which takes a second after a sweep.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+                stream.flush()
         os._exit(status if isinstance(status, int) else int(status is not None))
 
     atexit.register(exit_now)  # registered first, so called last
+    prepare_streams()
     from diffgap.cli.main import main
 
     try:

@@ -11,6 +11,7 @@ import click
 
 from diffgap.cli.options import make_console, open_known, progress_bar
 from diffgap.errors import UserError
+from diffgap.io.places import naming
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -175,7 +176,8 @@ def push(
     if licence:
         facts["license"] = licence
     try:
-        loaded.push(folder, facts=facts)
+        with naming(folder):
+            loaded.push(folder, facts=facts)
     except ValueError as error:
         raise UserError(f"FOLDER: {error}; give another folder") from None
     names = ", ".join(sorted(path.name for path in folder.iterdir()))

@@ -93,7 +93,7 @@ def embed(
 
     if checkpoint and Path(checkpoint).exists():
         checkpoint = str(Path(checkpoint).absolute())  # workers have other working directories
-    console = make_console()
+    console = make_console(outlives_output=True)
     with progress_bar(console, f"Embedding {corpus}") as advance:
         try:
             result = run(

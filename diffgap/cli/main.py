@@ -5,11 +5,10 @@ Nothing heavy is imported before a command needs it, so that help is instant.
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from diffgap import __version__
+from diffgap.cli.boundary import CommandGroup
 from diffgap.cli.bridge import BRIDGE_COMMANDS
 from diffgap.cli.data import DATA_COMMANDS
 from diffgap.cli.generate import generate
@@ -17,26 +16,10 @@ from diffgap.cli.report import report
 from diffgap.cli.status import STATUS_COMMANDS
 from diffgap.cli.submit import submit
 from diffgap.cli.sweep import sweep, train, ui
-from diffgap.errors import UserError
-
-
-class ErrorReportingGroup(click.Group):
-    """Turns a UserError of any command into one line a mistake and exit status 2."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except UserError as error:
-            for problem in error.problems:
-                click.echo(f"error: {problem}", err=True)
-            context.exit(2)
-        except KeyboardInterrupt:
-            click.echo("interrupted; run the same command again to resume", err=True)
-            context.exit(130)  # 128 + SIGINT, as shells report it
 
 
 @click.group(
-    cls=ErrorReportingGroup,
+    cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: diffgap sweep sweeps/ablation.yaml",
 )

@@ -96,13 +96,18 @@ class Percentage(click.ParamType):
         return share
 
 
-def make_console(stderr: bool = False) -> Console:
-    """A console as wide as the terminal that prints text as it is, [brackets] included."""
-    from rich.console import Console
+def make_console(stderr: bool = False, outlives_output: bool = False) -> Console:
+    """A console as wide as the terminal that prints text as it is, [brackets] included.
 
+    With `outlives_output` the work goes on where a pipe is closed, or a disk full, behind it.
+    """
+    from diffgap.io.console import PlainConsole
+    from diffgap.io.streams import outlive_output
+
+    if outlives_output:
+        outlive_output()
     # This very stream: progress displays redirect sys.stdout later.
-    file = sys.stderr if stderr else sys.stdout
-    console = Console(file=file, markup=False, emoji=False, highlight=False)
+    console = PlainConsole(file=sys.stderr if stderr else sys.stdout)
     if not console.is_terminal:
         console.width = 120  # columns of a file or a pipe
     return console

@@ -88,7 +88,7 @@ def sweep(
     from diffgap.ledger.ledger import Ledger
     from diffgap.sweep.plan import make_plan
 
-    console = make_console()
+    console = make_console(outlives_output=True)
     sweep_spec = _load(spec, sets)
     ledger = Ledger(output)
     if dry_run:
@@ -132,7 +132,7 @@ def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
     from diffgap.training.divergence import DivergedError
     from diffgap.training.local import train_here
 
-    console = make_console()
+    console = make_console(outlives_output=True)
     sweep_spec = _load(spec, sets)
     if (count := len(sweep_spec.trials())) != 1:
         raise UserError(

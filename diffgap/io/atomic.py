@@ -12,11 +12,12 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from diffgap.io.paths import RemotePath, StoragePath, remove, upload
+from diffgap.io.places import naming
 
 
 def write_json(path: StoragePath, content: Any) -> None:
@@ -38,17 +39,23 @@ def write_bytes(path: StoragePath, content: bytes) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes `path` if the block succeeds."""
+    """A temporary file that becomes `path` if the block succeeds.
+
+    Raises:
+        OSError: of `path` and not of the temporary name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The same suffix, as numpy and others append one that is missing.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)  # or the rename itself could be lost in a power cut
+        with naming(path, temporary):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)  # or the rename itself could be lost in a power cut
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the reason for being here says more
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -57,6 +64,9 @@ def new_directory(path: StoragePath, marker: str = "") -> Iterator[Path]:
 
     `marker` is the file that marks the directory as complete: an object store cannot rename a
     directory, so there it is deleted first and written last.
+
+    Raises:
+        OSError: of `path` and not of the temporary name.
     """
     if isinstance(path, RemotePath):
         with tempfile.TemporaryDirectory(prefix="diffgap-") as local:
@@ -68,10 +78,11 @@ def new_directory(path: StoragePath, marker: str = "") -> Iterator[Path]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
     try:
-        yield temporary
-        replace_directory(temporary, path)
+        with naming(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

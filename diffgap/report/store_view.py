@@ -13,6 +13,7 @@ from rich.table import Table
 from diffgap.errors import UserError
 from diffgap.evaluation.gap import gap_metrics
 from diffgap.evaluation.gap_sample import principal
+from diffgap.io.atomic import new_file
 from diffgap.store.schema import split_task
 from diffgap.store.splits import SPLITS
 from diffgap.store.store import EmbeddingStore, Pairs
@@ -109,14 +110,11 @@ def draw(pairs: Pairs, task: str, path: Path) -> None:
 
     figure = Figure(figsize=(6, 5), layout="constrained")
     _plot(figure.subplots(), pairs, task)
-    temporary = path.with_name(f".{path.name}")  # nobody finds half a picture under the name
     try:
-        figure.savefig(temporary, format=path.suffix[1:] or None, dpi=150)
-        temporary.rename(path)
+        with new_file(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:] or None, dpi=150)
     except ValueError as error:
         raise UserError(f"--picture: {path}: {str(error).splitlines()[0]}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plot(axes: Any, pairs: Pairs, task: str) -> None:

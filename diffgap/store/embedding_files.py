@@ -71,7 +71,15 @@ def _read_npy(path: Path) -> ColumnFile:
 def _read_npz(path: Path) -> ColumnFile:
     with np.load(path, allow_pickle=False) as file:
         columns = dict(file.items())
-    return ColumnFile(columns, lambda name, out, new: np.savez(out, **{**columns, name: new}))
+    return ColumnFile(columns, lambda name, out, new: _write_npz(out, {**columns, name: new}))
+
+
+def _write_npz(path: Path, columns: dict[str, Any]) -> None:
+    # np.savez leaves its archive open on a full disk, which Python then tells in a traceback.
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, values in columns.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
 
 
 def _read_torch(path: Path) -> ColumnFile:
