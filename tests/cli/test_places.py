@@ -1,4 +1,4 @@
-"""Places that cannot be used: every command tells which, why and what to do, without a traceback."""
+"""Places that cannot be used: each is told in a line with its cause and a remedy, no traceback."""
 
 import subprocess
 from contextlib import contextmanager
