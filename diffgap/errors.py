@@ -7,17 +7,20 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
+from diffgap.io.redact import redact
+
 
 class UserError(ValueError):
     """An invalid request; the command line prints its `problems` and exits with status 2.
 
-    Each is one line, naming the field, the value, what is allowed and the remedy.
+    Each is one line, naming the field, the value, what is allowed and the remedy. Secrets in them
+    are redacted: values are often URIs.
     """
 
     def __init__(self, *problems: str) -> None:
         assert problems, "a UserError needs at least one problem"
-        self.problems = list(problems)
-        super().__init__("\n".join(problems))
+        self.problems = [redact(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 class ClipError(ValueError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from diffgap.cli.options import SETS
-from diffgap.errors import UserError
 
 DASHBOARD = "http://127.0.0.1:8265"
 
@@ -65,7 +65,7 @@ def submit(
 
     folder = Path.cwd()
     load_sweep(spec, sets, known_stores=_store_problem)
-    _check(spec, folder, output)
+    module.check_request(spec, folder, output, pip)
     arguments = ["sweep", spec.resolve().relative_to(folder.resolve()).as_posix()]
     for value in sets:
         arguments += ["--set", value]
@@ -76,7 +76,10 @@ def submit(
     if max_concurrent:
         arguments += ["--max-concurrent", str(max_concurrent)]
     environment = module.runtime_environment(folder, pip, image, variables)
-    job = module.submit(address, arguments, folder, environment)
+    for name in module.exposed(environment):
+        click.echo(f"--env {name}: whoever can use the cluster can read it there, in ps and in the "
+                   "dashboard; better give its nodes a secret of their own", err=True)  # fmt: skip
+    job = module.submit(address, arguments, folder, environment, partial(click.echo, err=True))
     click.echo(job.job_id)
     click.echo(
         f"Follow it: ray job logs --follow {job.job_id} --address {address}\n"
@@ -85,21 +88,6 @@ def submit(
     )
     if wait:
         sys.exit(job.follow(lambda text: click.echo(text, nl=False)))
-
-
-def _check(spec: Path, folder: Path, output: str | None) -> None:
-    """Refuses what the copy of the working directory would lack, or would lose."""
-    problems = []
-    if not spec.resolve().is_relative_to(folder.resolve()):
-        where = f"not in {folder}, the directory that is sent"
-        problems.append(f"SPEC: {spec} is {where}; run this from its own")
-    if output and "://" not in output and not Path(output).is_absolute():
-        problems.append(
-            f"--output {output}: a job runs in a copy of this directory, which Ray removes; "
-            "give an absolute path on the cluster, or a URI such as s3://bucket/runs"
-        )
-    if problems:
-        raise UserError(*problems)
 
 
 def _store_problem(store: str) -> str | None:

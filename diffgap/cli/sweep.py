@@ -164,7 +164,7 @@ def ui(port: int, output: StoragePath) -> None:
     Example:
       diffgap ui --port 5001
     """
-    from diffgap.tracking.client import serve
+    from diffgap.tracking.server import serve
 
     sys.exit(serve(output, port))
 
@@ -206,17 +206,21 @@ def _print_plan(spec: SweepSpec, ledger: Ledger, console: Console) -> None:
     print_plan(make_plan(spec, uri, "not built yet"), None, console)
 
 
-def _restart_command(retries: int) -> Callable[[str], None]:
+def _restart_command(retries: int) -> Callable[[str, str], None]:
     """What to do when the local Ray is lost: this same command, in place of this process."""
 
-    def restart(lost: str) -> None:
+    def restart(lost: str, logs: str) -> None:
         restarts = int(os.environ.get(RESTARTS, "0"))
         show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the progress display hides it
         if restarts >= retries:
             click.echo(f"{show_cursor}error: Ray's {lost} died {restarts + 1} times; check for "
-                       "free memory, and run the same command again", err=True)  # fmt: skip
+                       f"free memory, and run the same command again. Its logs: {logs}",
+                       err=True)  # fmt: skip
             os._exit(1)  # Ray's own exit handlers would wait for what has died
-        click.echo(f"{show_cursor}Ray's {lost} died. The sweep resumes on a new one.", err=True)
+        click.echo(
+            f"{show_cursor}Ray's {lost} died. The sweep resumes on a new one. Its logs: {logs}",
+            err=True,
+        )
         sys.stdout.flush()
         os.environ[RESTARTS] = str(restarts + 1)
         os.environ.pop("DIFFGAP_RAY", None)

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import Any
 
 from diffgap.cluster.guard import RayGuard, end_marked
-from diffgap.compat.ray_cluster import dead_core_processes, stop_monitor
+from diffgap.compat.ray_cluster import dead_core_processes, loopback_only, stop_monitor
 from diffgap.errors import UserError
 
 WORKER_ENVIRONMENT = {
@@ -32,31 +32,34 @@ QUIET_ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+OnLoss = Callable[[str, str], None]
+
 WATCH_S = 1.0  # interval at which a local Ray's own processes are checked
 CONNECT_S = 10.0  # how long to wait for a cluster's head
 
 
 @contextmanager
 def cluster(
-    address: str | None, *, verbose: bool = False, on_loss: Callable[[str], None] | None = None
+    address: str | None, *, verbose: bool = False, on_loss: OnLoss | None = None
 ) -> Iterator[bool]:
     """Connects this process to Ray for the block; yields whether it joined an existing cluster.
 
     Joins `address`, or RAY_ADDRESS, where one is given; else starts a local Ray, which ends with
-    the block, or with this process. Nested blocks share one Ray.
+    the block, or with this process. It listens on loopback alone, and its files are private. Nested
+    blocks share one Ray.
 
     Args:
         address: of the cluster to join.
         verbose: show what Ray and its workers log.
         on_loss: called from another thread with the names of a local Ray's own processes that died,
-            after the rest of them have been killed; this process cannot use Ray any more.
+            and the folder with its logs, after the rest of them have been killed; this process
+            cannot use Ray any more.
     """
     joined = address or os.environ.get("RAY_ADDRESS")
+    if joined == "local":  # Ray's word for a new one
+        joined = None
     if joined:
         enable_token()
-    else:
-        # Listen on loopback only; Ray reads this when it is imported.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     if ray.is_initialized():
@@ -84,13 +87,20 @@ def _joined_ray(address: str, logs: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _local_ray(on_loss: Callable[[str], None] | None, logs: dict[str, Any]) -> Iterator[None]:
+def _local_ray(on_loss: OnLoss | None, logs: dict[str, Any]) -> Iterator[None]:
     import ray
 
     with ExitStack() as stack:
         guard = stack.enter_context(RayGuard())  # first, for it marks the processes that follow
+        stack.enter_context(loopback_only())
         with _one_line_errors("on this machine", "check free memory and disk space"):
-            ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **logs)
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                _temp_dir=guard.temp_dir,
+                **logs,
+            )
         stack.callback(ray.shutdown)
         stack.callback(stop_monitor)  # called before `shutdown`: callbacks run in reverse
         if on_loss:
@@ -99,7 +109,7 @@ def _local_ray(on_loss: Callable[[str], None] | None, logs: dict[str, Any]) -> I
 
 
 @contextmanager
-def _watch(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
+def _watch(guard: RayGuard, on_loss: OnLoss) -> Iterator[None]:
     """Checks every second whether the local Ray's own processes are alive."""
     closing = Event()
 
@@ -107,8 +117,9 @@ def _watch(guard: RayGuard, on_loss: Callable[[str], None]) -> Iterator[None]:
         while not closing.wait(WATCH_S):
             dead = dead_core_processes()
             if dead and not closing.is_set():  # not those that the block's end has just stopped
+                guard.keep_folder()
                 end_marked(guard.mark)
-                on_loss(", ".join(dead))
+                on_loss(", ".join(dead), f"{guard.temp_dir}/session_latest/logs")
 
     Thread(target=watch, name="ray watch", daemon=True).start()
     try:

@@ -9,21 +9,18 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import requires
-from itertools import product
 from pathlib import Path
 from typing import Any
 
+from diffgap.cluster.working_directory import check_sent, excluded, too_large
 from diffgap.errors import UserError
-from diffgap.io.redact import redact
-
-DEPTH = 3  # how deep below the working directory outputs, stores and environments are looked for
-NEVER_SENT = (".git", ".venv", "__pycache__", "*.egg-info", ".mypy_cache", ".ruff_cache")
-# Files by which an output, a store or a virtual environment is recognised.
-MARKERS = ("ledger.json", "mlflow.db", "manifest.json", "pyvenv.cfg")
+from diffgap.io.redact import is_secret_name, redact
 
 CONSTRAINTS = "constraints.txt"
 ON_NODE = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"  # by Ray: the unpacked working directory
 RECONNECT_S, ATTEMPTS = 2.0, 30  # pause before each reconnection to a job, and how many there are
+AGENT_S, AGENT_POLL_S = 60.0, 2.0  # how long a cluster's agent may take to be up, after its head
+NO_AGENT, TOO_LARGE = "No available agent", "status code 413"  # of Ray's messages
 STOPPED_STATUS = 130  # exit status of a job that was stopped, that of a command ended by Ctrl-C
 
 
@@ -73,7 +70,11 @@ class Submission:
 
 
 def submit(
-    address: str, arguments: Sequence[str], folder: Path, environment: dict[str, Any]
+    address: str,
+    arguments: Sequence[str],
+    folder: Path,
+    environment: dict[str, Any],
+    notify: Callable[[str], None],
 ) -> Submission:
     """Starts `diffgap ARGUMENTS` as a job in a copy of a folder.
 
@@ -82,6 +83,10 @@ def submit(
         arguments: the command's.
         folder: the working directory, which is sent.
         environment: from `runtime_environment`.
+        notify: prints a line for people.
+
+    Raises:
+        UserError: where the cluster does not accept the job.
     """
     from diffgap.cluster.connect import enable_token
 
@@ -91,16 +96,66 @@ def submit(
 
     os.environ.setdefault("RAY_RUNTIME_ENV_LOG_TO_DRIVER_ENABLED", "0")
     runtime = {"working_dir": str(folder), "excludes": excluded(folder), **environment}
+    command = shlex.join(["python", "-m", "diffgap", *arguments])
     try:
         client = JobSubmissionClient(address)
-        command = shlex.join(["python", "-m", "diffgap", *arguments])
-        return Submission(client, client.submit_job(entrypoint=command, runtime_env=runtime))
+        return Submission(client, _submit_once_up(client, command, runtime, notify))
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        if TOO_LARGE in str(error):  # to a proxy, say, with a lower limit
+            raise UserError(too_large(folder)) from None
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"--address {redact(address)}: the job was not accepted: {redact(reason)}; "
+            f"--address {address}: the job was not accepted: {reason}; "
             "give the address of a Ray dashboard, as in http://HEAD:8265"
         ) from None
+
+
+def _submit_once_up(
+    client: Any, command: str, runtime: dict[str, Any], notify: Callable[[str], None]
+) -> str:
+    """Submits a job and returns its id; waits for the agent of a cluster that has just started."""
+    start = time.monotonic()
+    is_waiting = False
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=command, runtime_env=dict(runtime)))
+        except RuntimeError as error:
+            if NO_AGENT not in str(error) or time.monotonic() - start > AGENT_S:
+                raise
+        if not is_waiting:
+            is_waiting = True
+            notify(f"The cluster is starting; waiting up to {AGENT_S:.0f} s for its agent.")
+        time.sleep(AGENT_POLL_S)
+
+
+def check_request(spec: Path, folder: Path, output: str | None, pip: bool) -> None:
+    """UserError for what the copy of the working directory would lack, or would lose.
+
+    Args:
+        spec: the sweep's spec.
+        folder: the working directory.
+        output: where results go, as the cluster sees it.
+        pip: whether the folder's constraints.txt is needed.
+    """
+    problems = []
+    is_inside = spec.resolve().is_relative_to(folder.resolve())
+    if not is_inside:
+        where = f"not in {folder}, the directory that is sent"
+        problems.append(f"SPEC: {spec} is {where}; run this from its own")
+    if output and "://" not in output and not Path(output).is_absolute():
+        problems.append(
+            f"--output {output}: a job runs in a copy of this directory, which Ray removes; "
+            "give an absolute path on the cluster, or a URI such as s3://bucket/runs"
+        )
+    needed = [spec.resolve().relative_to(folder.resolve())] if is_inside else []
+    if pip and (folder / CONSTRAINTS).is_file():
+        needed.append(Path(CONSTRAINTS))
+    try:
+        check_sent(folder, needed)
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(*problems)
 
 
 def runtime_environment(
@@ -133,6 +188,14 @@ def runtime_environment(
     return environment
 
 
+def exposed(environment: dict[str, Any]) -> list[str]:
+    """Names of variables whose secrets a job's environment shows: Ray prints and stores them."""
+    variables: dict[str, str] = environment["env_vars"]
+    return [
+        name for name, value in variables.items() if is_secret_name(name) or redact(value) != value
+    ]
+
+
 def _requirements() -> list[str]:
     """Packages that diffgap and its searches need, without versions: constraints.txt has those."""
     packages = []
@@ -140,12 +203,3 @@ def _requirements() -> list[str]:
         if "extra ==" not in requirement or re.search("""['"]search['"]""", requirement):
             packages.append(re.split(r"[<>=!~; ]", requirement, maxsplit=1)[0])
     return packages
-
-
-def excluded(folder: Path) -> list[str]:
-    """Patterns of what is not sent, besides .gitignore's and .rayignore's, which Ray leaves out."""
-    folders = set()
-    for depth, marker in product(range(1, DEPTH + 1), MARKERS):
-        for path in folder.glob("*/" * depth + marker):
-            folders.add(f"/{path.parent.relative_to(folder).as_posix()}/")
-    return [*NEVER_SENT, *sorted(folders)]

@@ -1,16 +1,50 @@
 """Ray's private interfaces to its own processes and to placement groups.
 
 `stop_monitor` and `dead_core_processes` can go once `ray.shutdown` no longer waits for a local
-autoscaler and Ray reports by itself that its processes died, neither of which 2.60 does; the rest
-once Ray frees the placement groups of dead actors (ray#54305).
+autoscaler and Ray reports by itself that its processes died, neither of which 2.60 does;
+`loopback_only` once `ray.init` takes an address to listen on, as `ray start` does; the rest once
+Ray frees the placement groups of dead actors (ray#54305).
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 CORE_PROCESSES = ("raylet", "gcs_server")  # processes that no Ray can run without
+
+
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """Within the block a Ray that starts listens on loopback alone, and so do its workers' groups.
+
+    Ray has a switch for that, for macOS. It is an environment variable, which the processes that it
+    starts read; in this one it is read by the import of Ray, which may have been before.
+    """
+    from ray._private import ray_constants
+
+    interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    variables = {
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    switch = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(variables)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = switch
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def stop_monitor() -> None:

@@ -45,17 +45,22 @@ def _fit(pack: PackJob) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    from diffgap.compat.ray_train import LeanTrainer
+    from diffgap.cluster.guard import local_folder
+    from diffgap.compat.ray_train import LeanTrainer, OneMachineConfig
 
     first = Ledger.at(pack.output).trial(pack.trials[0].signature)
     scaling, callbacks, environment = pack.scaling, [TuneReportCallback()], pack.environment
     if not pack.own_processes:
         # The callback would start a process, and slow each report down by a fifth of a second.
         scaling, callbacks, environment = {**scaling, "num_workers": 0}, [], {}
+    folder = local_folder()
+    if folder:  # which has chosen the network already: loopback
+        environment = {n: v for n, v in environment.items() if not n.endswith("_SOCKET_IFNAME")}
     with _scratch(first) as storage:
         LeanTrainer(
             train_pack,
             train_loop_config=pack.to_dict(),
+            torch_config=OneMachineConfig(folder) if folder else None,
             scaling_config=ScalingConfig(**scaling),
             run_config=RunConfig(
                 name="run",

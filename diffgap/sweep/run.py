@@ -41,7 +41,7 @@ class SweepOptions:
     quiet: bool = False
     patience: float | None = None
     """Minutes to wait for a cluster that is to grow; None for one that has what it has."""
-    on_loss: Callable[[str], None] | None = None
+    on_loss: Callable[[str, str], None] | None = None
     """Called when a local Ray is lost; see `diffgap.cluster.connect.cluster`."""
 
 

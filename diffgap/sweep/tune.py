@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from diffgap.compat.ray_tune import import_integrations
+from diffgap.compat.ray_tune import import_integrations, withhold_cloud_keys
 from diffgap.sweep.context import SweepContext
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.driver import drive
@@ -49,6 +49,7 @@ def run_searcher(searcher: PackSearcher, most: int) -> None:
     """Runs what a searcher suggests, `most` packs at the most."""
     context, spec = searcher.context, searcher.context.plan.spec
     import_integrations()
+    withhold_cloud_keys()
     # Each trial of a pack may cost it its process `retries` times.
     failures = tune.FailureConfig(max_failures=spec.retries * searcher.largest_pack)
     config = tune.TuneConfig(

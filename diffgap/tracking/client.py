@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from threading import Thread
@@ -88,18 +86,3 @@ def client_of(output: StoragePath) -> Any:
 
     output.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri(output))
-
-
-def serve(output: StoragePath, port: int) -> int:
-    """Runs MLflow's UI on 127.0.0.1 until it is stopped; returns its exit status."""
-    output.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri(output),  # may hold secrets
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # or else it starts a job queue
-    }
-    try:
-        return subprocess.run(command, check=False, env=environment).returncode
-    except KeyboardInterrupt:
-        return 0

@@ -1,8 +1,10 @@
 import click.testing
+import numpy as np
 import pytest
 
 from diffgap.cli.main import main
-from diffgap.cluster.submit import Submission, excluded, runtime_environment, submit
+from diffgap.cluster.submit import Submission, exposed, runtime_environment, submit
+from diffgap.cluster.working_directory import excluded
 from diffgap.errors import UserError
 
 SPEC = "name: tiny\nstore: soundscapes\n"
@@ -40,7 +42,85 @@ def test_a_store_beside_the_spec_is_not_sent(folder, small_store):
 
 def test_no_cluster_there(folder):
     with pytest.raises(UserError, match="the job was not accepted"):
-        submit("http://127.0.0.1:9", ["sweep", "spec.yaml"], folder, {})
+        submit("http://127.0.0.1:9", ["sweep", "spec.yaml"], folder, {}, print)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        (".gitignore", "*.yaml\n", "a .gitignore names it"),
+        ("sweeps/.gitignore", "spec.yaml\n", "a .gitignore names it"),
+        (".rayignore", "sweeps\n", "a .rayignore names it"),
+        ("sweeps/ledger.json", "{}", "its folder is an output"),
+        (".gitignore", "*.yaml\n!sweeps/spec.yaml\n", None),
+        (".gitignore", "runs\n", None),
+    ],
+)
+def test_a_spec_that_would_not_be_sent_is_refused(folder, file, content, reason):
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps/spec.yaml").write_text(SPEC)
+    (folder / file).write_text(content)
+    found = run("sweeps/spec.yaml", "--address", "http://127.0.0.1:9")
+    assert found.exit_code == 2
+    if reason:
+        assert "sweeps/spec.yaml: it is not sent, and the job needs it" in found.output
+        assert reason in found.output
+    else:
+        assert "the job was not accepted" in found.output
+
+
+def test_constraints_that_would_not_be_sent_are_refused(folder):
+    (folder / "constraints.txt").touch()
+    (folder / ".gitignore").write_text("*.txt\n")
+    assert "constraints.txt: it is not sent" in run("spec.yaml", "--pip").output
+    assert "it is not sent" not in run("spec.yaml", "--address", "http://127.0.0.1:9").output
+
+
+def test_a_directory_that_is_too_large_is_told_with_its_largest_files(folder, monkeypatch):
+    monkeypatch.setattr("diffgap.cluster.working_directory.size_limit", lambda: 2**20)
+    random = np.random.default_rng(0)
+    (folder / "data").mkdir()
+    (folder / "data/vectors.npy").write_bytes(random.bytes(2**20))
+    (folder / "data/small.npy").write_bytes(random.bytes(2**10))
+    found = run("spec.yaml", "--address", "http://127.0.0.1:9")
+    assert found.exit_code == 2
+    assert "is too large to send: a dashboard accepts 1.0 MiB" in found.output
+    assert "its largest files are data/vectors.npy (1.0 MiB), data/small.npy" in found.output
+    assert f"{folder}/.rayignore" in found.output
+    (folder / ".rayignore").write_text("data/vectors.npy\n")
+    (folder / "table.csv").write_bytes(b"0," * 2**20)  # it is sent compressed
+    assert "the job was not accepted" in run("spec.yaml", "--address", "http://127.0.0.1:9").output
+
+
+class Starting:
+    """A cluster whose head is up before its agents; it accepts the third attempt."""
+
+    def __init__(self, address):
+        self.attempts = 0
+
+    def submit_job(self, **_):
+        self.attempts += 1
+        if self.attempts < 3:
+            raise RuntimeError(
+                "status code 500: No available agent to submit job, please try again"
+            )
+        return "job"
+
+
+def test_a_cluster_that_is_starting_is_waited_for(folder, monkeypatch):
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Starting)
+    monkeypatch.setattr("diffgap.cluster.submit.AGENT_POLL_S", 0)
+    said = []
+    assert submit("http://head:8265", ["sweep"], folder, {}, said.append).job_id == "job"
+    assert said == ["The cluster is starting; waiting up to 60 s for its agent."]
+    monkeypatch.setattr("diffgap.cluster.submit.AGENT_S", -1)
+    with pytest.raises(UserError, match="No available agent"):
+        submit("http://head:8265", ["sweep"], folder, {}, said.append)
+
+
+def test_secrets_that_a_job_would_show_are_named(monkeypatch):
+    values = {"AWS_SECRET_ACCESS_KEY": "x", "MLFLOW_TRACKING_URI": "http://me:pa55@host", "N": "1"}
+    assert exposed({"env_vars": values}) == ["AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_URI"]
 
 
 def test_what_is_left_out(tmp_path):
