@@ -56,6 +56,9 @@ class AudioCapsCorpus:
             stems += [f"{stem}_{start}" for stem in stems]
         return self._files.find(stems, MEDIA_SUFFIXES)
 
+    def files(self, clip: Clip) -> list[Path]:
+        return [self.path(clip)]
+
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         return read_audio(self.path(clip))
 

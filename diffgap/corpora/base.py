@@ -46,6 +46,9 @@ class Corpus(Protocol):
     def path(self, clip: Clip) -> Path | None:
         """The clip's file; None where clips are generated. ClipError where it is missing."""
 
+    def files(self, clip: Clip) -> Sequence[Path]:
+        """The files that audio and video are read from, which may be mended between two runs."""
+
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         """Mono float32 (samples,) within [-1, 1], and its rate in Hz; ClipError if it has none."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from diffgap.corpora import BUILTIN
 from diffgap.corpora.base import Clip, Corpus, Rejected
+from diffgap.corpora.media import accessible
 from diffgap.errors import ClipError, MissingClipError, UserError
 
 CHUNK = 16  # clips sent to a process at once; a smaller corpus is not worth starting processes for
@@ -103,7 +104,8 @@ def _check_clip(clip: Clip) -> _ClipCheck:
     digest, modality = "", "corpus"
     try:
         if path := _corpus.path(clip):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            with accessible(), path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         for modality in _corpus.modalities:
             if modality == "audio":
                 _corpus.audio(clip)

@@ -55,6 +55,9 @@ class FolderCorpus:
     def path(self, clip: Clip) -> Path:
         return within(self.root, clip.id)
 
+    def files(self, clip: Clip) -> list[Path]:
+        return [self.path(clip)]
+
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         return read_audio(self.path(clip))
 

@@ -21,6 +21,13 @@ class MediaIndex:
                 name = path.relative_to(self.root).as_posix()
                 self._files.setdefault(path.stem, []).append(name)
 
+    def candidates(self, stems: Iterable[str], suffixes: tuple[str, ...]) -> list[Path]:
+        """All files with one of these stems."""
+        names: list[str] = []
+        for stem in stems:
+            names += [n for n in self._files.get(stem, ()) if n.lower().endswith(suffixes)]
+        return [self.root / name for name in names]
+
     def find(self, stems: Iterable[str], suffixes: tuple[str, ...]) -> Path:
         """The one file with one of these stems.
 
@@ -28,12 +35,10 @@ class MediaIndex:
             MissingClipError: where there is none.
             ClipError: where there are several, of which none can be preferred.
         """
-        names: list[str] = []
-        for stem in stems:
-            candidates = self._files.get(stem, ())
-            names += [name for name in candidates if name.lower().endswith(suffixes)]
-        if not names:
+        paths = self.candidates(stems, suffixes)
+        if not paths:
             raise MissingClipError("no such file")
-        if len(names) > 1:
-            raise ClipError(f"several files: {', '.join(names[:3])}; keep one")
-        return self.root / names[0]
+        if len(paths) > 1:
+            names = [path.relative_to(self.root).as_posix() for path in paths[:3]]
+            raise ClipError(f"several files: {', '.join(names)}; keep one")
+        return paths[0]

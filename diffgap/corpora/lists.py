@@ -39,7 +39,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
             f"{path} (line 1): no column {', '.join(missing)}; it has {', '.join(header)}; "
             "add it, and save the file as UTF-8"
         )
-    rows = _rows(lines[1:], header, first_line=2)
+    rows = _rows(path, lines[1:], header, first_line=2)
     if not rows:
         raise UserError(f"{path}: names no file; add a row {','.join(columns)} for each caption")
     return rows
@@ -47,7 +47,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
 
 def read_headless(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a CSV file without a header."""
-    return _rows(_lines(path, "put it there"), columns, first_line=1)
+    return _rows(path, _lines(path, "put it there"), columns, first_line=1)
 
 
 def header_of(path: Path) -> list[str]:
@@ -82,23 +82,32 @@ def _lines(path: Path, remedy: str) -> list[str]:
         # Bytes that are not UTF-8 survive as lone surrogates, so that one bad line costs one row;
         # "-sig" drops the byte order mark that spreadsheets put in front of the first column.
         return path.read_bytes().decode("utf-8-sig", "surrogateescape").splitlines(keepends=True)
-    except OSError:
+    except FileNotFoundError:
         raise UserError(f"{path}: missing; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
 
 
 def _first_row(lines: list[str]) -> list[str]:
     return next(csv.reader(lines[:1]), [])
 
 
-def _rows(lines: list[str], columns: Sequence[str], first_line: int) -> list[Row]:
+def _rows(path: Path, lines: list[str], columns: Sequence[str], first_line: int) -> list[Row]:
     rows = []
     reader = csv.reader(lines)
-    for cells in reader:
-        if not any(cells):
-            continue
-        values = dict(zip_longest(columns, map(_printable, cells[: len(columns)]), fillvalue=""))
-        # The reader's own count, because a quoted value may span several lines.
-        rows.append(Row(reader.line_num + first_line - 1, values, _problem(cells, columns)))
+    try:
+        for cells in reader:
+            if not any(cells):
+                continue
+            cells_by_column = zip_longest(
+                columns, map(_printable, cells[: len(columns)]), fillvalue=""
+            )
+            # The reader's own count, because a quoted value may span several lines.
+            line = reader.line_num + first_line - 1
+            rows.append(Row(line, dict(cells_by_column), _problem(cells, columns)))
+    except csv.Error as error:  # a value that is longer than any
+        line = reader.line_num + first_line - 1
+        raise UserError(f"{path} (line {line}): {error}; close the quote that opens it") from None
     return rows
 
 

@@ -29,12 +29,21 @@ TIME_TOLERANCE = 1e-3  # seconds: files round the times of their frames
 
 def within(root: Path, name: str) -> Path:
     """The file of this name below a directory; ClipError where it is not there."""
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+        is_file = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, a null byte
+        raise ClipError(f"its name is not that of a file: {_reason(error)}") from None
     if not path.is_relative_to(root):
         raise ClipError("its path climbs out of the corpus's directory")
-    if not path.is_file():
+    if not is_file:
         raise MissingClipError("no such file")
     return path
+
+
+def _reason(error: Exception) -> str:
+    """An error without the path."""
+    return getattr(error, "strerror", None) or str(error).partition(" from ")[0].lower()
 
 
 def is_video(name: str) -> bool:
@@ -44,8 +53,9 @@ def is_video(name: str) -> bool:
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
     """Mono float32 (samples,), and the rate in Hz; ClipError where it is not usable as audio."""
-    _check_not_empty(path)
-    samples, rate = _sound_track(path) if is_video(path.name) else _sound_file(path)
+    with accessible():
+        _check_not_empty(path)
+        samples, rate = _sound_track(path) if is_video(path.name) else _sound_file(path)
     if not len(samples):
         raise ClipError("it holds no samples, or is cut off")
     if not np.isfinite(samples).all():
@@ -60,7 +70,7 @@ def read_video(path: Path, fps: float, size: int) -> np.ndarray:
 
     ClipError where it is not video, or cannot be decoded.
     """
-    with _video_container(path) as container:
+    with accessible(), _video_container(path) as container:
         _check_length(_seconds(container))
         frames = list(_sample_frames(container, fps, size))
     if not frames:
@@ -72,6 +82,17 @@ def video_seconds(path: Path) -> float:
     """Length of a video by its header; ClipError where it is not video, or cannot be decoded."""
     with _video_container(path) as container:
         return _seconds(container)
+
+
+@contextmanager
+def accessible() -> Iterator[None]:
+    """Turns errors about one file, not about a disk that is away, into errors of its clip."""
+    try:
+        yield
+    except FileNotFoundError:  # deleted since it was listed
+        raise MissingClipError("no such file") from None
+    except PermissionError as error:
+        raise ClipError(f"not readable: {error.strerror}") from None
 
 
 def _check_not_empty(path: Path) -> None:

@@ -60,6 +60,9 @@ class VGGSoundCorpus:
     def path(self, clip: Clip) -> Path:
         return self._files.find([clip.id], VIDEO_SUFFIXES)
 
+    def files(self, clip: Clip) -> list[Path]:
+        return [*self._files.candidates([clip.id], SOUND_SUFFIXES), self.path(clip)]
+
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         """The sound track; a sound file of the clip's name is taken first."""
         try:

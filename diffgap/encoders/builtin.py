@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from diffgap import corpora
-from diffgap.errors import nearest
+from diffgap.errors import UserError, nearest
 from diffgap.store.store import EmbeddingStore
 
 SHOWN = 100  # characters of a name that an error repeats
@@ -56,13 +57,22 @@ def store_problem(name: str) -> str | None:
 def open_store(name: str, progress: Callable[[int, int], None] | None = None) -> EmbeddingStore:
     """Opens a store by name, path or URI; a built-in one is built on its first use.
 
-    While it is built, `progress` is called with clips done and clips in all.
+    While it is built, `progress` is called with clips done and clips in all. One process builds it;
+    others wait until it is there, or go on where that one was killed.
     """
     uri = store_uri(name)
     if not is_built(name):
         from diffgap.encoders import EncoderChoice
-        from diffgap.encoders.embed import embed
+        from diffgap.encoders.embed import StoreExistsError, embed
 
         corpus = corpora.load(name, None)
-        return embed(corpus, EncoderChoice(BUILTIN_ENCODER), Path(uri), progress=progress).store
-    return EmbeddingStore.open(uri)
+        with suppress(StoreExistsError):  # another process has built it, while this one waited
+            choice = EncoderChoice(BUILTIN_ENCODER)
+            return embed(corpus, choice, Path(uri), progress=progress).store
+    try:
+        return EmbeddingStore.open(uri)
+    except UserError as error:
+        if name not in corpora.BUILTIN:
+            raise
+        remedy = f"remove {uri}, and the next command builds it again"
+        raise UserError(*error.problems, f"store: {name} is damaged; {remedy}") from None

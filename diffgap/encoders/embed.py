@@ -1,7 +1,8 @@
 """A frozen encoder over a corpus, into an embedding store.
 
 Finished chunks are written to disk at once: a killed run is resumed by starting it again, and its
-store is the same byte for byte. A bad clip is left out and reported; the store appears at the end.
+store is the same byte for byte. Chunks that are damaged, or whose files have changed since, are
+made anew. A bad clip is left out and reported; the store appears at the end.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.encoders import EncoderChoice
@@ -24,10 +23,12 @@ from diffgap.encoders.chunks import (
     encode_chunk,
     rejection_table,
 )
-from diffgap.encoders.partial import PartialStore, listing_hash
+from diffgap.encoders.partial import PartialStore, source_hash
 from diffgap.encoders.stream import EncoderPool, stream_chunks
 from diffgap.errors import UserError
+from diffgap.io.locks import only_maker
 from diffgap.store.manifest import EncoderInfo
+from diffgap.store.parquet import write_parquet
 from diffgap.store.store import EmbeddingStore, write_store
 
 CHUNK = 32  # clips that are decoded, encoded and written together
@@ -48,6 +49,10 @@ class TooManyRejectedError(RuntimeError):
     """More clips were left out than allowed; no store was made."""
 
 
+class StoreExistsError(UserError):
+    """The path of the store is taken, maybe since a moment ago by another process."""
+
+
 def embed(
     corpus: Corpus,
     choice: EncoderChoice,
@@ -60,35 +65,51 @@ def embed(
 ) -> EmbedResult:
     """Encodes every clip of a corpus.
 
+    One process at a time makes a store; another one waits, and then raises `StoreExistsError`.
+
     Args:
         out: the store's directory; must not exist.
         long_clips: crop or mean, for clips longer than the encoder's window.
         max_rejected: fraction of all clips that may be left out.
 
     Raises:
-        UserError: where `out` exists, corpus and encoder have too little in common, or no clip
-            can be used.
+        StoreExistsError: where `out` exists.
+        UserError: where corpus and encoder have too little in common, or no clip can be used.
         TooManyRejectedError: at the end, naming the report; the embeddings are kept, so that the
             same command with a higher limit finishes at once.
     """
-    if out.exists():
-        raise UserError(f"--out: {out} exists already; remove it, or give another path")
     assert long_clips in WINDOWS, long_clips
     start = time.monotonic()
-    job = _Job.of(corpus, choice, long_clips, pool)
+    _check_absent(out)
+    with only_maker(out):
+        _check_absent(out)  # again, after a wait
+        job = _Job.of(corpus, choice, long_clips, pool)
+        store, rejected = _make_store(job, out, max_rejected, progress)
+    return EmbedResult(store, rejected, time.monotonic() - start)
+
+
+def _check_absent(out: Path) -> None:
+    if out.exists():
+        raise StoreExistsError(f"--out: {out} exists already; remove it, or give another path")
+
+
+def _make_store(
+    job: _Job, out: Path, max_rejected: float, progress: Progress | None
+) -> tuple[EmbeddingStore, list[Rejected]]:
+    """The store, and the clips and captions that are not in it."""
     clips, rejected = _select_clips(job)
     if not clips:
-        raise UserError(_no_usable_clip(corpus, rejected))
-    partial = PartialStore.open(out, job.request(clips))
+        raise UserError(_no_usable_clip(job.corpus, rejected))
+    partial = PartialStore.open(out, job.request())
     tables = _encode(job, clips, partial, progress)
     rejected += [Rejected(**row) for row in tables.rejected.to_pylist()]
     if not len(tables.items):
         partial.remove()
-        raise UserError(_no_usable_clip(corpus, rejected))
+        raise UserError(_no_usable_clip(job.corpus, rejected))
     _check_rejected(rejected, len(tables.items), max_rejected, partial)
     store = _write(out, job, tables, rejected)
     partial.remove()
-    return EmbedResult(store, rejected, time.monotonic() - start)
+    return store, rejected
 
 
 @dataclass(frozen=True)
@@ -107,11 +128,10 @@ class _Job:
         modalities = _common_modalities(corpus, encoder)
         return cls(corpus, choice, encoder, InputSpec.of(encoder, modalities, long_clips), pool)
 
-    def request(self, clips: list[Clip]) -> dict[str, object]:
-        """Everything that decides the store's content."""
+    def request(self) -> dict[str, object]:
+        """What decides the store's content, apart from the clips."""
         return {
             "corpus": self.corpus.name,
-            "list of clips": listing_hash(clips),
             "encoder": self.encoder.name,
             "checkpoint": self.encoder.checkpoint_hash,
             "modalities": list(self.spec.modalities),
@@ -174,7 +194,7 @@ def _check_rejected(
     if lost <= max_rejected * total:
         return
     report = partial.path / "rejected.parquet"
-    pq.write_table(rejection_table(rejected), report)
+    write_parquet(rejection_table(rejected), report)
     raise TooManyRejectedError(
         f"{lost} of {total} clips ({100 * lost / total:.1f} %) cannot be used, more than "
         f"--max-rejected {100 * max_rejected:g}%; no store was made. Which and why: {report}. "
@@ -189,15 +209,28 @@ def _encode(
     chunks: dict[int, list[Clip]] = {}
     for start in range(0, len(clips), CHUNK):
         chunks[start // CHUNK] = clips[start : start + CHUNK]
-    finished = partial.finished_chunks()
-    missing = {number: chunk for number, chunk in chunks.items() if number not in finished}
+    # Before any file is read: one that changes meanwhile gets its chunk made anew by the next run.
+    sources = {number: source_hash(job.corpus, chunk) for number, chunk in chunks.items()}
+    missing = {}
+    for number, chunk in chunks.items():
+        if not partial.is_finished(number, sources[number]) or _is_mended(
+            job, partial, number, chunk
+        ):
+            missing[number] = chunk
     encoded = len(clips) - sum(map(len, missing.values()))
     for number, tables in _encode_each(job, missing):
-        partial.write_chunk(number, tables)
+        partial.write_chunk(number, tables, sources[number])
         encoded += len(missing[number])
         if progress:
             progress(encoded, len(clips))
     return partial.read_all(len(chunks))
+
+
+def _is_mended(job: _Job, partial: PartialStore, number: int, chunk: list[Clip]) -> bool:
+    """Whether a clip that a finished chunk has left out can be read now."""
+    # Its file may be the same: a disk was away, or a library that reads it was not installed.
+    rejected = partial.rejected_ids(number)
+    return bool(decode_chunk(job.corpus, [c for c in chunk if c.id in rejected], job.spec).clips)
 
 
 def _encode_each(job: _Job, chunks: dict[int, list[Clip]]) -> Iterator[tuple[int, EmbeddingTables]]:

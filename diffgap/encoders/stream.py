@@ -19,6 +19,7 @@ from diffgap.encoders.chunks import EmbeddingTables, InputSpec, decode_chunk, en
 from diffgap.errors import UserError
 
 MOST_ON_CPU = 8  # encoders on CPUs unless more are requested: each holds its own copy of the model
+SMALLEST_SHARE = 0.01  # of a GPU: no encoder fits into less of its memory
 IN_FLIGHT = 4  # chunks queued at an encoder, so that it never waits for the scheduler
 Row = dict[str, Any]  # a chunk by number, pickled: ragged windows do not fit Arrow's columns
 
@@ -77,6 +78,11 @@ def place_encoders(pool: EncoderPool) -> tuple[int, float]:
     resources = ray.cluster_resources()
     cpus, all_gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
     gpus = pool.gpus_per_worker if pool.gpus_per_worker is not None else min(1.0, all_gpus)
+    if 0 < gpus < SMALLEST_SHARE or (gpus > 1 and gpus != int(gpus)):
+        raise UserError(
+            f"--gpus-per-worker: {gpus:g} is not 0, a share of one GPU from {SMALLEST_SHARE} to 1, "
+            "or a whole number; use 1, or 0.5 for two encoders on each"
+        )
     # A quotient of floats may come out just below a whole number.
     capacity = int(all_gpus / gpus + 1e-9) if gpus else cpus
     workers = pool.workers or (capacity if gpus else min(cpus, MOST_ON_CPU))

@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from diffgap.corpora.folder import FolderCorpus
-from diffgap.errors import ClipError, UserError
+from diffgap.corpora.media import read_audio
+from diffgap.errors import ClipError, MissingClipError, UserError
 from diffgap.store.splits import split_of
 
 
@@ -94,3 +95,27 @@ def test_captioned_videos_have_all_three_modalities(tmp_path):
     assert read.modalities == ("audio", "text", "video")
     mixed = corpus(tmp_path, "file_name,caption\na.mp4,a car\nb.wav,a drum\n")
     assert mixed.modalities == ("audio", "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a\0.wav", "its name is not that of a file: embedded null byte"),
+        ("a" * 5000 + ".wav", "its name is not that of a file: File name too long"),
+        ("loop.wav", "its name is not that of a file: symlink loop"),
+        ("folder.wav", "no such file"),
+        ("../up.wav", "its path climbs out of the corpus's directory"),
+    ],
+)
+def test_names_that_are_of_no_file_cost_their_clips_alone(tmp_path, name, reason):
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "captions.csv").write_text(f"file_name,caption\n{name},noise\n")
+    corpus = FolderCorpus(tmp_path)
+    with pytest.raises(ClipError, match=reason):
+        corpus.audio(corpus.clips()[0])
+
+
+def test_a_file_that_vanishes_while_it_is_read_costs_its_clip_alone(tmp_path):
+    with pytest.raises(MissingClipError, match="no such file"):
+        read_audio(tmp_path / "gone.wav")

@@ -39,3 +39,12 @@ def test_lists_without_a_header_start_at_line_one(tmp_path):
     (tmp_path / "a.csv").write_text('x,1,"bird chirping, tweeting",test\n')
     (row,) = read_headless(tmp_path / "a.csv", ["id", "start", "label", "split"])
     assert (row.line, row.get("label")) == (1, "bird chirping, tweeting")
+
+
+def test_a_list_that_cannot_be_read_says_why(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(UserError, match=r"a.csv: cannot be read: Is a directory; put it there"):
+        read_headless(tmp_path / "a.csv", ["id"])
+    (tmp_path / "b.csv").write_text('id\n1\n"' + "x" * 200_000 + "\n3\n")
+    with pytest.raises(UserError, match=r"b.csv \(line 3\): field larger .*; close the quote"):
+        read_table(tmp_path / "b.csv", ["id"])

@@ -20,7 +20,7 @@ def command(root, out):
 
 
 def finished_chunks(partial):
-    return len(list(partial.glob("items-*.parquet")))
+    return len(list(partial.glob("chunk-*.json")))
 
 
 def kill_at_half(root, out):

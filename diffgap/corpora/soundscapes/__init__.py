@@ -47,6 +47,9 @@ class SoundscapeCorpus:
     def path(self, clip: Clip) -> Path | None:
         return None
 
+    def files(self, clip: Clip) -> list[Path]:
+        return []
+
     def audio(self, clip: Clip) -> tuple[np.ndarray, int]:
         scene = _scene(clip.id)
         return render_audio(scene, generator("audio", SEED, clip.id)), RATE
