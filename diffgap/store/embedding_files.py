@@ -145,7 +145,7 @@ VECTOR_SUFFIXES = (".npy", ".npz", ".parquet", ".pt", ".pth")
 
 UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
-    pa.ArrowException,
+    pa.ArrowException, csv.Error, MemoryError,
 )  # fmt: skip
 
 

@@ -28,10 +28,11 @@ import numpy as np
 import pyarrow as pa
 
 from diffgap.errors import UserError, nearest
+from diffgap.io.locks import only_maker
 from diffgap.pretrained.choice import UNKNOWN_HASH
 from diffgap.store.embedding_files import SINGLE, matrix, read_columns
 from diffgap.store.manifest import EncoderInfo
-from diffgap.store.schema import FIRST, MODALITY, TEXT, modality_order, vector_column
+from diffgap.store.schema import FIRST, MODALITY, TEXT, list_rows, modality_order, vector_column
 from diffgap.store.splits import split_of
 from diffgap.store.store import EmbeddingStore, write_store
 
@@ -46,6 +47,8 @@ ALIASES = {
     "clip_id": ("clip_id", "clip_ids", "caption_clip", "owner"),
 }
 CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+NULLABLE = ("label", "caption")
+"""Columns that rows may lack."""
 TYPO = 0.8
 """Similarity (`difflib`) to a name in `ALIASES` from which on a new modality looks misspelt."""
 SUFFIXES = (".npz", ".csv", ".parquet", ".pt", ".pth")
@@ -85,7 +88,8 @@ def import_store(
             names[name] = name  # a modality of its own
     items, captions = _tables(_select_columns(source_columns, names))
     info = EncoderInfo(name=encoder, checkpoint_hash=UNKNOWN_HASH)
-    return write_store(out, items, captions, info, corpus or source.stem)
+    with only_maker(out):
+        return write_store(out, items, captions, info, corpus or source.stem)
 
 
 def _select_columns(source: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -144,13 +148,12 @@ def _clip_modalities(columns: Mapping[str, Any]) -> list[str]:
 def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
     """A store's items and captions."""
     modalities = {name: _vectors(columns, name) for name in _clip_modalities(columns)}
-    first = next(iter(modalities.values()))
-    ids = list(map(str, columns.get("id", range(len(first)))))
-    labels = columns.get("label", [None] * len(ids))
+    first = next(iter(modalities.values()), ())
+    ids = _texts(columns, "id", list(map(str, range(len(first)))))
     texts: dict[str, Any] = {
         "id": ids,
-        "split": list(map(str, columns["split"] if "split" in columns else map(split_of, ids))),
-        "label": [None if label is None else str(label) for label in labels],
+        "split": _texts(columns, "split", list(map(split_of, ids))),
+        "label": _texts(columns, "label", [None] * len(ids)),
     }
     lengths = {name: len(values) for name, values in (texts | modalities).items()}
     if set(lengths.values()) != {len(ids)}:
@@ -162,19 +165,43 @@ def _tables(columns: Mapping[str, Any]) -> tuple[pa.Table, pa.Table | None]:
     return pa.table(arrays), _captions(columns, ids) if TEXT in columns else None
 
 
+def _texts(columns: Mapping[str, Any], name: str, default: list[Any]) -> list[Any]:
+    """A column of one value a row, as text; labels and captions may be missing (null)."""
+    if name not in columns:
+        return default
+    values = columns[name]
+    shape = np.shape(values) if isinstance(values, np.ndarray) else ()
+    if len(shape) != 1 and not isinstance(values, (list, tuple)):
+        raise UserError(f"{name}: shape {shape}; give one value a row")
+    texts = [None if value is None else str(value) for value in values]
+    if name not in NULLABLE and None in texts:
+        rows = list_rows([row for row, text in enumerate(texts) if text is None])
+        raise UserError(f"{name}: is missing (null) in rows {rows}; fill it, or leave them out")
+    try:
+        "".join(filter(None, texts)).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name}: holds text that is not UTF-8; save the source as UTF-8") from None
+    return texts
+
+
 def _vectors(columns: Mapping[str, Any], name: str) -> np.ndarray:
     """(..., D) float32 unit vectors; zero rows stay zero, and are refused by the store."""
     hint = "" if name in ALIASES else f"; {name} is a modality, as it is not {', '.join(ALIASES)}"
     try:
-        values = matrix(columns[name], "SOURCE", name).astype(np.float32)
+        raw = matrix(columns[name], "SOURCE", name)
+        if raw.dtype.kind not in "fiub":  # complex numbers, dates and records would be cut to size
+            raise TypeError
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
+            values = raw.astype(np.float32)
     except UserError:
         raise
     except (TypeError, ValueError):
         raise UserError(f"{name}: rows of different shapes, or not numbers{hint}") from None
-    if values.ndim < 2 or (values.ndim > 2 and name != TEXT):
+    if values.ndim < 2 or (values.ndim > 2 and name != TEXT) or not values.size:
         raise UserError(f"{name}: shape {values.shape}; embeddings are (N, D){hint}")
-    lengths = np.linalg.norm(values, axis=-1, keepdims=True)
-    return values / np.where(lengths > 0, lengths, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(values, axis=-1, keepdims=True)
+        return values / np.where(lengths > 0, lengths, 1)
 
 
 def _captions(columns: Mapping[str, Any], ids: list[str]) -> pa.Table:
@@ -182,14 +209,23 @@ def _captions(columns: Mapping[str, Any], ids: list[str]) -> pa.Table:
     captions = columns.get("caption")
     if text.ndim == 3:  # (N, C, D): a block of C captions a clip
         owners = np.repeat(ids, text.shape[1]).tolist()
-        captions = None if captions is None else list(chain.from_iterable(captions))
+        if captions is not None:
+            columns = {**columns, "caption": list(chain.from_iterable(map(_row, captions)))}
     else:
-        owners = list(map(str, columns.get("clip_id", ids)))
+        owners = _texts(columns, "clip_id", ids)
     text = text.reshape(-1, text.shape[-1])
-    captions = [""] * len(text) if captions is None else list(map(str, captions))
+    captions = [caption or "" for caption in _texts(columns, "caption", [""] * len(text))]
     if not len(text) == len(owners) == len(captions):
         raise UserError(
             f"text has {len(text)} rows, for {len(owners)} clips and {len(captions)} captions; "
             "give clip_id, the clip of each text, where clips do not have one text each"
         )
-    return pa.table({"id": owners, "caption": captions, "text": vector_column(text)})
+    names = pa.array(owners, pa.string()), pa.array(captions, pa.string())
+    return pa.table([*names, vector_column(text)], names=["id", "caption", TEXT])
+
+
+def _row(captions: Any) -> Any:
+    """The captions of a clip; UserError where they are no list of them."""
+    if isinstance(captions, str) or not hasattr(captions, "__iter__"):
+        raise UserError("caption: one for each clip, where text has several; give as many captions")
+    return captions

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pyarrow as pa
 from pyarrow import fs
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import from_json
 
 from diffgap.errors import UserError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+LARGEST = 2**20
+"""Bytes of a manifest."""
+MOST_DIMENSIONS = 2**16
+"""Of an embedding."""
+MOST_CLIPS = 10**12
+REMEDY = "restore the file, or make the store anew"
 
 
 class EncoderInfo(BaseModel, extra="forbid"):
@@ -27,7 +36,7 @@ class CorpusInfo(BaseModel, extra="forbid"):
     """The corpus of a store, and its clips per split."""
 
     name: str
-    counts: dict[str, int]
+    counts: dict[str, Annotated[int, Field(strict=True, ge=0, le=MOST_CLIPS)]]
 
 
 class Manifest(BaseModel, extra="forbid"):
@@ -36,8 +45,8 @@ class Manifest(BaseModel, extra="forbid"):
     format_version: int
     task: list[str]
     """Those it served when it was written; `EmbeddingStore.tasks` is what it serves."""
-    dimension: int
-    dtype: str
+    dimension: Annotated[int, Field(strict=True, ge=1, le=MOST_DIMENSIONS)]
+    dtype: Literal["float32"]
     encoder: EncoderInfo
     corpus: CorpusInfo
     fingerprint: str
@@ -55,18 +64,40 @@ def locate(uri: str) -> tuple[fs.FileSystem, str]:
 
 def read_manifest(filesystem: fs.FileSystem, root: str, uri: str) -> Manifest:
     """A store's manifest; UserError where there is none, or it is invalid or of another version."""
-    try:
-        with filesystem.open_input_file(f"{root}/{MANIFEST}") as file:
-            manifest = Manifest.model_validate_json(file.read())
-    except OSError:
-        raise UserError(f"{uri}: not an embedding store (it has no {MANIFEST})") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{uri}: {MANIFEST} is invalid at {where}: {first['msg']}") from None
-    if manifest.format_version != FORMAT_VERSION:
+    where = f"{uri}: {MANIFEST}"
+    content = _read_json(filesystem, f"{root}/{MANIFEST}", uri)
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version != FORMAT_VERSION:
         raise UserError(
-            f"{uri}: format version {manifest.format_version} is not {FORMAT_VERSION}; "
+            f"{uri}: format version {version} is not {FORMAT_VERSION}; "
             "make the store anew with this version of diffgap"
         )
-    return manifest
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for wrong in error.errors(include_url=False):
+            field = ".".join(map(str, wrong["loc"])) or "it"
+            message = wrong["msg"][0].lower() + wrong["msg"][1:]
+            problems.append(
+                f"{where}: {field}: {reprlib.repr(wrong['input'])}: {message}; {REMEDY}"
+            )
+        raise UserError(*problems) from None
+
+
+def _read_json(filesystem: fs.FileSystem, path: str, uri: str) -> object:
+    where = f"{uri}: {MANIFEST}"
+    try:
+        with filesystem.open_input_file(path) as file:
+            if file.size() > LARGEST:
+                raise UserError(f"{where}: {file.size()} bytes are more than {LARGEST}; {REMEDY}")
+            return from_json(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{uri}: not an embedding store (it has no {MANIFEST})") from None
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where} cannot be read: {reason}; {REMEDY}") from None
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON: {error}; {REMEDY}") from None

@@ -14,14 +14,14 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from diffgap.errors import UserError
@@ -29,17 +29,21 @@ from diffgap.io.atomic import new_directory
 from diffgap.store.manifest import (
     FORMAT_VERSION,
     MANIFEST,
+    REMEDY,
     CorpusInfo,
     EncoderInfo,
     Manifest,
     locate,
     read_manifest,
 )
+from diffgap.store.parquet import Shards, write_parquet
 from diffgap.store.schema import (
+    NEEDED,
     TEXT,
     content_fingerprint,
     content_problems,
     modalities,
+    schema_problems,
     served_tasks,
     split_task,
     vector_dimension,
@@ -49,6 +53,10 @@ from diffgap.store.splits import SPLITS
 
 LIKELY = 0.8
 """Similarity (`difflib`) to a task that is served from which on that is suggested."""
+
+
+MOST_CAPTIONS = 1000
+"""A clip, on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +119,16 @@ class EmbeddingStore:
         """
         filesystem, root = locate(str(uri))
         manifest = read_manifest(filesystem, root, str(uri))
-        items = _read_shards(filesystem, root, "items", str(uri))
-        captions = _read_shards(filesystem, root, "captions", str(uri), needed=False)
-        if problems := list(content_problems(items, captions, manifest.dimension)):
+        tables = {}
+        for kind in NEEDED:
+            tables[kind] = Shards.open(filesystem, root, kind, str(uri))
+        _check_shards(tables, manifest)
+        items = tables["items"].read()
+        captions = tables["captions"].read() if tables["captions"].files else None
+        problems = list(content_problems(items, captions, manifest.dimension))
+        if not problems:
+            problems = list(_manifest_problems(manifest, items, captions))
+        if problems:
             raise UserError(*(f"{uri}: {problem}" for problem in problems))
         if content_fingerprint(items, captions) != manifest.fingerprint:
             raise UserError(f"{uri}: content differs from {MANIFEST}; make the store anew")
@@ -135,7 +150,7 @@ class EmbeddingStore:
 
     def task_problem(self, task: str, name: str = "this store") -> str | None:
         """Why the store, called `name`, does not serve a task; None where it does."""
-        names = modalities(self._items)
+        names = modalities(self._items.schema)
         if self._captions is not None:
             names = [TEXT, *names]
         try:
@@ -148,6 +163,10 @@ class EmbeddingStore:
         close = difflib.get_close_matches(task, tasks, n=1, cutoff=LIKELY)
         remedy = f"did you mean {close[0]}?" if close else "choose one of these, or another store"
         return f"{problem} serves {', '.join(self.tasks) or 'no task'}; {remedy}"
+
+    def empty_splits(self, task: str) -> list[str]:
+        """The splits in which no clip has both modalities of a task that is served."""
+        return [split for split, n in split_counts(self._task_items(task)).items() if not n]
 
     def pairs(self, task: str, split: str) -> Pairs:
         """The pairs of one split, in the order of the files; the same object at each call.
@@ -167,9 +186,8 @@ class EmbeddingStore:
         if problem := self.task_problem(task):
             raise UserError(problem)
         x_name, a_name = split_task(task)
-        items = self._items.filter(pc.equal(self._items["split"], split))
-        if x_name == TEXT and self._captions is not None:
-            items = items.filter(pc.is_in(items["id"], self._captions["id"].combine_chunks()))
+        items = self._task_items(task)
+        items = items.filter(pc.equal(items["split"], split))
         if not len(items):
             raise UserError(f"store: its split {split!r} is empty; use another, or another store")
         ids, a = items["id"].combine_chunks(), vectors(items, a_name)
@@ -178,6 +196,13 @@ class EmbeddingStore:
         else:
             x, owner = vectors(items, x_name), np.arange(len(items))
         return Pairs(tuple(ids.to_pylist()), x, a, owner)
+
+    def _task_items(self, task: str) -> pa.Table:
+        """The clips that have both modalities of a task."""
+        if split_task(task)[0] != TEXT or self._captions is None:
+            return self._items
+        with_caption = pc.is_in(self._items["id"], self._captions["id"].combine_chunks())
+        return self._items.filter(with_caption)
 
     def _texts(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """(M, D) texts of N clips, and (M,) the position of each text's clip."""
@@ -211,25 +236,30 @@ def write_store(
     dimension = vector_dimension(items)
     if problems := list(content_problems(items, captions, dimension)):
         raise UserError(*problems)
-    counts = {split: items["split"].to_pylist().count(split) for split in SPLITS}
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         task=served_tasks(items, captions),
         dimension=dimension,
         dtype="float32",
         encoder=encoder,
-        corpus=CorpusInfo(name=corpus, counts=counts),
+        corpus=CorpusInfo(name=corpus, counts=split_counts(items)),
         fingerprint=content_fingerprint(items, captions),
     )
     with new_directory(path) as temporary:
-        pq.write_table(items, temporary / "items-00000.parquet")
+        write_parquet(items, temporary / "items-00000.parquet")
         if captions is not None:
-            pq.write_table(captions, temporary / "captions-00000.parquet")
+            write_parquet(captions, temporary / "captions-00000.parquet")
         for name, table in (extra or {}).items():
-            pq.write_table(table, temporary / f"{name}.parquet")
+            write_parquet(table, temporary / f"{name}.parquet")
         # Last: a store without a manifest is not read.
         (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     return EmbeddingStore(manifest, items, captions)
+
+
+def split_counts(items: pa.Table) -> dict[str, int]:
+    """Clips by split."""
+    counts = Counter(items["split"].to_pylist())
+    return {split: counts[split] for split in SPLITS}
 
 
 def stamp(uri: str) -> object:
@@ -239,17 +269,38 @@ def stamp(uri: str) -> object:
     return sorted((info.path, info.size, info.mtime_ns) for info in files)
 
 
-def _read_shards(
-    filesystem: fs.FileSystem, root: str, kind: str, uri: str, needed: bool = True
-) -> pa.Table | None:
-    files, pattern = filesystem.get_file_info(fs.FileSelector(root)), f"{kind}-*.parquet"
-    shards = sorted(file.path for file in files if Path(file.path).match(pattern))
-    if not shards:
-        if needed:
-            raise UserError(f"{uri}: has no {pattern}; make the store anew")
-        return None
-    try:
-        return pa.concat_tables([pq.read_table(path, filesystem=filesystem) for path in shards])
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{uri}: a {kind} shard cannot be read: {reason}") from None
+def _check_shards(tables: Mapping[str, Shards], manifest: Manifest) -> None:
+    """Refuses what cannot be right, before the content is read: it could fill the memory."""
+    items, captions = tables["items"], tables["captions"]
+    if not items.files:
+        raise UserError(f"{items.uri}: has no items-*.parquet; make the store anew")
+    problems = []
+    for kind, shards in tables.items():
+        for schema in shards.schemas:
+            problems += schema_problems(kind, schema, manifest.dimension)
+    clips = sum(manifest.corpus.counts.values())
+    if items.rows != clips:
+        problems.append(f"items: {items.rows} rows are not the {clips} of {MANIFEST}; {REMEDY}")
+    if captions.rows > MOST_CAPTIONS * clips:
+        most = f"more than {MOST_CAPTIONS} for each of {clips} clips"
+        problems.append(f"captions: {captions.rows} rows are {most}; {REMEDY}")
+    if problems:
+        raise UserError(*(f"{items.uri}: {problem}" for problem in dict.fromkeys(problems)))
+
+
+def _manifest_problems(
+    manifest: Manifest, items: pa.Table, captions: pa.Table | None
+) -> Iterator[str]:
+    """What the manifest says that the content does not."""
+    actual = split_counts(items)
+    for split, count in manifest.corpus.counts.items():
+        if count != actual.get(split, 0):
+            yield (
+                f"{MANIFEST}: corpus.counts.{split}: {count} is not the {actual.get(split, 0)} "
+                f"clips of the items; {REMEDY}"
+            )
+    # A manifest of an earlier version lists fewer tasks than its content serves.
+    served = set(served_tasks(items, captions))
+    for task in manifest.task:
+        if task not in served:
+            yield f"{MANIFEST}: task: {task!r} is not one that the content serves; {REMEDY}"

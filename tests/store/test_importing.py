@@ -185,3 +185,51 @@ def test_files_that_could_run_code_or_are_no_data_are_refused(tmp_path):
         import_store(tmp_path / "a.txt", tmp_path / "store")
     with pytest.raises(UserError, match=r"no file .*gone.npz"):
         import_store(tmp_path / "gone.npz", tmp_path / "store")
+
+
+NONSENSE = {
+    "id: shape (); give one value a row": {"id": np.array(3)},
+    "id: shape (12, 2); give one value a row": {"id": np.zeros((N, 2))},
+    "split: shape (); give one value a row": {"split": np.array("train")},
+    "label: shape (); give one value a row": {"label": np.array(1)},
+    "caption: shape (); give one value a row": {"caption": np.array("rain")},
+    "clip_id: shape (); give one value a row": {"clip_id": np.array("a")},
+    "id: holds text that is not UTF-8": {"id": np.array([*IDS[1:], "\ud800"])},
+    "audio: shape (12, 0); embeddings are (N, D)": {"audio": AUDIO[:, :0]},
+    "audio: shape (0, 8); embeddings are (N, D)": {"audio": AUDIO[:0], "text": TEXT[:0]},
+    "audio: rows of different shapes, or not numbers": {"audio": AUDIO.astype(complex)},
+    "text: rows of different shapes, or not numbers": {"text": AUDIO.astype("M8[s]")},
+    "audio is not finite in rows": {"audio": AUDIO.astype(float) * 1e300},
+    "caption: one for each clip, where text has several": {
+        "text": vectors(1, N, 2), "caption": CAPTIONS
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "columns"), NONSENSE.items(), ids=NONSENSE.keys())
+def test_columns_of_other_shapes_and_types_are_refused_by_name(tmp_path, message, columns):
+    told = refused(tmp_path, **{"audio": AUDIO, "text": TEXT, **columns})
+    assert message in told
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_text_that_is_missing_is_refused_but_for_labels_and_captions(tmp_path):
+    columns = {"audio": AUDIO.tolist(), "text": TEXT.tolist(), "caption": [None, *CAPTIONS[1:]]}
+    pq.write_table(pa.table({**columns, "label": [None] * N}), tmp_path / "a.parquet")
+    store = import_store(tmp_path / "a.parquet", tmp_path / "store")
+    assert store.caption_texts(["0", "1"]) == [("0", ""), ("1", "caption 1")]
+    pq.write_table(pa.table({**columns, "id": [None, *IDS[1:]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"id: is missing \(null\) in rows 0; fill it"):
+        import_store(tmp_path / "a.parquet", tmp_path / "other")
+
+
+def test_a_header_that_claims_more_than_any_memory_is_refused(tmp_path):
+    """An array file of some bytes, and of terabytes by its own account."""
+    np.savez(tmp_path / "a.npz", text=TEXT)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 8)}"
+    header = header.ljust(117) + b"\n"
+    (tmp_path / "audio.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header + bytes(64))
+    with pytest.raises(UserError, match=r"--array: .*audio.npy cannot be read: Unable to allocate"):
+        import_store(
+            tmp_path / "a.npz", tmp_path / "s", arrays={"audio": tmp_path / "audio.npy"}
+        )  # fmt: skip

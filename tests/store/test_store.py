@@ -40,7 +40,9 @@ def captions(text=None, owners=OWNERS):
 
 
 def write(path, items_=None, captions_=None):
-    return write_store(path, items_ or items(), captions_ or captions(), ENCODER, "test")
+    items_ = items() if items_ is None else items_
+    captions_ = captions() if captions_ is None else captions_
+    return write_store(path, items_, captions_, ENCODER, "test")
 
 
 def test_a_store_comes_back_as_it_was_written(tmp_path):
@@ -66,6 +68,13 @@ def test_video_pairs_are_one_to_one(tmp_path):
 def test_clips_without_a_caption_are_no_text_pairs(tmp_path):
     store = write(tmp_path / "store", captions_=captions(owners=["b", "c", "d"]))
     assert store.pairs("text-audio", "train").ids == ("b",)
+
+
+def test_the_splits_that_a_task_has_no_clip_in(tmp_path):
+    table = many("video").slice(0, 3)  # of train and val
+    store = write(tmp_path / "store", table, captions(owners=["a", "b"]))
+    assert store.empty_splits("video-audio") == ["test"]
+    assert store.empty_splits("text-video") == ["val", "test"]
 
 
 def many(*names):
@@ -209,6 +218,13 @@ WRONG = {
         captions(),
         "image is fixed_size_list.*, not fixed_size_list.* as the store's other vectors",
     ),
+    "boxes missing": (
+        items().append_column("box", pa.array([[1], None, [3], [4]], pa.list_(pa.int32(), 1))),
+        captions(),
+        "box has lists that are null; fill them, or leave the column out",
+    ),
+    "integer ids": (items(id=[1, 2, 3, 4]), captions(), "id is int64, not string; write it as"),
+    "no clip": (items()[:0], captions()[:0], "items: no row; a store needs a clip"),
     "an image of doubles": (
         items().append_column("image", pa.array(unit(4).tolist(), pa.list_(pa.float64(), 8))),
         captions(),
