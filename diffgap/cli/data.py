@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli.options import ADDRESS, ROOT, Percentage, make_console, open_known, progress_bar
+from diffgap.cli.boundary import echo
+from diffgap.cli.options import (
+    ADDRESS,
+    ROOT,
+    FiniteRange,
+    Percentage,
+    make_console,
+    open_known,
+    progress_bar,
+)
 from diffgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +64,7 @@ OUT = click.option(
 )
 @click.option("--workers", type=click.IntRange(1), help="Default one per GPU, else one per core.")
 @click.option(
-    "--gpus-per-worker", type=click.FloatRange(0), help="Default 1 where there are GPUs, else 0."
+    "--gpus-per-worker", type=FiniteRange(0), help="Default 1 where there are GPUs, else 0."
 )
 @ADDRESS
 def embed(
@@ -106,7 +115,7 @@ def embed(
                 progress=advance,
             )
         except TooManyRejectedError as error:
-            click.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             sys.exit(1)
     for clip in result.rejected[:MAX_LISTED]:
         console.print(f"left out: {clip.id} ({clip.stage}): {clip.reason}", soft_wrap=True)
@@ -116,6 +125,7 @@ def embed(
     counts = ", ".join(f"{n} {split}" for split, n in result.store.manifest.corpus.counts.items())
     summary = f"{out}: {counts} clips; {rejected} left out; {result.seconds:.0f} s."
     console.print(summary, soft_wrap=True)
+    _warn_of_empty_splits(result.store)
 
 
 @click.group(short_help="Check a corpus before embedding it.")
@@ -218,6 +228,7 @@ def import_(
     console = make_console()
     for line in describe(imported):
         console.print(line)
+    _warn_of_empty_splits(imported)
 
 
 @store.command(short_help="Print counts and modality gap of a store.")
@@ -302,6 +313,20 @@ def evaluate(
 
 
 DATA_COMMANDS = (embed, corpus, store, evaluate)
+
+
+def _warn_of_empty_splits(store: EmbeddingStore) -> None:
+    """Says which tasks a new store has, but no sweep can be run on."""
+    tasks_by_splits: dict[str, list[str]] = {}
+    for task in store.tasks:
+        if empty := store.empty_splits(task):
+            tasks_by_splits.setdefault(" and ".join(empty), []).append(task)
+    for splits, tasks in tasks_by_splits.items():
+        echo(
+            f"warning: no clip for {', '.join(tasks)} in {splits}; a sweep needs clips in train, "
+            "val and test: add some, or say which clips are in which in a column split",
+            err=True,
+        )
 
 
 def _choose_task(opened: EmbeddingStore, name: str, task: str | None) -> str:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffgap.cli.bridge import BRIDGE, SPLIT
-from diffgap.cli.options import make_console, open_known, progress_bar
+from diffgap.cli.options import FiniteRange, make_console, open_known, progress_bar
 from diffgap.errors import UserError
 from diffgap.pretrained.choice import BUNDLED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from diffgap.bridge.base import Bridge
@@ -76,7 +78,7 @@ INDEX = "index.csv"
     help="Condition a generator that takes a video's tokens on one embedding of it, repeated.",
 )
 @click.option("--steps", type=click.IntRange(1, 1000), help="Sampler steps.")
-@click.option("--guidance", type=click.FloatRange(1), help="Classifier-free guidance; 1 is off.")
+@click.option("--guidance", type=FiniteRange(1, 100), help="Classifier-free guidance; 1 is off.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the noise.")
 @click.option(
     "--candidates",
@@ -222,25 +224,34 @@ def _write(
     console: Console,
 ) -> None:
     from diffgap.audio.files import write_audio
-    from diffgap.io.atomic import write_text
+    from diffgap.generation.file_names import file_names
+    from diffgap.io.atomic import new_directory
 
+    queries = request.captions or request.ids
+    if _writes_file(options):
+        write_audio(options.out, clips[0].samples, generator.rate)
+        paths = [options.out]
+    else:
+        names = [f"{name}.{options.style}" for name in file_names(request.ids)]
+        paths = [options.out / name for name in names]
+        with new_directory(options.out) as directory:
+            for path, clip in zip(paths, clips, strict=True):
+                write_audio(directory / path.name, clip.samples, generator.rate, path)
+            (directory / INDEX).write_text(_index(names, queries, clips))
+    for path, query, clip in zip(paths, queries, clips, strict=True):
+        summary = f"{len(clip.samples) / generator.rate:.1f} s at {generator.rate:,} Hz"
+        summary += f", seed {clip.seed}"
+        if clip.similarity is not None:
+            summary += f", similarity {clip.similarity:.2f}"
+        console.print(f"{path}: {query}; {summary}.", soft_wrap=True)
+
+
+def _index(names: Sequence[str], queries: Sequence[str], clips: Sequence[Candidate]) -> str:
+    """The table of a directory's clips, as CSV."""
     table = StringIO()
     index = csv.writer(table)
     index.writerow(["file", "query", "seed", "similarity"])
-    queries = request.captions or request.ids
-    for name, query, clip in zip(request.ids, queries, clips, strict=True):
-        path = options.out
-        if not _writes_file(options):
-            path /= f"{name.replace('/', '_')}.{options.style}"  # ids of a corpus may hold slashes
-        write_audio(path, clip.samples, generator.rate)
-        summary = f"{len(clip.samples) / generator.rate:.1f} s at {generator.rate:,} Hz"
-        summary += f", seed {clip.seed}"
-        similarity = ""
-        if clip.similarity is not None:
-            summary += f", similarity {clip.similarity:.2f}"
-            similarity = f"{clip.similarity:.4f}"
-        index.writerow([path.name, query, clip.seed, similarity])
-        console.print(f"{path}: {query}; {summary}.", soft_wrap=True)
-    if not _writes_file(options):
-        # Last, so that an index lists only files that are complete.
-        write_text(options.out / INDEX, table.getvalue())
+    for name, query, clip in zip(names, queries, clips, strict=True):
+        similarity = "" if clip.similarity is None else f"{clip.similarity:.4f}"
+        index.writerow([name, query, clip.seed, similarity])
+    return table.getvalue()

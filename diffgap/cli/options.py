@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -94,6 +95,16 @@ class Percentage(click.ParamType):
         if not 0 <= share <= 1:
             self.fail(f"{value!r} is not a share; give one such as 1% or 0.01", param, context)
         return share
+
+
+class FiniteRange(click.FloatRange):
+    """A number within a range; click's own takes nan for one, and inf where there is no end."""
+
+    def convert(self, value: Any, param: Any, context: Any) -> float:
+        number = float(super().convert(value, param, context))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, context)
+        return number
 
 
 def make_console(stderr: bool = False, outlives_output: bool = False) -> Console:

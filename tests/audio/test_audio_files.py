@@ -37,6 +37,15 @@ def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_sound_that_is_not_finite_is_never_written(tmp_path, number):
+    samples = SAMPLES.copy()
+    samples[7] = number
+    with pytest.raises(UserError, match=r"shown.wav: .* samples are not all finite"):
+        write_audio(tmp_path / "a.wav", samples, 16_000, tmp_path / "shown.wav")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_errors_about_other_formats_name_the_known_ones(tmp_path):
     assert "ends in .mp3; use .wav or .flac" in str(format_problem(tmp_path / "a.mp3"))
     assert format_problem(tmp_path / "a.flac") is None

@@ -137,6 +137,7 @@ def test_embed_lists_what_it_left_out(tmp_path):
     assert done.exit_code == 0, done.output
     assert "left out: b [x1] :cat:.wav (audio): no such file" in done.output
     assert f"{tmp_path}/store: 1 train, 0 val, 0 test clips; 1 left out" in done.output
+    assert "warning: no clip for text-audio in val and test; a sweep needs clips" in done.stderr
 
 
 def test_a_real_file_of_another_kind_is_no_store(tmp_path):
@@ -188,6 +189,7 @@ def test_a_store_is_imported_shown_and_evaluated(tmp_path):
     made = invoke("store", "import", tmp_path / "a.npz", "--out", tmp_path / "store")
     assert made.exit_code == 0, made.output
     assert "a: 0 train, 0 val, 20 test clips, 20 captions" in made.output
+    assert "warning: no clip for text-audio in train and val; a sweep" in made.stderr
     shown = invoke("store", "show", tmp_path / "store", "--picture", tmp_path / "a.png")
     assert shown.exit_code == 0, shown.output
     assert "distance of the modality means" in shown.output

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -15,7 +17,9 @@ from diffgap.bridge.config import BridgeConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.cli.main import main
 from diffgap.encoders.soundscape import SoundscapeEncoder
+from diffgap.generation.soundscape_generator import SoundscapeGenerator
 from diffgap.io import atomic as files
+from diffgap.store.store import EmbeddingStore, write_store
 
 FAST = ("--steps", "2", "--guidance", "1")
 
@@ -226,6 +230,36 @@ def test_a_request_that_asks_for_nothing_or_too_much_is_refused(here):
     assert "there.wav exists already" in done.stderr
     done = invoke("t", "--prompt", "rain", "--out", "rain.mp3")
     assert "rain.mp3 ends in .mp3; use .wav or .flac" in done.stderr
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e308", "0.5", "101"])
+def test_a_guidance_that_makes_no_sound_is_refused(here, number):
+    lines = refused("t", "--prompt", "rain", "--guidance", number)
+    assert "Invalid value for '--guidance'" in lines[-1]
+
+
+def test_clips_whose_ids_would_share_a_file_have_one_each(here, small_store):
+    store = EmbeddingStore.open(small_store)
+    ids = ["a/b", "a_b", "A_b", "con", "..", "x" * 300]
+    table = pq.read_table(small_store / "items-00000.parquet").slice(0, len(ids))
+    table = table.set_column(0, "id", pa.array(ids)).set_column(1, "split", pa.array(["test"] * 6))
+    captions = pq.read_table(small_store / "captions-00000.parquet").slice(0, len(ids))
+    captions = captions.set_column(0, "id", pa.array(ids))
+    write_store(here / "alike", table, captions, store.manifest.encoder, "alike")
+    done = invoke("t", "--store", "alike", "--out", "sounds", *FAST)
+    assert done.exit_code == 0, done.output
+    names = {row["file"] for row in index("sounds")}
+    assert len({name.lower() for name in names}) == len(ids)
+    assert {path.name for path in (here / "sounds").iterdir()} == {*names, "index.csv"}
+
+
+def test_sound_that_is_not_finite_is_refused_and_leaves_nothing(here, monkeypatch):
+    def broken(self, conditions, seeds, sampling):
+        return np.full((len(seeds), 10), np.nan, np.float32)
+
+    monkeypatch.setattr(SoundscapeGenerator, "generate", broken)
+    (line,) = refused("t", "--prompt", "rain", *FAST)
+    assert line.startswith("error: out.wav: cannot be written: its samples are not all finite")
 
 
 def test_a_full_disk_leaves_no_half_of_a_file(here, monkeypatch):
