@@ -110,7 +110,7 @@ def test_carrying_over_in_chunks_equals_the_bridge_row_by_row():
 
 def test_a_method_without_a_network_takes_vectors_to_its_space():
     bridge, x, a = make(method="center", cdm=False, bst=False), unit(9), unit(9, seed=2)
-    bridge.fit(x, a)
+    bridge.fit(x, a, torch.arange(9))
     np.testing.assert_array_equal(carry_over(bridge, a.numpy(), "audio"), bridge.space(a, 1))
 
 

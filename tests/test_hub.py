@@ -60,7 +60,7 @@ def test_a_pushed_bridge_comes_back_bit_for_bit(tmp_path):
 def test_means_that_were_fitted_come_back_too(tmp_path, method, options):
     bridge = make(method, cdm=False, bst=False, **options)
     x, a = F.normalize(torch.randn(2, 20, 16) + 1, dim=-1)
-    bridge.fit(x, a)
+    bridge.fit(x, a, torch.arange(20))
     bridge.push(tmp_path)
     assert Bridge.from_pretrained(tmp_path).space(x, 0).equal(bridge.space(x, 0))
 

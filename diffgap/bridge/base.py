@@ -59,8 +59,11 @@ class Bridge(nn.Module, ABC):
         tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
-    def fit(self, x: Tensor, a: Tensor) -> None:
-        """Computes statistics of the training split, (M, D) and (N, D), before the first step."""
+    def fit(self, x: Tensor, a: Tensor, owner: Tensor) -> None:
+        """Computes statistics of the training split before the first step.
+
+        x is (M, D), a is (N, D), and row i of x belongs to row ``owner[i]`` of a, (M,).
+        """
 
     def space(self, vectors: Tensor, side: int) -> Tensor:
         """(B, D) unit vectors of one side, in the space where they are compared."""

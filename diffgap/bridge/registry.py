@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-from diffgap.bridge.config import NoiseTime, NonNegative, Positive, ScoreKind, Steps
+from diffgap.bridge.config import NoiseTime, NonNegative, Positive, ScoreKind, Share, Steps
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class MethodInfo:
     reads: tuple[str, ...] = ("denoiser", "train", "score")
     """Blocks of a trial that it reads, or single fields of them as ``cdm.schedule``; the others
     stand at their defaults and make no other experiment."""
+    is_solved: bool = False
+    """Whether it is solved on the training pairs, in closed form, and has no network to train."""
     options: type | None = None
     """A dataclass of the method's own settings: a trial's block of the method's name."""
     carries_to_target: bool = False
@@ -40,6 +42,11 @@ class MethodInfo:
 
     @property
     def trained(self) -> bool:
+        return self.carries and not self.is_solved
+
+    @property
+    def carries(self) -> bool:
+        """Whether it carries embeddings over to the other side."""
         return self.score != "cosine"
 
 
@@ -47,6 +54,18 @@ class MethodInfo:
 class MeanShiftOptions:
     scale: NonNegative = 1.0
     """How far x is moved along the difference of the modality means; 1 is all the way."""
+
+
+@dataclass(frozen=True)
+class CCAOptions:
+    shrinkage: Share = 0.1
+    """Share of the identity in the covariances."""
+
+
+@dataclass(frozen=True)
+class RidgeOptions:
+    penalty: Positive = 10.0
+    """Weight of the squared coefficients, beside the squared error summed over the pairs."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,33 @@ METHODS: dict[str, MethodInfo] = {
             score="cosine",
             reads=(),
             options=MeanShiftOptions,
+        ),
+        MethodInfo(
+            "realign", "ReAlign", "diffgap.bridge.closed_form:ReAlign", score="cosine", reads=()
+        ),
+        MethodInfo(
+            "procrustes",
+            "Procrustes",
+            "diffgap.bridge.closed_form:Procrustes",
+            score="cosine",
+            reads=(),
+        ),
+        MethodInfo(
+            "ridge",
+            "ridge regression",
+            "diffgap.bridge.closed_form:Ridge",
+            reads=("score.fusion",),
+            is_solved=True,
+            options=RidgeOptions,
+            carries_to_target=True,
+        ),
+        MethodInfo(
+            "cca",
+            "CCA",
+            "diffgap.bridge.closed_form:CCA",
+            score="cosine",
+            reads=(),
+            options=CCAOptions,
         ),
         MethodInfo("close", "C3 (close)", "diffgap.bridge.siblings:Close", options=CloseOptions),
         MethodInfo(

@@ -47,7 +47,7 @@ class Centred(Bridge):
     def directions(self) -> tuple[int, ...]:
         return ()
 
-    def fit(self, x: Tensor, a: Tensor) -> None:
+    def fit(self, x: Tensor, a: Tensor, owner: Tensor) -> None:
         self.means = torch.stack([x.mean(0), a.mean(0)]).to(self.means)
 
     def space(self, vectors: Tensor, side: int) -> Tensor:

@@ -171,7 +171,7 @@ def _inactive_fields(
     for block in ("cdm", "bst", "denoiser", "loss", "train", "score"):
         # Without BST there is no batch to split.
         paths += _unread(block, () if block == "bst" and not bst_enabled else reads)
-    if METHODS[method].trained:
+    if METHODS[method].carries:
         fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[score]
         paths += map("score.{}".format, sorted(fields))
     return tuple(paths)

@@ -213,7 +213,7 @@ def fresh_trainings(members: Sequence[PackMember], store: EmbeddingStore) -> lis
     for member in members:
         trial, context = member.trial, member.context
         bridge = fresh_bridge(trial, store, context.device)
-        bridge.fit(table.x, table.a)
+        bridge.fit(table.x, table.a, table.owner)
         average = Average(copy.deepcopy(bridge), trial.train.ema)
         state = State(None, bridge, average, Progress(workers=context.workers))
         seeded = table.of_seed(trial.seed)

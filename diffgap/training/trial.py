@@ -98,7 +98,7 @@ def _train(
     """Fits the method on the store's training split, and trains its network if it has one."""
     pairs = store.pairs(trial.task, "train")
     table = PairTable(pairs, trial.train.batch_size, trial.seed, context.device)
-    bridge.fit(table.x, table.a)
+    bridge.fit(table.x, table.a, table.owner)
     if not trial.trains:
         return bridge.eval(), Progress()
     recipe = recipe_of(trial, store.pairs(trial.task, "val"))

@@ -16,6 +16,8 @@ from diffgap.bridge.scores import pair_features
 D, N = 16, 64
 OPTIONS = {
     "mean_shift": {"scale": 1.0},
+    "ridge": {"penalty": 10.0},
+    "cca": {"shrinkage": 0.1},
     "close": {"noise": 0.08},
     "diffusion_bridge": {"radius": 5.0, "start_t": 0.6, "steps": 5},
     "diffusion_link": {"topology_weight": 1.0, "start_t": 0.6, "steps": 5},
@@ -40,7 +42,7 @@ def bridge_of(method, **changes):
         ("text", "audio"), D, **{**fields, "options": OPTIONS.get(method, {}), **changes}
     )
     bridge = make_bridge(config)
-    bridge.fit(*embeddings())
+    bridge.fit(*embeddings(), torch.arange(N))
     return bridge
 
 

@@ -97,7 +97,7 @@ def test_frozen_embeddings_have_no_after_and_centred_ones_have():
     pairs = paired(10, 1)
     assert not any(n.startswith("after") for n in sample_of(bridge_of("none"), pairs).column_names)
     center = bridge_of("center")
-    center.fit(torch.from_numpy(pairs.x), torch.from_numpy(pairs.a))
+    center.fit(*map(torch.from_numpy, (pairs.x, pairs.a, pairs.owner)))
     assert "after_cosine" in sample_of(center, pairs).column_names
 
 

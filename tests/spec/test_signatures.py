@@ -16,7 +16,9 @@ GOLDEN = json.loads((ROOT / "tests" / "data" / "signatures.json").read_text())
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_shipped_sweep_has_the_signatures_that_it_always_had(name):
     plan = make_plan(load_sweep(ROOT / "sweeps" / f"{name}.yaml"), "somewhere", "0" * 64)
-    assert {trial.signature: trial.label for trial in plan.trials} == GOLDEN[name]
+    labels = {trial.signature: trial.label for trial in plan.trials}
+    # It may gain trials, such as those of a new method.
+    assert GOLDEN[name].items() <= labels.items()
 
 
 def test_every_shipped_sweep_is_held():

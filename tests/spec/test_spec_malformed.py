@@ -349,7 +349,8 @@ TOLD = {
     "an axis of no block": (
         GOOD + "axes: {zzz: [1]}\n",
         "axes.zzz (line 3): not a field of a trial; fields begin with method, cdm, bst, denoiser, "
-        "loss, train, score, generation, mean_shift, close, diffusion_bridge, diffusion_link",
+        "loss, train, score, generation, mean_shift, ridge, cca, close, diffusion_bridge, "
+        "diffusion_link",
     ),
     "only wrong values in a list": (
         GOOD + "report: {tables: [axis]}\n",
@@ -387,7 +388,7 @@ TOLD = {
     "sound through a bridge that is none": (
         GOOD + SOUND.replace("{generation", "{method: center, generation"),
         "trial.method (line 3): center does not reach the embeddings that a generator takes; use "
-        "deterministic or diffgap, or generation.condition query",
+        "ridge or deterministic or diffgap, or generation.condition query",
     ),
     "an extractor that is none": (
         GOOD + SOUND.replace("soundscape}", "soundscape, extractors: [vgish=/w]}"),
