@@ -56,7 +56,7 @@ def _step(bridge: Bridge, options: argparse.Namespace) -> float:
     """Seconds of one optimiser step, forward and backward: the mean of some."""
     optimizer = torch.optim.AdamW(bridge.parameters())
     x, a = F.normalize(torch.randn(2, options.batch, options.dimension), dim=-1)
-    bridge.fit(x, a)
+    bridge.fit(x, a, torch.arange(options.batch))
     clip, generator = torch.arange(options.batch), torch.Generator()
     began = time.perf_counter()
     for step in range(options.steps):

@@ -19,6 +19,7 @@ from diffgap.bridge.config import ScoreConfig
 from diffgap.bridge.scores import CHUNK, Scorer
 from diffgap.encoders import EncoderChoice
 from diffgap.errors import UserError
+from diffgap.evaluation.evaluate import bank_of
 from diffgap.store.schema import NORM_TOLERANCE, TEXT
 from diffgap.store.store import EmbeddingStore
 
@@ -31,6 +32,7 @@ def rank(
     source: str = "text",
     score: ScoreConfig | None = None,
     top: int = 10,
+    bank: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The best matches of a gallery for each query, by the same score that evaluation uses.
 
@@ -41,6 +43,8 @@ def rank(
         source: which of the bridge's modalities the queries are of.
         score: how to score; default as the bridge was evaluated, re-ranking included.
         top: how many matches to return.
+        bank: (B, D) unit vectors of training queries of the modality `source`, which a score that
+            corrects hubness (`score.normalise`) reads.
 
     Returns:
         (Q, K) scores, best first, and (Q, K) int64 rows of the gallery, on the queries' device;
@@ -48,15 +52,15 @@ def rank(
 
     Raises:
         ValueError: where a side is not (rows, D) unit vectors, `source` is not one of the bridge's
-            modalities, or its method cannot re-rank.
+            modalities, its method cannot re-rank, or there is no bank and the score reads one.
     """
     score = score or bridge.config.score
-    if problem := _rank_problem(bridge, queries, gallery, source, score, top):
+    if problem := _rank_problem(bridge, queries, gallery, source, score, top, bank):
         raise ValueError(problem)
     from_x = source == bridge.config.modalities[0]
     x, a = (queries, gallery) if from_x else (gallery, queries)
     x, a = x.to(bridge.device, torch.float32), a.to(bridge.device, torch.float32)
-    scorer = Scorer(bridge, x, a, score)
+    scorer = Scorer(bridge, x, a, score, _bank(bridge, bank, from_x))
     score_parts, row_parts = [], []
     for start in range(0, len(queries), scorer.queries_at_once):
         stop = min(start + scorer.queries_at_once, len(queries))
@@ -66,8 +70,22 @@ def rank(
     return torch.cat(score_parts).to(queries.device), torch.cat(row_parts).to(queries.device)
 
 
+def _bank(bridge: Bridge, queries: Tensor | None, from_x: bool) -> tuple[Tensor, Tensor] | None:
+    """Training queries of one side, and none of the other, which does not search."""
+    if queries is None:
+        return None
+    queries = queries.to(bridge.device, torch.float32)
+    return (queries, queries[:0]) if from_x else (queries[:0], queries)
+
+
 def _rank_problem(
-    bridge: Bridge, queries: Tensor, gallery: Tensor, source: str, score: ScoreConfig, top: int
+    bridge: Bridge,
+    queries: Tensor,
+    gallery: Tensor,
+    source: str,
+    score: ScoreConfig,
+    top: int,
+    bank: Tensor | None,
 ) -> str | None:
     config, modalities = bridge.config, bridge.config.modalities
     if source not in modalities:
@@ -76,7 +94,11 @@ def _rank_problem(
         return f"top: {top} is not in [1, inf); use 10"
     if score.kind == "rerank" and bridge.directions and not config.cdm:
         return f"score: {config.method} cannot re-rank; only DiffGAP with CDM can; use bridge"
-    for name, side in (("queries", queries), ("gallery", gallery)):
+    if score.normalise != "none" and bank is None:
+        remedy = f"give the {source} vectors of a training split"
+        return f"bank: none, and score.normalise {score.normalise!r} reads one; {remedy}"
+    sides = {"queries": queries, "gallery": gallery}
+    for name, side in (sides if bank is None else {**sides, "bank": bank}).items():
         if side.ndim != 2 or side.shape[1] != config.dimension or not len(side):
             expected = f"(rows, {config.dimension}), one row or more"
             return f"{name}: shape {tuple(side.shape)}; give {expected}"
@@ -154,6 +176,7 @@ class Gallery:
                 f"BRIDGE: it takes {bridge.config.dimension} dimensions, and the store has "
                 f"{self.pairs.a.shape[1]}; use a store of the same encoder"
             )
+        self.bank = bank_of(bridge.config.score, store, "-".join(bridge.config.modalities))
         self.labels = store.labels()
         captions = store.caption_texts(self.pairs.ids)
         self.first_captions = dict(reversed(captions))  # so that the first of a clip wins
@@ -169,7 +192,10 @@ class Gallery:
             vectors = torch.from_numpy(np.stack([queries[i].vector for i in numbers]))
             from_x = source == self.bridge.config.modalities[0]
             targets = torch.from_numpy(self.pairs.a if from_x else self.pairs.x)
-            scores, rows = rank(self.bridge, vectors, targets, source, top=top)
+            bank = None
+            if self.bank:
+                bank = torch.from_numpy(self.bank.x if from_x else self.bank.a)
+            scores, rows = rank(self.bridge, vectors, targets, source, top=top, bank=bank)
             for i, *ranking in zip(numbers, scores.tolist(), rows.tolist(), strict=True):
                 hits[i] = []
                 for place, (score, row) in enumerate(zip(*ranking, strict=True), 1):

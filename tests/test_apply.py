@@ -189,3 +189,34 @@ def test_the_pages_features_are_the_fast_score(page):
     bridge, score = page["bridge"], page["score"]
     full = Scorer(bridge, page["texts"], page["audios"], score).scores(0, 6, from_x=True)
     assert torch.allclose(page["queries"] @ page["gallery"].T, full, atol=1e-5)
+
+
+CORRECTED = ScoreConfig("bridge", normalise="nnn", normalise_neighbours=4)
+
+
+@pytest.mark.parametrize("source", ["text", "audio"])
+def test_a_corrected_ranking_is_that_of_evaluation(small_store, source):
+    bridge, store = make(128, score=CORRECTED), EmbeddingStore.open(small_store)
+    pairs, train = store.pairs("text-audio", "test"), store.pairs("text-audio", "train")
+    ranks = evaluate(bridge, pairs, bank=train).ranks["text_to_audio"].rank
+    x, a, bank = (torch.from_numpy(side) for side in (pairs.x, pairs.a, train.x))
+    _, rows = rank(bridge, x, a, top=999, bank=bank)
+    assert ((rows == torch.from_numpy(pairs.owner)[:, None]).int().argmax(1) + 1).equal(ranks)
+    _, plain = rank(bridge, x, a, top=999, score=ScoreConfig("bridge"))
+    assert not rows.equal(plain)
+
+
+def test_a_gallery_of_a_store_reads_its_bank_itself(small_store):
+    bridge, store = make(128, score=CORRECTED), EmbeddingStore.open(small_store)
+    gallery = Gallery(store, bridge, "test")
+    (query,) = clip_queries(store, bridge, gallery.pairs.ids[3], "audio")
+    ((_, hits),) = gallery.search([query], top=5)
+    train = torch.from_numpy(store.pairs("text-audio", "train").a)
+    vector, texts = torch.from_numpy(query.vector)[None], torch.from_numpy(gallery.pairs.x)
+    scores, _ = rank(bridge, vector, texts, "audio", top=5, bank=train)
+    assert [hit.score for hit in hits] == scores[0].tolist()
+
+
+def test_a_corrected_score_without_a_bank_is_refused():
+    with pytest.raises(ValueError, match="bank: none, and score.normalise 'nnn' reads one; give "):
+        rank(make(score=CORRECTED), unit(3), unit(3))

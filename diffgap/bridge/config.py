@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -16,6 +16,26 @@ NoiseTime = Annotated[float, Gt(0), Le(1)]
 Steps = Annotated[int, Ge(1), Le(1000)]
 
 ScoreKind = Literal["cosine", "bridge", "sample", "rerank"]
+NormaliseKind = Literal["none", "inverted_softmax", "dis", "dual_is", "csls", "nnn", "dn"]
+
+
+class Correction(NamedTuple):
+    """The defaults of a hubness correction; None is what it does not read."""
+
+    strength: float | None = None
+    neighbours: int | None = None
+
+
+CORRECTIONS: dict[NormaliseKind, Correction] = {
+    "none": Correction(),
+    "inverted_softmax": Correction(20.0),
+    "dis": Correction(20.0, 1),
+    "dual_is": Correction(20.0),
+    "csls": Correction(neighbours=10),
+    "nnn": Correction(0.75, 128),
+    "dn": Correction(0.5),
+}
+"""Defaults are the sources' own (`diffgap.bridge.hubness`); that of `dual_is` is ours."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,12 @@ class ScoreOptions:
     """Samples averaged in the sample score."""
     guidance: Positive = 1.0
     """Classifier-free guidance scale of the sample score; 1 is off."""
+    normalise: NormaliseKind = "none"
+    """Hubness correction of any score, by a bank of the training split's queries."""
+    normalise_strength: Annotated[float, Gt(0), Le(1000)] | None = None
+    """Temperature b of the correction, or its weight a or l; null is the correction's default."""
+    normalise_neighbours: Annotated[int, Ge(1), Le(1_000_000)] | None = None
+    """Nearest items that the correction reads; null is the correction's default."""
 
 
 @dataclass(frozen=True)

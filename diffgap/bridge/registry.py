@@ -64,7 +64,7 @@ class CCAOptions:
 
 @dataclass(frozen=True)
 class RidgeOptions:
-    penalty: Positive = 10.0
+    penalty: Positive = 0.1
     """Weight of the squared coefficients, beside the squared error summed over the pairs."""
 
 

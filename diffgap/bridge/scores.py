@@ -10,7 +10,9 @@ candidates of each query by how much the query helps to denoise them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from torch import Tensor
 from diffgap.bridge import bst
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import ScoreConfig
+from diffgap.bridge.hubness import Offsets, offsets
 from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.reranking import Reranker, full_precision
 
@@ -35,6 +38,11 @@ class PairFeatures:
     """The (M, D) or (N, D) rows that the bridge carried over, by direction."""
 
 
+Bank = tuple[Tensor, Tensor]
+"""Unit vectors of training queries, (B, D) of x and (C, D) of a. A side whose queries do not search
+may be empty."""
+
+
 class Scorer:
     """Scores of queries of either side against the whole other side.
 
@@ -43,19 +51,31 @@ class Scorer:
         x: (M, D) unit vectors, as the frozen encoder gives them.
         a: (N, D) unit vectors.
         config: how to score; default as the bridge was evaluated.
+        bank: what `config.normalise` corrects by, if it does.
     """
 
     @torch.inference_mode()
     def __init__(
-        self, bridge: Bridge, x: Tensor, a: Tensor, config: ScoreConfig | None = None
+        self,
+        bridge: Bridge,
+        x: Tensor,
+        a: Tensor,
+        config: ScoreConfig | None = None,
+        bank: Bank | None = None,
     ) -> None:
         self.config = config or bridge.config.score
         with full_precision(x.device):
             self.features = pair_features(bridge, x, a, self.config)
+            self.offsets = self._offsets(bridge, bank)
         self.reranker: Reranker | None = None
         if self.config.kind == "rerank" and bridge.directions:
             assert isinstance(bridge, DiffGAP), "only a conditional diffusion model re-ranks"
             self.reranker = Reranker(bridge, x, a, self.config)
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether a pair's score depends on the pair alone, whichever side is the query."""
+        return self.reranker is None and not self.offsets
 
     @property
     def queries_at_once(self) -> int:
@@ -90,8 +110,8 @@ class Scorer:
 
     @torch.inference_mode()
     def tile(self, x_row: int, a_row: int, size: int) -> Tensor:
-        """(size, size) scores of rows of x against rows of a, where nothing is re-ranked."""
-        assert self.reranker is None, "re-ranking needs whole galleries"
+        """(size, size) scores of rows of x against rows of a, where they are pairwise."""
+        assert self.is_pairwise, "re-ranking and corrections need whole galleries"
         x, a = self.features.x[x_row : x_row + size], self.features.a[a_row : a_row + size]
         with full_precision(x.device):
             return x @ a.T
@@ -101,7 +121,30 @@ class Scorer:
         if not from_x:
             queries, gallery = gallery, queries
         with full_precision(queries.device):
-            return queries[start:stop] @ gallery.T
+            scores = queries[start:stop] @ gallery.T
+        correction = self.offsets.get(from_x)
+        return correction.corrected(scores) if correction else scores
+
+    def _offsets(self, bridge: Bridge, bank: Bank | None) -> dict[bool, Offsets]:
+        """What the correction takes from each gallery's items, by whether x searches it."""
+        if self.config.normalise == "none":
+            return {}
+        assert bank is not None, "a correction reads a bank"
+        queries = pair_features(bridge, *bank, self.config)
+        corrections = {}
+        for from_x, side, gallery in (
+            (True, queries.x, self.features.a),
+            (False, queries.a, self.features.x),
+        ):
+            if len(side):
+                corrections[from_x] = offsets(partial(_products, side, gallery), self.config)
+        return corrections
+
+
+def _products(queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
+    """(B, N) scores of all queries, so many at once that they fit SCORE_BYTES."""
+    for chunk in queries.split(max(1, SCORE_BYTES // (4 * len(gallery)))):
+        yield chunk @ gallery.T
 
 
 @torch.inference_mode()

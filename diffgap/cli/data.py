@@ -308,7 +308,7 @@ def evaluate(
     pairs = retrieval.choose_pairs(opened, task, split, per_class)
     rows = [retrieval.frozen_retrieval(pairs, task)]
     if bridge:
-        rows.append(retrieval.bridge_retrieval(bridge, pairs, task))
+        rows.append(retrieval.bridge_retrieval(bridge, opened, pairs, task))
     print_tables([retrieval.scores_table(rows, opened, task, split)], console)
 
 

@@ -24,7 +24,7 @@ from diffgap.evaluation.retrieval import (
     ranks_of_pairs,
     summary,
 )
-from diffgap.store.store import Pairs
+from diffgap.store.store import EmbeddingStore, Pairs
 
 TILE = 2048
 """Rows and columns of scores at once, where both directions share them."""
@@ -70,26 +70,39 @@ class Evaluation:
         return pa.concat_tables(tables)
 
 
-def evaluate(bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None) -> Evaluation:
+def evaluate(
+    bridge: Bridge, pairs: Pairs, score: ScoreConfig | None = None, bank: Pairs | None = None
+) -> Evaluation:
     """Ranks every query of both modalities against the other's whole gallery.
 
     x->a: every text or video is a query over the N clips' audio. a->x: every clip's audio is a
     query over the M texts or videos, and its rank that of the best of its own (docs/encoders.md).
-    `score` is the bridge's own by default.
+    `score` is the bridge's own by default, and `bank` the training split, which a score that
+    corrects hubness reads.
     """
     x_name, a_name = bridge.config.modalities
     device = bridge.device
-    x, a = torch.from_numpy(pairs.x).to(device), torch.from_numpy(pairs.a).to(device)
-    scorer = Scorer(bridge, x, a, score)
+    x, a = _on(device, pairs)
+    scorer = Scorer(bridge, x, a, score, _on(device, bank) if bank else None)
     of_x, of_a = _ranks(scorer, torch.from_numpy(pairs.owner).to(device), len(a))
     return Evaluation({f"{x_name}_to_{a_name}": of_x, f"{a_name}_to_{x_name}": of_a}, scorer)
+
+
+def bank_of(score: ScoreConfig, store: EmbeddingStore, task: str) -> Pairs | None:
+    """The training split, if the score corrects hubness by it; UserError where there is none."""
+    return None if score.normalise == "none" else store.pairs(task, "train")
+
+
+def _on(device: torch.device, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """x and a of the pairs, on a device."""
+    return torch.from_numpy(pairs.x).to(device), torch.from_numpy(pairs.a).to(device)
 
 
 def _ranks(scorer: Scorer, owner: Tensor, clips: int) -> tuple[QueryRanks, QueryRanks]:
     """Of x's queries and of a's."""
     # One pass serves both directions where each clip has one of x, in the clips' order.
     in_pairs = len(owner) == clips and owner.equal(torch.arange(clips, device=owner.device))
-    if in_pairs and scorer.reranker is None:
+    if in_pairs and scorer.is_pairwise:
         return ranks_of_pairs(scorer.tile, clips, TILE)
     scorer.prepare()
     chunk = scorer.queries_at_once
@@ -126,8 +139,7 @@ def bridged_clouds(
     """
     if not (bridge.directions or bridge.moves_space):
         return None
-    device = bridge.device
-    x, a = torch.from_numpy(pairs.x).to(device), torch.from_numpy(pairs.a).to(device)
+    x, a = _on(bridge.device, pairs)
     clouds = [bridge.space(x, 0), bridge.space(a, 1)]
     for direction in bridge.directions[:1]:  # carrying both would show no cloud as it is
         if direction in posterior_means:

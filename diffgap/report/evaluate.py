@@ -12,7 +12,7 @@ import numpy as np
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.methods import load_bridge, make_bridge
 from diffgap.errors import UserError
-from diffgap.evaluation.evaluate import Evaluation, evaluate
+from diffgap.evaluation.evaluate import Evaluation, bank_of, evaluate
 from diffgap.evaluation.metrics import METRICS, MetricInfo
 from diffgap.evaluation.retrieval import QueryRanks
 from diffgap.evaluation.statistics import Interval, mean_interval
@@ -69,8 +69,12 @@ def frozen_retrieval(pairs: Pairs, task: str) -> Retrieval:
     return _retrieval(FROZEN, evaluate(make_bridge(config), pairs), pairs)
 
 
-def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
-    """Retrieval of a saved bridge, by the score of its trial; UserError where it does not fit."""
+def bridge_retrieval(path: Path, store: EmbeddingStore, pairs: Pairs, task: str) -> Retrieval:
+    """Retrieval of a saved bridge, by the score of its trial, on pairs of a store.
+
+    Raises:
+        UserError: where the bridge does not fit.
+    """
     bridge = load_bridge(path)
     bridged = "-".join(bridge.config.modalities)
     if bridged != task:
@@ -80,7 +84,10 @@ def bridge_retrieval(path: Path, pairs: Pairs, task: str) -> Retrieval:
             f"BRIDGE: {path} takes embeddings of {bridge.config.dimension} dimensions, the store "
             f"has {pairs.a.shape[1]}; use a store of the same encoder"
         )
-    return _retrieval(f"{path} ({bridge.config.score.kind})", evaluate(bridge, pairs), pairs)
+    score = bridge.config.score
+    name = score.kind if score.normalise == "none" else f"{score.kind}, {score.normalise}"
+    evaluation = evaluate(bridge, pairs, bank=bank_of(score, store, task))
+    return _retrieval(f"{path} ({name})", evaluation, pairs)
 
 
 def _retrieval(name: str, evaluation: Evaluation, pairs: Pairs) -> Retrieval:

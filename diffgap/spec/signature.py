@@ -9,11 +9,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from diffgap.spec.blocks import OPTION_BLOCKS
-from diffgap.spec.trial import Trial
+from diffgap.spec.trial import DEFAULTS, Trial
 
 FIRST_OPTIONS = {"mean_shift", "close", "diffusion_bridge", "diffusion_link"}
 """Methods whose settings every signature holds. Those of methods that came later are held by their
 own trials alone, so that a new method leaves other trials' signatures as they are."""
+
+LATER_FIELDS = {"score": ("normalise", "normalise_strength", "normalise_neighbours")}
+"""Fields of the common blocks that came later, by block: at their defaults no signature holds
+them."""
 
 
 def canonical_json(trial: Trial, store_fingerprint: str) -> str:
@@ -29,6 +33,11 @@ def canonical_json(trial: Trial, store_fingerprint: str) -> str:
 def _canonical_json(key: str, trial: Trial, excluded: set[str], store_fingerprint: str) -> str:
     later_options = set(OPTION_BLOCKS) - FIRST_OPTIONS - {trial.method}
     fields = trial.model_dump(mode="json", exclude=excluded | later_options)
+    for block, names in LATER_FIELDS.items():
+        defaults = getattr(DEFAULTS, block)
+        for name in names:
+            if block in fields and fields[block][name] == getattr(defaults, name):
+                del fields[block][name]
     content = {"store": store_fingerprint, key: fields}
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 

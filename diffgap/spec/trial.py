@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, create_model, model_validator
 
-from diffgap.bridge.config import ScoreKind
+from diffgap.bridge.config import CORRECTIONS, NormaliseKind, ScoreKind
 from diffgap.bridge.registry import METHODS
 from diffgap.spec.blocks import (
     BST,
@@ -112,6 +112,10 @@ class Trial(TrialSpec):
             if field:
                 default = _with(getattr(self, block), field, getattr(default, field))
             self.__dict__[block] = default
+        # Written out, so that a default that is given is no other experiment.
+        for field, value in _correction_defaults(self.score.normalise).items():
+            if getattr(self.score, field) is None:
+                self.__dict__["score"] = _with(self.score, field, value)
         return self
 
     def _name_the_method(self) -> None:
@@ -129,7 +133,10 @@ class Trial(TrialSpec):
 
     def inactive_fields(self) -> tuple[str, ...]:
         """Blocks and fields that its method and score do not read."""
-        return _inactive_fields(self.method, self.generates, self.bst.enabled, self.score.kind)
+        score = self.score
+        return _inactive_fields(
+            self.method, self.generates, self.bst.enabled, score.kind, score.normalise
+        )
 
     @property
     def ablation_cell(self) -> str | None:
@@ -161,20 +168,33 @@ class Trial(TrialSpec):
 
 @cache  # the trials of a large sweep have few answers
 def _inactive_fields(
-    method: str, generates: bool, bst_enabled: bool, score: ScoreKind
+    method: str, generates: bool, bst_enabled: bool, score: ScoreKind, normalise: NormaliseKind
 ) -> tuple[str, ...]:
     paths = [block for block in OPTION_BLOCKS if block != method]
+    correction: set[str] = set()
     if not generates:
         fields = set(Generation.model_fields) - {"generator"}
         paths += map("generation.{}".format, sorted(fields))
+        correction = {"normalise", *_correction_defaults(normalise)}
     reads = METHODS[method].reads
+    if "score" not in reads:
+        reads = (*reads, *map("score.{}".format, sorted(correction)))
     for block in ("cdm", "bst", "denoiser", "loss", "train", "score"):
         # Without BST there is no batch to split.
         paths += _unread(block, () if block == "bst" and not bst_enabled else reads)
     if METHODS[method].carries:
-        fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[score]
+        fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[score] - correction
         paths += map("score.{}".format, sorted(fields))
     return tuple(paths)
+
+
+def _correction_defaults(normalise: NormaliseKind) -> dict[str, float | int]:
+    """The fields of the score that a correction of hubness reads, at its defaults."""
+    defaults = {}
+    for name, value in CORRECTIONS[normalise]._asdict().items():
+        if value is not None:
+            defaults[f"normalise_{name}"] = value
+    return defaults
 
 
 def _unread(block: str, reads: tuple[str, ...]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from diffgap.bridge.base import Bridge
 from diffgap.evaluation.evaluate import (
     Clouds,
     Evaluation,
+    bank_of,
     bridged_clouds,
     evaluate,
     gap_before_and_after,
@@ -54,7 +55,8 @@ def trial_result(trial: Trial, bridge: Bridge, store: EmbeddingStore) -> TrialRe
     texts: tuple[str, ...] = ()
     if split_task(trial.task)[0] == TEXT:
         texts = tuple(text for _, text in store.caption_texts(pairs.ids))
-    return RetrievalResult(trial.split, bridge, pairs, texts, evaluate(bridge, pairs))
+    evaluation = evaluate(bridge, pairs, bank=bank_of(bridge.config.score, store, trial.task))
+    return RetrievalResult(trial.split, bridge, pairs, texts, evaluation)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from diffgap.bridge.scores import pair_features
 D, N = 16, 64
 OPTIONS = {
     "mean_shift": {"scale": 1.0},
-    "ridge": {"penalty": 10.0},
+    "ridge": {"penalty": 0.1},
     "cca": {"shrinkage": 0.1},
     "close": {"noise": 0.08},
     "diffusion_bridge": {"radius": 5.0, "start_t": 0.6, "steps": 5},

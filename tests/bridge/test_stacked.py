@@ -110,7 +110,7 @@ def test_a_pack_mixes_methods_and_a_nan_stays_where_it_is(broken):
     packed = copy.deepcopy(bridges)
     x, a = torch.nn.functional.normalize(torch.randn(2, B, D), dim=-1)
     for bridge in (*bridges, *packed):
-        bridge.fit(x, a)
+        bridge.fit(x, a, torch.arange(len(x)))
     batches = [b.batch(x, a, torch.arange(B), 0, torch.Generator().manual_seed(0)) for b in bridges]
     pack = StackedBridges(packed)
     if broken:

@@ -139,13 +139,16 @@ def _changed(value):
         "x0": "eps", "cosine": "linear", "split": "joint", "auto": "fp32", "rerank": "bridge",
         "text-audio": "video-audio", "noise": "query", "test": "val", "diffgap": "close",
         "power": "uniform", "uniform": "snr", "ddim": "heun", "sample": "cosine",
-        "diffusion_link": "close", "none": "optimizer", "bridge": "sample",
+        "diffusion_link": "close", "center": "close", "none": "optimizer", "bridge": "sample",
     }  # fmt: skip
     return "one_cycle" if value == "cosine" else others[value]
 
 
 OTHER = {
     "cdm.schedule": "linear",
+    "score.normalise": "dn",
+    "score.normalise_strength": 0.5,
+    "score.normalise_neighbours": 7,
     "generation.generator": "audioldm",
     "generation.condition": "query",
     "generation.weights": "weights",
@@ -168,13 +171,14 @@ def _with(trial, path):
 
 WHOLE = Trial(task="text-audio", seed=0)
 SAMPLED = Trial(task="text-audio", seed=0, score={"kind": "sample"})
+CORRECTED = Trial(task="text-audio", seed=0, method="center", score={"normalise": "nnn"})
 LINKED = Trial(task="text-audio", seed=0, method="diffusion_link")
 MADE = Trial(task="text-audio", seed=0, generation={"generator": "soundscape"})
 
 
 @pytest.mark.parametrize("path", sorted(set(flatten(WHOLE)) - {"changes"}))
 def test_every_field_in_use_and_the_store_make_another_experiment(path):
-    for trial in (WHOLE, SAMPLED, LINKED, MADE):
+    for trial in (WHOLE, SAMPLED, CORRECTED, LINKED, MADE):
         other = _with(trial, path)
         decided = trial.ablation_cell is None and path.endswith(".enabled")
         same = decided or path.startswith(tuple(trial.inactive_fields()))
@@ -191,7 +195,7 @@ def test_changes_on_the_way_make_another_experiment():
 
 def test_every_field_is_of_use_to_some_trial():
     trials = [Trial(task="text-audio", seed=0, method=method) for method in METHODS]
-    idle = [set(trial.inactive_fields()) for trial in (*trials, SAMPLED, MADE)]
+    idle = [set(trial.inactive_fields()) for trial in (*trials, SAMPLED, CORRECTED, MADE)]
     never = {path for path in flatten(WHOLE) if all(path.startswith(tuple(i)) for i in idle)}
     assert never == set()
 
