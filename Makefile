@@ -6,6 +6,9 @@
 VENV ?= .venv
 PYTHON ?= python3.11
 STAMP := $(VENV)/.installed
+# Two at a time: most of a test's time is processes that start. A file's tests stay together, for
+# they share their sweeps.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: sweep test faults lint clean
 
@@ -13,10 +16,10 @@ sweep: $(STAMP)
 	$(VENV)/bin/diffgap sweep sweeps/ablation.yaml
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not fault"
+	$(PYTEST) -m "not fault"
 
 faults: $(STAMP)
-	$(VENV)/bin/python -m pytest -m fault
+	$(PYTEST) -m fault
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
