@@ -3,8 +3,11 @@
 import atexit
 import os
 import sys
+import traceback
 from contextlib import suppress
+from types import TracebackType
 
+from diffgap.io.redact import redact
 from diffgap.io.streams import prepare_streams
 
 
@@ -21,6 +24,7 @@ def run() -> None:
 
     atexit.register(exit_now)  # registered first, so called last
     prepare_streams()
+    sys.excepthook = _show_redacted
     from diffgap.cli.main import main
 
     try:
@@ -29,6 +33,13 @@ def run() -> None:
         status = end.code
         raise
     status = 0
+
+
+def _show_redacted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints the traceback of a bug: libraries' messages repeat URIs, and people share them."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 if __name__ == "__main__":

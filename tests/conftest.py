@@ -1,6 +1,8 @@
 """What many tests need: a small real store, and its place."""
 
 import os
+import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("shared machine", deadline=None)  # others may be using it
 settings.load_profile("shared machine")
+
+LINK = "diffgap0"
+"""The network interface of every host that has a network of its own."""
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -49,3 +54,28 @@ def real_sounds(shared) -> Path:
 def real_videos(shared) -> Path:
     """Three real videos with sound."""
     return shared / "videos"
+
+
+@pytest.fixture
+def spaces():
+    """Two network namespaces that reach each other, with addresses of their own."""
+    tag = uuid.uuid4().hex[:6]
+    made = [(f"dg{tag}{i}", f"10.213.7.{i + 1}") for i in range(2)]
+    try:
+        for name, _ in made:
+            ip("netns", "add", name)
+        ip("link", "add", LINK, "netns", made[0][0], "type", "veth",
+           "peer", "name", LINK, "netns", made[1][0])  # fmt: skip
+        for name, address in made:
+            ip("-n", name, "address", "add", f"{address}/24", "dev", LINK)
+            ip("-n", name, "link", "set", LINK, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"network namespaces cannot be made here ({error}); be root, with iproute2")
+    yield made
+    for name, _ in made:
+        ip("netns", "del", name)
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True)

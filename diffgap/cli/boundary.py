@@ -38,8 +38,8 @@ class CommandGroup(click.Group):
             show_problems(place_problem(error))
             context.exit(REFUSED if is_refused(error) else FAILED)
         except click.ClickException as error:
-            # It repeats words of the command line, such as the names of files.
-            vars(error)["message"] = printable(error.message)
+            # It repeats words of the command line, such as the names of files, and URIs.
+            vars(error)["message"] = redact(printable(error.message))
             raise
         except KeyboardInterrupt:
             is_resumable = context.invoked_subcommand in RESUMABLE

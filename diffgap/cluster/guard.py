@@ -30,10 +30,10 @@ KEEP = b"keep"  # to the guard: leave the folder, for Ray's logs say why it died
 PREFIX = "dg-ray-"
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 """The longest path that the system allows a socket (ray#7724)."""
-BELOW_BYTES = len(
-    f"/{PREFIX}12345678/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
-)
-"""What is added to the path of the folder's parent until it is that of Ray's longest socket."""
+SOCKET = "r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
+"""The longest path of a socket in a local Ray's folder."""
+BELOW_BYTES = len(f"/{PREFIX}12345678/{SOCKET}")
+"""What is added to the path of the folder's parent until it is that of the socket."""
 
 SHORT_PARENTS = ("/tmp", "/var/tmp", "/dev/shm")
 """Parents for when TMPDIR is too long a path, as those of Slurm's jobs are."""

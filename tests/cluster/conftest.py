@@ -17,9 +17,6 @@ import pytest
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 MARK = "DIFFGAP_TEST_CLUSTER"
-LINK = "diffgap0"
-"""The network interface of every host that has a network of its own."""
-
 AUTOSCALING = {
     "cluster_name": "growing",
     "max_workers": 2,
@@ -221,28 +218,3 @@ def hosts(tmp_path, spaces):
         made = Cluster(tmp_path, spaces)
         stack.callback(made.close)
         yield made
-
-
-@pytest.fixture
-def spaces():
-    """Two network namespaces that reach each other, with addresses of their own."""
-    tag = uuid.uuid4().hex[:6]
-    made = [(f"dg{tag}{i}", f"10.213.7.{i + 1}") for i in range(2)]
-    try:
-        for name, _ in made:
-            ip("netns", "add", name)
-        ip("link", "add", LINK, "netns", made[0][0], "type", "veth",
-           "peer", "name", LINK, "netns", made[1][0])  # fmt: skip
-        for name, address in made:
-            ip("-n", name, "address", "add", f"{address}/24", "dev", LINK)
-            ip("-n", name, "link", "set", LINK, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"network namespaces cannot be made here ({error}); be root, with iproute2")
-    yield made
-    for name, _ in made:
-        ip("netns", "del", name)
-
-
-def ip(*words):
-    subprocess.run(["ip", *words], check=True, capture_output=True)

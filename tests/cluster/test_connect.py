@@ -36,6 +36,7 @@ def test_a_ray_ends_with_its_block_and_takes_nobody_along(monkeypatch):
 
 
 LISTENERS = """\
+import ray  # before diffgap can say anything
 from diffgap.cluster.connect import cluster
 with cluster(None):
     import psutil
@@ -48,7 +49,7 @@ with cluster(None):
 
 @pytest.mark.slow
 def test_a_local_ray_listens_on_loopback_only(monkeypatch):
-    """In a process of its own: Ray reads the switch when it is imported."""
+    """In a process of its own, which has imported Ray before: that is when Ray reads its switch."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     output = subprocess.run(
         [sys.executable, "-c", LISTENERS], capture_output=True, text=True, check=True

@@ -46,6 +46,7 @@ class Sweep:
 
     def __init__(self, place: Path, store: Path, name: str, spec: str = SPEC):
         self.place, self.mark, self.store = place, uuid.uuid4().hex, store
+        self.command = [COMMAND]
         self.environment = {
             **{
                 name: v for name, v in os.environ.items() if not name.startswith(("RAY_", "MLFLOW"))
@@ -64,7 +65,7 @@ class Sweep:
     def start(self, *arguments):
         """Starts the sweep; what it says comes in by `wait_for` and `finish`."""
         self.process = subprocess.Popen(
-            [COMMAND, "sweep", "spec.yaml", *arguments], cwd=self.place, env=self.environment,
+            [*self.command, "sweep", "spec.yaml", *arguments], cwd=self.place, env=self.environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         self.said = ""

@@ -1,7 +1,9 @@
 """Processes that die in the middle of a sweep, one kind after another."""
 
 import re
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from conftest import MIDDLE, assert_healed
@@ -67,6 +69,9 @@ def test_a_sweep_that_loses_its_raylet_starts_over_by_itself(sweep, undisturbed)
     sweep.kill("raylet/raylet")
     assert sweep.finish() == 0, sweep.said
     assert "Ray's raylet died. The sweep resumes on a new one." in sweep.said
+    (logs,) = re.findall(r"Its logs: (\S+)/r/session_latest/logs", sweep.said)
+    assert list(Path(logs).glob("r/session_*/logs/raylet.out"))
+    shutil.rmtree(logs)
     assert_healed(sweep, undisturbed)
 
 

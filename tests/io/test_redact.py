@@ -1,6 +1,8 @@
 """Secrets are blotted out, and nothing else is."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -97,3 +99,20 @@ def test_errors_for_users_hold_no_secrets():
     error = UserError("store: ftp://me:pa55@host/store is of an unknown scheme")
     assert error.problems == ["store: ftp://***@host/store is of an unknown scheme"]
     assert "pa55" not in str(error)
+
+
+BUG = """\
+import diffgap.cli.main
+from diffgap.__main__ import run
+def broken():
+    raise RuntimeError("cannot reach " + "ftp://me:pa55" + "@host")
+diffgap.cli.main.main = broken
+run()
+"""
+
+
+def test_tracebacks_of_bugs_hold_no_secrets():
+    done = subprocess.run([sys.executable, "-c", BUG], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "RuntimeError: cannot reach ftp://***@host" in done.stderr
+    assert "pa55" not in done.stderr
