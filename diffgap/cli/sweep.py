@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli.options import ADDRESS, OUTPUT, SETS, make_console, progress_bar
+from diffgap.cli.options import ADDRESS, OUTPUT, SETS, FiniteRange, make_console, progress_bar
 from diffgap.cli.report import explain_command
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
@@ -47,7 +47,7 @@ SPEC = click.argument("spec", type=click.Path(path_type=Path))
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     envvar="DIFFGAP_PATIENCE",
     metavar="MINUTES",
     help="On a cluster that scales up: how long to wait for the nodes and GPUs of a trial.  "

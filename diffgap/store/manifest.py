@@ -12,13 +12,12 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
 from diffgap.errors import UserError
+from diffgap.store.schema import MOST_DIMENSIONS
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LARGEST = 2**20
 """Bytes of a manifest."""
-MOST_DIMENSIONS = 2**16
-"""Of an embedding."""
 MOST_CLIPS = 10**12
 REMEDY = "restore the file, or make the store anew"
 

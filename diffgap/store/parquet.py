@@ -28,10 +28,13 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 class Shards:
     """The files of one table of a store, of which only the ends have been read."""
 
+    filesystem: fs.FileSystem
     kind: str
     uri: str
-    files: dict[str, pq.ParquetFile]
-    """By name."""
+    paths: tuple[str, ...]
+    schemas: tuple[pa.Schema, ...]
+    rows: int
+    """Rows that the files say they have."""
 
     @classmethod
     def open(cls, filesystem: fs.FileSystem, root: str, kind: str, uri: str) -> Shards:
@@ -43,36 +46,31 @@ class Shards:
         pattern = f"{kind}-*.parquet"
         infos = filesystem.get_file_info(fs.FileSelector(root))
         paths = sorted(info.path for info in infos if Path(info.path).match(pattern))
-        files = {}
+        schemas, rows = [], 0
         for path in paths:
-            name = Path(path).name
-            with _readable(uri, kind, name):
-                # Not read_table, which takes folders too.
-                files[name] = pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
-        return cls(kind, uri, files)
-
-    @property
-    def rows(self) -> int:
-        """How many rows the files say that they have."""
-        return sum(file.metadata.num_rows for file in self.files.values())
-
-    @property
-    def schemas(self) -> list[pa.Schema]:
-        return [file.schema_arrow for file in self.files.values()]
+            with _readable(uri, kind, path), _open(path, filesystem) as file:
+                schemas.append(file.schema_arrow)
+                rows += file.metadata.num_rows
+        return cls(filesystem, kind, uri, tuple(paths), tuple(schemas), rows)
 
     def read(self) -> pa.Table:
         """All rows; UserError where a file is damaged, or has other columns than the others."""
         tables = []
-        for name, file in self.files.items():
-            with _readable(self.uri, self.kind, name):
+        for path in self.paths:
+            with _readable(self.uri, self.kind, path), _open(path, self.filesystem) as file:
                 tables.append(file.read())
                 tables[-1].validate(full=True)  # such as text that is not UTF-8
-        with _readable(self.uri, self.kind, ", ".join(self.files)):
+        with _readable(self.uri, self.kind, f"{self.kind}-*.parquet"):
             return pa.concat_tables(tables)
 
 
+def _open(path: str, filesystem: fs.FileSystem) -> pq.ParquetFile:
+    # Not read_table, which takes folders too.
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
+
+
 @contextmanager
-def _readable(uri: str, kind: str, name: str) -> Iterator[None]:
+def _readable(uri: str, kind: str, path: str) -> Iterator[None]:
     """Turns the errors of pyarrow into one that says what to do."""
     try:
         yield
@@ -80,6 +78,6 @@ def _readable(uri: str, kind: str, name: str) -> Iterator[None]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         article = "an" if kind == "items" else "a"
         raise UserError(
-            f"{uri}: {article} {kind} shard cannot be read: {name}: {reason}; restore it, or make "
-            "the store anew"
+            f"{uri}: {article} {kind} shard cannot be read: {Path(path).name}: {reason}; restore "
+            "it, or make the store anew"
         ) from None

@@ -23,6 +23,8 @@ FIRST = ("audio", "video")
 MODALITY = re.compile(r"[a-z][a-z0-9_]*")
 """Names that a modality may have."""
 
+MOST_DIMENSIONS = 2**16
+"""Of an embedding; more can only be a mistake."""
 NORM_TOLERANCE = 1e-3  # the relative precision of float16
 NEEDED = {"items": ("id", "split"), "captions": ("id", "caption", TEXT)}
 """Columns by table, beside the vectors of items."""
@@ -62,10 +64,15 @@ def modality_order(name: str) -> tuple[int, str]:
 
 
 def vector_dimension(items: pa.Table) -> int:
-    """D of the first modality; UserError where there is none."""
-    if columns := modalities(items.schema):
-        return int(items[columns[0]].type.list_size)
-    raise UserError("items: no column of fixed-size lists of floats; add one such as audio")
+    """D of the first modality; UserError where there is none, or D is absurd."""
+    columns = modalities(items.schema)
+    if not columns:
+        raise UserError("items: no column of fixed-size lists of floats; add one such as audio")
+    dimension = int(items[columns[0]].type.list_size)
+    if dimension > MOST_DIMENSIONS:
+        most = f"more than {MOST_DIMENSIONS}"
+        raise UserError(f"items: {columns[0]} has {dimension} dimensions, {most}; give embeddings")
+    return dimension
 
 
 def split_task(task: str) -> tuple[str, str]:

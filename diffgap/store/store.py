@@ -124,7 +124,7 @@ class EmbeddingStore:
             tables[kind] = Shards.open(filesystem, root, kind, str(uri))
         _check_shards(tables, manifest)
         items = tables["items"].read()
-        captions = tables["captions"].read() if tables["captions"].files else None
+        captions = tables["captions"].read() if tables["captions"].paths else None
         problems = list(content_problems(items, captions, manifest.dimension))
         if not problems:
             problems = list(_manifest_problems(manifest, items, captions))
@@ -272,7 +272,7 @@ def stamp(uri: str) -> object:
 def _check_shards(tables: Mapping[str, Shards], manifest: Manifest) -> None:
     """Refuses what cannot be right, before the content is read: it could fill the memory."""
     items, captions = tables["items"], tables["captions"]
-    if not items.files:
+    if not items.paths:
         raise UserError(f"{items.uri}: has no items-*.parquet; make the store anew")
     problems = []
     for kind, shards in tables.items():

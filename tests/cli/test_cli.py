@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -48,6 +49,24 @@ def test_every_command_shows_an_example(words):
     assert shown.exit_code == 0
     name = "report" if words == ("summary",) else " ".join(words)
     assert f"diffgap {name} " in shown.output.split("Options:")[0]
+
+
+def options_of_fractions():
+    """Every option that takes a number with a decimal point, by command and name."""
+    for words in commands():
+        command = main
+        for word in words:
+            command = command.commands[word]
+        for option in command.params:
+            if isinstance(option.type, click.types.FloatParamType):
+                yield pytest.param(option, id=f"{' '.join(words)} {option.opts[0]}")
+
+
+@pytest.mark.parametrize("option", options_of_fractions())
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_no_option_takes_what_is_no_number(option, number):
+    with pytest.raises(click.BadParameter):
+        option.type.convert(number, option, None)
 
 
 def test_four_mistakes_are_told_at_once_and_nothing_is_written(tmp_path, monkeypatch):

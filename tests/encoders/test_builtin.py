@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,16 @@ def test_a_built_in_store_lives_in_the_cache_under_a_version(tmp_path, monkeypat
     assert Path(store_uri("soundscapes")).parent == tmp_path / "stores"
     assert not is_built("soundscapes")
     assert store_problem("soundscapes") is None
+
+
+def test_a_built_in_store_that_is_damaged_says_what_to_remove(tmp_path, small_store, monkeypatch):
+    monkeypatch.setenv("DIFFGAP_CACHE", str(tmp_path))
+    store = shutil.copytree(small_store, store_uri("soundscapes"))
+    assert open_store("soundscapes").manifest.corpus.name == "soundscapes"
+    os.truncate(Path(store) / "items-00000.parquet", 100)
+    remedy = r"store: soundscapes is damaged; remove .*/stores/soundscapes-.*, and the next command"
+    with pytest.raises(UserError, match=remedy):
+        open_store("soundscapes")
 
 
 def test_a_path_stands_for_itself_wherever_a_worker_runs(small_store, monkeypatch):

@@ -195,6 +195,9 @@ NONSENSE = {
     "caption: shape (); give one value a row": {"caption": np.array("rain")},
     "clip_id: shape (); give one value a row": {"clip_id": np.array("a")},
     "id: holds text that is not UTF-8": {"id": np.array([*IDS[1:], "\ud800"])},
+    "items: audio has 65537 dimensions, more than 65536; give embeddings": {
+        "audio": np.ones((N, 2**16 + 1), np.float16)
+    },
     "audio: shape (12, 0); embeddings are (N, D)": {"audio": AUDIO[:, :0]},
     "audio: shape (0, 8); embeddings are (N, D)": {"audio": AUDIO[:0], "text": TEXT[:0]},
     "audio: rows of different shapes, or not numbers": {"audio": AUDIO.astype(complex)},
