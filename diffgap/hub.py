@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffgap.bridge.config import BridgeConfig
+from diffgap.io.printable import markdown, one_line
 
 CARD = "README.md"
 LIBRARY = "library_name: diffgap"  # a line by which our own cards are recognised
@@ -84,7 +85,7 @@ def model_card(
     """The text of a model card; see the module's docstring for the facts."""
     rows = retrieval_rows(config, facts.get("metrics", {}))
     sections = {
-        f"# {name}": _summary(config, directions),
+        f"# {markdown(name)}": _summary(config, directions),
         "## Use": _use(config, directions),
         "## What it needs": _requirements(config, facts),
         "## Retrieval": _retrieval(rows, facts),
@@ -168,9 +169,9 @@ def _use(config: BridgeConfig, directions: tuple[int, ...]) -> str:
 def _requirements(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
     encoder, store = facts.get("encoder"), facts.get("store", {})
     if encoder:
-        name = f"`{encoder['name']}`, weights `{encoder['checkpoint_hash']}`"
+        name = f"{_code(encoder['name'])}, weights {_code(encoder['checkpoint_hash'])}"
     elif store:
-        name = f"the one that made the store with fingerprint `{store.get('fingerprint')}`"
+        name = f"the one that made the store with fingerprint {_code(store.get('fingerprint'))}"
     else:
         name = "the one that it was trained on, which was not recorded"
     return (
@@ -190,9 +191,10 @@ def _retrieval(rows: list[RetrievalRow], facts: Mapping[str, Any]) -> str:
         cells = [f"{row.values[m]:.1f}" if m in row.values else "-" for m in RETRIEVAL]
         lines.append(f"| {' | '.join([row.split, row.direction, *cells])} |")
     splits = " and ".join(sorted({row.split for row in rows}))
+    corpus = markdown(_corpus(facts) or "a corpus that was not recorded")
     note = (
-        f"On the {splits} split of {_corpus(facts) or 'a corpus that was not recorded'}; R@K and "
-        "mAP@10 in %, MedR in ranks. It is a single trained bridge: there is no spread over seeds."
+        f"On the {splits} split of {corpus}; R@K and mAP@10 in %, MedR in ranks. It is a single "
+        "trained bridge: there is no spread over seeds."
     )
     return "\n".join([*lines, "", note])
 
@@ -209,7 +211,7 @@ def _training(config: BridgeConfig, facts: Mapping[str, Any]) -> str:
         "Packages": ", ".join(f"{name} {version}" for name, version in packages),
         "Hardware": facts.get("hardware"),
     }
-    lines = [f"- {title}: {value}" for title, value in details.items() if value]
+    lines = [f"- {title}: {markdown(str(value))}" for title, value in details.items() if value]
     trial = facts.get("trial")
     if trial:
         lines += ["", "To repeat it, run `diffgap train spec.yaml` with this spec:", ""]
@@ -232,12 +234,18 @@ def _spec(trial: Mapping[str, Any], store: str) -> Iterator[str]:
 
 
 def _licence(facts: Mapping[str, Any]) -> str:
+    licence = markdown(str(facts.get("license", LICENSE)))
     return (
-        f"Weights: {facts.get('license', LICENSE)}. The encoder and the training data have "
-        "licences of their own, which this one does not change.\n\n"
+        f"Weights: {licence}. The encoder and the training data have licences of their own, which "
+        "this one does not change.\n\n"
         "DiffGAP is the method of [arXiv 2503.12131](https://arxiv.org/abs/2503.12131); this "
         "bridge was trained with the software diffgap, not by the paper's authors.\n\n" + CITATION
     )
+
+
+def _code(value: object) -> str:
+    """A value as code, which a backtick in it would end."""
+    return f"`{one_line(str(value)).replace('`', chr(39))}`"
 
 
 def _corpus(facts: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffgap.cli.boundary import echo
 from diffgap.cli.options import make_console, open_known, progress_bar
 from diffgap.errors import UserError
 from diffgap.io.places import naming
@@ -134,7 +135,7 @@ def retrieve(
         console.print("The store does not record its weights; with others, hits are meaningless.")
     results = gallery.search(search_queries, top)
     if style == "json":
-        click.echo(json.dumps([_as_json(*result) for result in results], indent=2))
+        echo(json.dumps([_as_json(*result) for result in results], indent=2))
         return
     for query, hits in results:
         console.print(_table(query, hits, f"{store}, {split}"))

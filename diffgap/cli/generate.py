@@ -14,6 +14,7 @@ import click
 from diffgap.cli.bridge import BRIDGE, SPLIT
 from diffgap.cli.options import FiniteRange, make_console, open_known, progress_bar
 from diffgap.errors import UserError
+from diffgap.io.printable import csv_cell
 from diffgap.pretrained.choice import BUNDLED
 
 if TYPE_CHECKING:
@@ -253,5 +254,5 @@ def _index(names: Sequence[str], queries: Sequence[str], clips: Sequence[Candida
     index.writerow(["file", "query", "seed", "similarity"])
     for name, query, clip in zip(names, queries, clips, strict=True):
         similarity = "" if clip.similarity is None else f"{clip.similarity:.4f}"
-        index.writerow([name, query, clip.seed, similarity])
+        index.writerow([csv_cell(name), csv_cell(query), clip.seed, similarity])
     return table.getvalue()

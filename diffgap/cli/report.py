@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from diffgap.cli.boundary import echo
 from diffgap.cli.options import OUTPUT, default_output, make_console
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
@@ -95,7 +96,7 @@ def report(
     else:
         from diffgap.report.formats import TEXTS
 
-        click.echo(TEXTS[style].render(contents))
+        echo(TEXTS[style].render(contents))
 
 
 def explain_command(sweeps: tuple[str, ...], output: StoragePath) -> str:

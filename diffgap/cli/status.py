@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from diffgap.cli.boundary import echo
 from diffgap.cli.options import OUTPUT, make_console, progress_bar
 from diffgap.io.paths import StoragePath
+from diffgap.io.printable import one_line
 
 if TYPE_CHECKING:
     from diffgap.ledger.status import SweepStatus, TrialStatus
@@ -61,12 +63,12 @@ def logs(signature: str, follow: bool, output: StoragePath) -> None:
     is_empty = True
     try:
         for line in log_lines(Ledger(output), signature, follow):
-            click.echo(line)
+            echo(line)
             is_empty = False
     except KeyboardInterrupt:
         return
     if is_empty:
-        click.echo("The log is still empty.", err=True)
+        echo("The log is still empty.", err=True)
 
 
 @click.command(short_help="Stop a running sweep, or one of its trials.")
@@ -86,7 +88,7 @@ def cancel(target: str, output: StoragePath) -> None:
     from diffgap.ledger import status as module
     from diffgap.ledger.ledger import Ledger
 
-    click.echo(module.cancel(Ledger(output), target))
+    echo(module.cancel(Ledger(output), target))
 
 
 @click.command(short_help="Repeat a trial and compare.")
@@ -130,7 +132,7 @@ def _line(sweep: SweepStatus) -> str:
     """A sweep in one line."""
     counts = ", ".join(f"{count} {name}" for name, count in sweep.counts.items())
     best = f"; best R@5 on val {sweep.best.best:.1f} ({sweep.best.label})" if sweep.best else ""
-    return f"{sweep.name}: {_process(sweep)}; {counts or 'no trials yet'}{best}"
+    return one_line(f"{sweep.name}: {_process(sweep)}; {counts or 'no trials yet'}{best}")
 
 
 def _process(sweep: SweepStatus) -> str:
@@ -155,12 +157,12 @@ def _show_trials(sweep: SweepStatus) -> None:
     for header in ("trial", "", "state", "steps", "best val R@5", "last report"):
         table.add_column(header)
     for trial in sweep.trials:
-        table.add_row(trial.signature, trial.label, trial.state, *_progress(trial))
+        table.add_row(trial.signature, one_line(trial.label), trial.state, *_progress(trial))
     console.print(table)
     for trial in sweep.trials:
         if trial.reason:
             line = f"{trial.signature} {trial.state}: {trial.reason} (log: {trial.log})"
-            console.print(line, soft_wrap=True)
+            console.print(one_line(line), soft_wrap=True)
 
 
 def _progress(trial: TrialStatus) -> tuple[str, str, str]:

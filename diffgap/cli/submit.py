@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
+from diffgap.cli.boundary import echo
 from diffgap.cli.options import SETS
+from diffgap.io.printable import log_text
 
 DASHBOARD = "http://127.0.0.1:8265"
 
@@ -77,17 +79,17 @@ def submit(
         arguments += ["--max-concurrent", str(max_concurrent)]
     environment = module.runtime_environment(folder, pip, image, variables)
     for name in module.exposed(environment):
-        click.echo(f"--env {name}: whoever can use the cluster can read it there, in ps and in the "
+        echo(f"--env {name}: whoever can use the cluster can read it there, in ps and in the "
                    "dashboard; better give its nodes a secret of their own", err=True)  # fmt: skip
-    job = module.submit(address, arguments, folder, environment, partial(click.echo, err=True))
-    click.echo(job.job_id)
-    click.echo(
+    job = module.submit(address, arguments, folder, environment, partial(echo, err=True))
+    echo(job.job_id)
+    echo(
         f"Follow it: ray job logs --follow {job.job_id} --address {address}\n"
         f"Stop it:   ray job stop {job.job_id} --address {address} (the same submit resumes it)",
         err=True,
     )
     if wait:
-        sys.exit(job.follow(lambda text: click.echo(text, nl=False)))
+        sys.exit(job.follow(lambda text: echo(log_text(text), nl=False)))
 
 
 def _store_problem(store: str) -> str | None:

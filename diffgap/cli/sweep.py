@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from diffgap.cli.boundary import echo
 from diffgap.cli.options import ADDRESS, OUTPUT, SETS, FiniteRange, make_console, progress_bar
 from diffgap.cli.report import explain_command
 from diffgap.errors import UserError
@@ -146,7 +147,7 @@ def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
         with progress_bar(console, "Training", "steps") as advance:
             train_here(planned.trial, planned.signature, uri, ledger, advance)
     except DivergedError as error:
-        click.echo(f"{planned.label}: {error}", err=True)
+        echo(f"{planned.label}: {error}", err=True)
         sys.exit(1)
     record = ledger.trial(planned.signature)
     for name, value in sorted(record.metrics().items()):
@@ -211,14 +212,15 @@ def _restart_command(retries: int) -> Callable[[str, str], None]:
 
     def restart(lost: str, logs: str) -> None:
         restarts = int(os.environ.get(RESTARTS, "0"))
-        show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""  # the progress display hides it
+        if sys.stdout.isatty():
+            sys.stderr.write("\x1b[?25h")  # the progress display hides the cursor
         if restarts >= retries:
-            click.echo(f"{show_cursor}error: Ray's {lost} died {restarts + 1} times; check for "
+            echo(f"error: Ray's {lost} died {restarts + 1} times; check for "
                        f"free memory, and run the same command again. Its logs: {logs}",
                        err=True)  # fmt: skip
             os._exit(1)  # Ray's own exit handlers would wait for what has died
-        click.echo(
-            f"{show_cursor}Ray's {lost} died. The sweep resumes on a new one. Its logs: {logs}",
+        echo(
+            f"Ray's {lost} died. The sweep resumes on a new one. Its logs: {logs}",
             err=True,
         )
         sys.stdout.flush()
@@ -235,7 +237,7 @@ def _try_print_tables(ledger: Ledger, name: str, console: Console) -> dict[str, 
     try:
         _print_tables(ledger, name, console)
     except UserError as error:
-        click.echo(f"No table for now: {error}", err=True)
+        echo(f"No table for now: {error}", err=True)
         return {"MLflow": "it could not be read"}
     return {}
 
@@ -267,10 +269,8 @@ def _exit_with_status(missing: dict[str, str]) -> None:
     interrupted = list(missing.values()).count(INTERRUPTED)
     for label, reason in missing.items():
         if reason != INTERRUPTED:
-            click.echo(f"{label}: {reason}", err=True)
+            echo(f"{label}: {reason}", err=True)
     if interrupted:
-        click.echo(
-            f"{interrupted} {'trial' if interrupted == 1 else 'trials'}: {INTERRUPTED}", err=True
-        )
+        echo(f"{interrupted} {'trial' if interrupted == 1 else 'trials'}: {INTERRUPTED}", err=True)
     if missing:
         sys.exit(130 if interrupted else 1)

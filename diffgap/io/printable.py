@@ -2,7 +2,8 @@
 
 Captions, ids, names of files and corpora come from others. Control characters in them could move a
 terminal's cursor, set its title or fake a line; those that turn the direction of writing make a
-name look like another.
+name look like another. A spreadsheet takes a cell that begins with = for a formula, Markdown takes
+<script> for HTML.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ UNPRINTABLE = re.compile(
     "\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible
     "\ud800-\udfff]"  # bytes of a file's name that are no text
 )
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What programs colour their logs with."""
+
+FORMULA = re.compile(r"\s*[=+\-@\t\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that a spreadsheet computes; the last four are wide forms of the others."""
+
+MARKDOWN = re.compile(r"[\\`*\[\]<&|~]|\b_|_\b|(?<!\w)_(?!\w)")
 
 
 def printable(text: str) -> str:
@@ -28,6 +36,33 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`printable`, with ends of lines and tabs as spaces: for a cell, a title, a line of a log."""
     return printable(re.sub(r"\r\n|[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", " ", text))
+
+
+def log_text(text: str) -> str:
+    """`printable`, without the colours of logs."""
+    return printable(COLOUR.sub("", text))
+
+
+def csv_cell(text: str) -> str:
+    """A cell that spreadsheets take for text: behind a ' where they would compute it.
+
+    Numbers stay numbers.
+    """
+    text = printable(text)
+    return f"'{text}" if FORMULA.match(text) and not _is_number(text) else text
+
+
+def markdown(text: str) -> str:
+    """Markdown that shows a text as it is, on one line."""
+    return MARKDOWN.sub(r"\\\g<0>", one_line(text))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _sign(match: re.Match[str]) -> str:

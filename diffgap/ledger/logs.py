@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from diffgap.io.paths import RemotePath, StoragePath
+from diffgap.io.printable import printable
 from diffgap.io.redact import redact
 
 UPLOAD_S = 5.0  # interval at which a log that has grown is uploaded to an object store
@@ -25,7 +26,7 @@ UPLOAD_S = 5.0  # interval at which a log that has grown is uploaded to an objec
 
 class _Redacted(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return redact(printable(super().format(record)))
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def trial_log(path: Path, process: str, trial: str | None = None) -> Iterator[lo
     others (``extra={"trial": SIGNATURE}``) are left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_Redacted(f"%(asctime)s {process}: %(message)s"))
     if trial:
         handler.addFilter(lambda record: getattr(record, "trial", trial) == trial)

@@ -11,6 +11,7 @@ from typing import Any
 
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
+from diffgap.io.printable import log_text
 from diffgap.io.redact import redact
 from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger, SweepRecord
@@ -147,4 +148,4 @@ def log_lines(
 
 def _printable(line: str) -> str:
     """A line without secrets, and without escape sequences that could control a terminal."""
-    return redact("".join(c for c in line if c.isprintable() or c == "\t"))
+    return redact(log_text(line))

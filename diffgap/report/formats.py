@@ -10,6 +10,8 @@ from typing import NamedTuple
 from rich.console import Console
 
 from diffgap.io.atomic import write_bytes, write_text
+from diffgap.io.console import PlainConsole
+from diffgap.io.printable import markdown, one_line
 from diffgap.report.html.page import to_html
 from diffgap.report.latex import to_latex
 from diffgap.report.model import Report
@@ -77,13 +79,13 @@ def _write_figures(report: Report, directory: Path) -> None:
 def as_text(tables: Sequence[Table]) -> str:
     """The terminal's tables with all their notes as plain text, and what is missing."""
     text = StringIO()
-    print_tables(tables, Console(file=text, width=WIDTH, markup=False, emoji=False))
+    print_tables(tables, PlainConsole(file=text, width=WIDTH))
     return "\n".join([text.getvalue().strip("\n"), "", *missing_tables(tables)])
 
 
 def as_markdown(tables: Sequence[Table]) -> str:
     """The tables as Markdown, and what is missing."""
-    missing = "\n".join(map("- {}".format, missing_tables(tables)))
+    missing = "\n".join(map("- {}".format, map(markdown, missing_tables(tables))))
     return "\n\n".join([*map(to_markdown, tables), missing])
 
 
@@ -105,9 +107,9 @@ def print_tables(
             for part in to_terminal(table):
                 console.print(part)
         else:
-            console.print(table.title, style="bold")
+            console.print(one_line(table.title), style="bold")
         for note in notes:
-            console.print(note)
+            console.print(one_line(note))
 
 
 def brief_notes(table: Table, explain_with: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import takewhile
 from operator import attrgetter
 
@@ -10,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from diffgap.evaluation.metrics import is_metric
+from diffgap.io.printable import markdown, one_line
 from diffgap.report.tables.table import Row, Table, Value
 
 WIDE = 8
@@ -29,18 +31,19 @@ def to_terminal(table: Table) -> list[RichTable]:
 
 
 def _part(table: Table, start: int, end: int) -> RichTable:
-    title = table.title if start == 0 else None
+    title = one_line(table.title) if start == 0 else None
     part = RichTable(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     part.add_column("")  # long names wrap, numbers do not
     has_seeds = start == 0 and any(map(attrgetter("seeds"), table.rows))
     if has_seeds:
         part.add_column("seeds", justify="right", no_wrap=True)
     for name in table.headings[start:end]:
-        part.add_column(_broken(name), justify="right", no_wrap=is_metric(name))
+        part.add_column(_broken(one_line(name)), justify="right", no_wrap=is_metric(name))
     for rows, style in ((table.ours, ""), (table.published, "dim")):
         for row in rows:
             seeds = [row.seeds] if has_seeds else []
-            part.add_row(_named(row), *seeds, *map(_styled, row.values[start:end]), style=style)
+            name = one_line(row.name) + _footnote(row)
+            part.add_row(name, *seeds, *map(_styled, row.values[start:end]), style=style)
         part.add_section()
     return part
 
@@ -49,15 +52,16 @@ def to_markdown(table: Table) -> str:
     """A pipe table, its notes and sources below."""
     has_seeds = any(map(attrgetter("seeds"), table.rows))
     headings = ["seeds", *table.headings] if has_seeds else list(table.headings)
-    lines = [f"**{table.title}**", ""]
+    lines = [f"**{markdown(table.title)}**", ""]
     if table.rows:
-        lines.append("| | " + " | ".join(headings) + " |")
+        lines.append("| | " + " | ".join(map(markdown, headings)) + " |")
         lines.append("|---|" + "---:|" * len(headings))
     for row in table.rows:
-        cells = [_named(row), *([row.seeds] if has_seeds else []), *map(_marked_down, row.values)]
+        name = markdown(row.name) + _footnote(row)
+        cells = [name, *([row.seeds] if has_seeds else []), *map(_marked_down, row.values)]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
-    lines += map("- {}".format, all_notes(table))
+    lines += map("- {}".format, map(markdown, all_notes(table)))
     return "\n".join(lines)
 
 
@@ -67,16 +71,18 @@ def all_notes(table: Table) -> list[str]:
     return [*table.notes, *table.incomplete, *sources]
 
 
-def _named(row: Row) -> str:
-    return f"{row.name} [{row.footnote}]" if row.published else row.name
+def _footnote(row: Row) -> str:
+    return f" [{row.footnote}]" if row.published else ""
 
 
 def _styled(value: Value) -> Text:
-    return Text(value.marked, style="bold" if value.best else "underline" if value.near else "")
+    return Text(
+        one_line(value.marked), style="bold" if value.best else "underline" if value.near else ""
+    )
 
 
 def _marked_down(value: Value) -> str:
-    text = value.marked.replace("|", "\\|")  # a bar would end the cell
+    text = replace(value, text=markdown(value.text)).marked
     return f"**{text}**" if value.best else f"<u>{text}</u>" if value.near else text
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from diffgap.bridge.registry import METHODS
 from diffgap.evaluation.metrics import MetricInfo
+from diffgap.io.printable import one_line
 from diffgap.ledger.artifacts import RANKS
 from diffgap.report.references import DATASETS
 from diffgap.spec import Trial
@@ -133,7 +134,7 @@ def setting_of(sweep: LoggedSweep) -> Setting:
         if trial.config:  # only complete trials have one
             corpus = trial.config["store"]["name"]
             break
-    return Setting(sweep.spec["task"], corpus, sweep.spec["split"])
+    return Setting(sweep.spec["task"], one_line(corpus), sweep.spec["split"])
 
 
 ABLATION_TITLES = {
@@ -152,7 +153,7 @@ def read_cells(sweep: LoggedSweep, trials: Iterable[TrialRun] | None = None) -> 
         groups.setdefault(_without_seed(run), []).append(run)
     cells = []
     for runs in groups.values():
-        name = cell_label(runs[0].point, Trial.model_validate(runs[0].trial))
+        name = one_line(cell_label(runs[0].point, Trial.model_validate(runs[0].trial)))
         cells.append(Cell(name, sweep.name, tuple(runs)))
     return cells
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from diffgap.io.printable import csv_cell
 from diffgap.spec import Trial, flatten
 from diffgap.tracking.reader import LoggedSweep, TrialRun
 
@@ -52,10 +53,23 @@ def tidy(sweeps: Iterable[LoggedSweep]) -> pa.Table:
 
 
 def to_csv(sweeps: Sequence[LoggedSweep]) -> str:
-    """`tidy` as CSV: a header, numbers that read back as the same, nothing where null."""
+    """`tidy` as CSV: a header, numbers that read back as the same, nothing where null.
+
+    Text that a spreadsheet would compute stands behind a '; Parquet has it as it is.
+    """
     content = BytesIO()
-    pyarrow.csv.write_csv(tidy(sweeps), content)
+    pyarrow.csv.write_csv(_for_spreadsheets(tidy(sweeps)), content)
     return content.getvalue().decode()
+
+
+def _for_spreadsheets(table: pa.Table) -> pa.Table:
+    columns = []
+    for column in table.columns:
+        if pa.types.is_string(column.type):
+            cells = [text if text is None else csv_cell(text) for text in column.to_pylist()]
+            column = pa.array(cells, pa.string())
+        columns.append(column)
+    return pa.table(columns, names=list(map(csv_cell, table.column_names)))
 
 
 def to_parquet(sweeps: Sequence[LoggedSweep]) -> bytes:

@@ -147,5 +147,5 @@ def test_a_log_is_followed_to_its_trials_end_and_cannot_steer_the_terminal(ledge
         record.fail("over")
 
     threading.Thread(target=later).start()
-    assert list(log_lines(ledger, "waiting", follow=True)) == ["one[2J ***", "two"]
-    assert list(log_lines(ledger, "waiting", follow=False)) == ["one[2J ***", "two"]
+    assert list(log_lines(ledger, "waiting", follow=True)) == ["one␛[2J ***", "two"]
+    assert list(log_lines(ledger, "waiting", follow=False)) == ["one␛[2J ***", "two"]

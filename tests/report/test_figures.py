@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,7 @@ from diffgap.report.figures.recall import cells_of, mean_recalls, trials_of
 from diffgap.report.figures.schedules import FIELD, recall_by_schedule
 from diffgap.report.figures.steps import FIELD as STEPS
 from diffgap.report.figures.steps import recall_lines
-from diffgap.report.figures.style import RC, mark
+from diffgap.report.figures.style import RC, Drawing, mark, new_figure
 from diffgap.report.results import Cell, read_cells
 from diffgap.report.tables.recall import heading
 from diffgap.report.tables.registry import all_tables
@@ -332,3 +333,14 @@ def test_a_metric_of_the_registry_is_in_the_figures_of_trials_that_never_logged_
     assert bars.svg.count(f">{metric.title}<") == 2  # a group in each direction
     (schedules,) = [picture for picture in others if picture.key.startswith("schedules")]
     assert f">{metric.title} (%)<" in schedules.svg
+
+
+def test_names_with_dollars_and_escapes_are_drawn_as_they_are():
+    def draw_names():
+        figure = new_figure(1.0)
+        figure.suptitle("$\\frac{ \x1b[2J <b> --> &")
+        return figure
+
+    picture = Drawing("key", "title", "caption", (), draw_names).picture()
+    text = "".join(ElementTree.fromstring(picture.svg).itertext())
+    assert "$\\frac{ ␛[2J <b> --> &" in text

@@ -1,6 +1,7 @@
 """Formats of a report: few notes on the terminal, all of them with --explain and in every file."""
 
 import io
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from diffgap.cli.main import main
 from diffgap.cli.report import STYLES
+from diffgap.io.printable import UNPRINTABLE, markdown
 from diffgap.report.formats import BRIEF, FORMATS, TEXTS, brief_notes, print_tables
 from diffgap.report.render import all_notes
 from diffgap.report.tables.table import NOTHING, Row, Table, Value
@@ -62,7 +64,8 @@ def test_files_have_all_notes(report):
         text = TEXTS[name].render(report)
         assert "--explain" not in text
         for table in report.tables:
-            assert all(note in " ".join(text.split()) for note in all_notes(table))
+            escape = markdown if name == "md" else str
+            assert all(escape(note) in " ".join(text.split()) for note in all_notes(table))
 
 
 @pytest.mark.parametrize("words", [("ablation",), ("ablation", "--explain")], ids=" ".join)
@@ -73,3 +76,50 @@ def test_the_terminal_names_the_command_that_explains(demo, words):
     command = f"diffgap report ablation --explain --output {demo} shows"
     assert (command in output) == ("--explain" not in words)
     assert ("Holm-corrected over the table" in output) == ("--explain" in words)
+
+
+HOSTILE = "=x\x1b[2J | **b** <i> [red] \u202egpj\n# title"
+
+
+@pytest.fixture
+def hostile(report):
+    """The demo's report with a table of hostile words, and a figure that is not finite."""
+    value = Value(HOSTILE, float("nan"))
+    row = Row(HOSTILE, (value,), (report.sweeps[0].trials[0].signature,), missing_reason=HOSTILE)
+    published = Row(HOSTILE, (value,), footnote=1)
+    table = Table("t", HOSTILE, (HOSTILE,), (row, published), (HOSTILE,), (HOSTILE,))
+    sweep = report.sweeps[0]
+    trials = (replace(sweep.trials[0], label=HOSTILE, files=None, logged={"a": float("nan")}),)
+    sweep = replace(sweep, name=HOSTILE, trials=trials)
+    return replace(report, sweeps=(sweep,), tables=(table,))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_format_has_control_characters(hostile, name):
+    text = TEXTS[name].render(hostile)
+    assert not UNPRINTABLE.findall(text)
+    assert "x" in text
+
+
+def test_markdown_keeps_a_row_on_its_line_and_starts_no_markup(hostile):
+    lines = TEXTS["md"].render(hostile).splitlines()
+    assert [line.replace(r"\|", "").count("|") for line in lines[2:6]] == [3] * 4
+    assert not [line for line in lines if "<i>" in line.replace(r"\<i>", "") or line[:1] == "#"]
+    assert r"\[red\]" in lines[4]
+
+
+def test_the_terminals_tables_keep_brackets_and_lines(hostile):
+    text = TEXTS["terminal"].render(hostile)
+    assert text.count("[red]") >= 5
+    assert not [line for line in text.splitlines() if line.startswith("# title")]
+
+
+def test_the_data_of_the_page_are_valid_json(hostile):
+    page = TEXTS["html"].render(hostile)
+    data = page.partition('id="data">')[2].partition("</script>")[0]
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    assert json.loads(data, parse_constant=refuse)["trials"]
+    assert 'data-number="nan"' not in page

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -133,3 +134,16 @@ def test_real_sweeps_read_back_from_both_formats(report):
         assert row["signature"] == trial.signature
         read = {name: float(row[name]) for name in trial.metrics}
         assert read == trial.metrics
+
+
+def test_csv_has_nothing_for_a_spreadsheet_to_compute_and_parquet_has_it_as_it_is(sweep):
+    formula, escape = "=HYPERLINK(A1)", "a\x1b[2J"
+    trials = (replace(sweep.trials[0], label=formula), replace(sweep.trials[1], label="-1.5"))
+    hostile = replace(sweep, name=escape, store="@store", trials=trials)
+    rows = list(csv.DictReader(io.StringIO(to_csv([hostile]))))
+    assert [row["label"] for row in rows] == [f"'{formula}", "-1.5"]
+    assert {row["sweep"] for row in rows} == {"a␛[2J"}
+    assert {row["store"] for row in rows} == {"'@store"}
+    table = pq.read_table(pa.BufferReader(to_parquet([hostile])))
+    assert table["label"].to_pylist() == [formula, "-1.5"]
+    assert table["sweep"].to_pylist() == [escape] * 2

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any
 
+from diffgap.io.printable import printable
+
 WIDTH = 7.0
 """Inches: the text of a whole page."""
 
@@ -22,6 +24,7 @@ DPI = 150
 
 RC = {
     "svg.hashsalt": "diffgap",  # else ids are random, and no two files the same
+    "text.parse_math": False,  # a name may hold dollars
     "svg.fonttype": "none",  # text stays text, to be searched and copied
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -129,5 +132,5 @@ class Drawing:
             figure.savefig(svg, format="svg", metadata={"Date": None})
             figure.set_layout_engine("none")  # the layout is found, and finding it takes longest
             figure.savefig(png, format="png", dpi=DPI)
-        content = svg.getvalue(), png.getvalue()
+        content = printable(svg.getvalue()), png.getvalue()  # XML has no control characters
         return Picture(self.key, self.title, self.caption, *content, self.runs)

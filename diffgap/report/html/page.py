@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from diffgap.io.printable import printable
 from diffgap.report.audio_clips import audio_galleries
 from diffgap.report.examples import ClipFiles
 from diffgap.report.html.trials import TrialSummary, page_data, rerun_command
@@ -74,9 +75,17 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
+        finalize=_printable,
     )
     templates.filters |= {"linked": linked, "data_url": _data_url}
     return templates
+
+
+def _printable(value: Any) -> Any:
+    """A value of the template without what could turn the direction of its line, say."""
+    if isinstance(value, Markup):
+        return Markup(printable(value))
+    return printable(value) if isinstance(value, str) else value
 
 
 def _policy() -> str:

@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Any
 
 from diffgap.evaluation.metrics import AUDIO_METRICS, METRICS
+from diffgap.io.printable import one_line
 from diffgap.io.redact import redact
 from diffgap.report.model import Report
 from diffgap.report.tables.recall import FACTS
@@ -101,12 +102,12 @@ def _entry(summary: TrialSummary, names: set[str]) -> dict[str, Any]:
     """What a cell's panel shows of a trial, with the metrics of these names alone."""
     metrics = summary.metrics
     return {
-        "label": summary.trial.label,
-        "sweep": summary.sweep.name,
+        "label": one_line(summary.trial.label),
+        "sweep": one_line(summary.sweep.name),
         "run": summary.trial.run_id,
         "address": summary.address,
-        "state": summary.state,
-        "commit": summary.commit,
+        "state": one_line(summary.state),
+        "commit": one_line(summary.commit),
         "command": rerun_command(summary.trial.signature, summary.report.where),
         "metrics": {name: metrics[name] for name in sorted(names & metrics.keys())},
     }
