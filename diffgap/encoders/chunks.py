@@ -83,7 +83,7 @@ def decode_chunk(corpus: Corpus, clips: Sequence[Clip], spec: InputSpec) -> Deco
 def encode_chunk(
     encoder: Encoder, chunk: DecodedChunk, modalities: Sequence[str]
 ) -> EmbeddingTables:
-    """Embeds a chunk; a clip whose embedding is not finite is rejected."""
+    """Embeds a chunk; a clip or caption whose embedding is not finite is rejected."""
     vectors: dict[str, np.ndarray] = {}
     rejected = list(chunk.rejected)
     is_good = np.ones(len(chunk.clips), bool)
@@ -97,7 +97,7 @@ def encode_chunk(
         is_good &= is_finite
     clips = list(compress(chunk.clips, is_good))
     items = _item_table(clips, {modality: rows[is_good] for modality, rows in vectors.items()})
-    captions = _caption_table(encoder, clips) if "text" in modalities else None
+    captions = _caption_table(encoder, clips, rejected) if "text" in modalities else None
     return EmbeddingTables(items, captions, rejection_table(rejected))
 
 
@@ -195,14 +195,23 @@ def _item_table(clips: list[Clip], vectors: Mapping[str, np.ndarray]) -> pa.Tabl
     return table
 
 
-def _caption_table(encoder: Encoder, clips: list[Clip]) -> pa.Table:
+def _caption_table(encoder: Encoder, clips: list[Clip], rejected: list[Rejected]) -> pa.Table:
+    """The captions of clips; those without a direction are added to `rejected`."""
     ids: list[str] = []
     captions: list[str] = []
     for clip in clips:
         ids += [clip.id] * len(clip.captions)
         captions += clip.captions
     vectors = _encode_in_batches(encoder.encode_text, captions, encoder.dimension)
-    columns = [pa.array(ids, pa.string()), pa.array(captions, pa.string()), vector_column(vectors)]
+    is_good = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    for row in np.flatnonzero(~is_good):
+        reason = f"the embedding of caption {captions[row]!r} is zero or not finite"
+        rejected.append(Rejected(ids[row], "text", reason))
+    columns = [
+        pa.array(compress(ids, is_good), pa.string()),
+        pa.array(compress(captions, is_good), pa.string()),
+        vector_column(vectors[is_good]),
+    ]
     return pa.table(columns, names=["id", "caption", "text"])
 
 

@@ -73,7 +73,8 @@ class PartialStore:
 
     def rejected_ids(self, number: int) -> set[str]:
         """The clips of a finished chunk that were left out."""
-        return set(self._read_file("rejected", number)["id"].to_pylist())
+        rows = self._read_file("rejected", number).to_pylist()
+        return {row["id"] for row in rows if row["stage"] != "text"}
 
     def read_all(self, chunks: int) -> EmbeddingTables:
         """All chunks together, in order.

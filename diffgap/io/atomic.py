@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -113,6 +114,13 @@ def remove_leftovers(directory: StoragePath) -> None:
         return  # its files are written whole, under their own names
     for entry in directory.glob(".*.????????*"):
         delete(entry)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Deletes what killed processes left of making one directory, where nobody makes it now."""
+    for entry in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}", entry.name):
+            delete(entry)
 
 
 def sync(path: Path) -> None:

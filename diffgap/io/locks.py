@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from diffgap.io.atomic import remove_temporaries
 from diffgap.io.places import naming
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def only_maker(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     with _acquire(lock, path):
         try:
+            remove_temporaries(path)
             yield
         finally:
             lock.unlink(missing_ok=True)

@@ -58,6 +58,10 @@ class Sums:
         vectors = np.array([[w.sum(), len(w)] for w in waveforms], np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+    def encode_text(self, captions):
+        """Captions that are numbers, as the first of two."""
+        return np.array([[float(caption), 0] for caption in captions], np.float32)
+
 
 def test_a_clip_is_the_normalised_mean_of_its_windows():
     windows = [[np.ones(3), np.zeros(4)], [np.ones(5)]]
@@ -76,6 +80,18 @@ def test_an_embedding_that_is_not_finite_is_rejected_by_name():
     assert tables.rejected.to_pylist() == [
         {"id": "a", "stage": "audio", "reason": "its embedding is not finite"}
     ]
+
+
+def test_captions_without_a_direction_are_left_out_by_name():
+    clips = [Clip("a", "train", ("1", "nan")), Clip("b", "train", ("0",))]
+    decoded = DecodedChunk(clips, {"audio": [[np.ones(3)], [np.ones(5)]]})
+    tables = encode_chunk(Sums(), decoded, ("audio", "text"))
+    assert tables.items["id"].to_pylist() == ["a", "b"]
+    assert tables.captions.to_pylist() == [{"id": "a", "caption": "1", "text": [1, 0]}]
+    assert [(row["id"], row["stage"]) for row in tables.rejected.to_pylist()] == [
+        ("a", "text"), ("b", "text")
+    ]  # fmt: skip
+    assert "'nan' is zero or not finite" in tables.rejected["reason"][0].as_py()
 
 
 @pytest.mark.parametrize("batch", [1, 7, 32])

@@ -97,6 +97,16 @@ def test_a_damaged_chunk_is_made_again_and_only_that(stopped, place, harm):
     assert [path.name for path in place.iterdir()] == ["store"]
 
 
+def test_what_a_killed_run_left_of_a_store_is_removed_and_nothing_else(stopped, place):
+    (place / ".store.0123abcd").mkdir()
+    (place / ".store.0123abcd" / "items-00000.parquet").touch()
+    (place / ".store.lock").touch()
+    for name in (".store.mine", ".other.0123abcd"):
+        (place / name).touch()
+    embed(FolderCorpus(stopped / "sounds"), place / "store")
+    assert {path.name for path in place.iterdir()} == {"store", ".store.mine", ".other.0123abcd"}
+
+
 def test_a_damaged_request_costs_nothing(stopped, place):
     os.truncate(place / "store.partial" / "request.json", 10)
     _, done = embed(FolderCorpus(stopped / "sounds"), place / "store")
