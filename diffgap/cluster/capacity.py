@@ -11,14 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from diffgap.cluster.placement import Placement, place_trials, worker_bundle
-from diffgap.compat.ray_cluster import pending_groups
+from diffgap.compat.ray_cluster import local_gpus, pending_groups
 from diffgap.errors import UserError
+from diffgap.io.cpus import usable_cpus
 from diffgap.spec import Resources
 
 POLL_S = 2.0  # interval at which the cluster's nodes are counted
 
 PATIENCE_MIN = 1.0  # minutes to wait for room for one trial: nodes may be joining the cluster
 FIRST_NOTICE_S, NOTICE_S = 10.0, 60.0  # after which people hear of waiting trials, and how often
+
+
+def local_problem(resources: Resources) -> str | None:
+    """Why not even one trial fits a local Ray, which is not started; None where one does."""
+    node = {"CPU": float(usable_cpus())}
+    if resources.workers * resources.gpus_per_worker > 1:  # one fits wherever there is a GPU
+        node["GPU"] = float(local_gpus())
+    try:
+        place_trials(resources, [node])
+    except UserError as error:
+        return str(error)
+    return None
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any
 from diffgap.cluster.guard import RayGuard, end_marked
 from diffgap.compat.ray_cluster import dead_core_processes, loopback_only, stop_monitor
 from diffgap.errors import UserError
+from diffgap.io.cpus import usable_cpus
 
 WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default 2 s, of which each trial's end takes 4
@@ -96,7 +97,7 @@ def _local_ray(on_loss: OnLoss | None, logs: dict[str, Any]) -> Iterator[None]:
         with _one_line_errors("on this machine", "check free memory and disk space"):
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                num_cpus=usable_cpus(),
                 include_dashboard=False,
                 _temp_dir=guard.temp_dir,
                 **logs,

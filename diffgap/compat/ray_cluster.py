@@ -2,8 +2,9 @@
 
 `stop_monitor` and `dead_core_processes` can go once `ray.shutdown` no longer waits for a local
 autoscaler and Ray reports by itself that its processes died, neither of which 2.60 does;
-`loopback_only` once `ray.init` takes an address to listen on, as `ray start` does; the rest once
-Ray frees the placement groups of dead actors (ray#54305).
+`loopback_only` once `ray.init` takes an address to listen on, as `ray start` does; `local_gpus` once
+Ray says in public what it would find; the rest once it frees the placement groups of dead actors
+(ray#54305).
 """
 
 from __future__ import annotations
@@ -59,6 +60,18 @@ def dead_core_processes() -> list[str]:
     from ray._private.worker import _global_node
 
     return [kind for kind, _ in _global_node.dead_processes() if kind in CORE_PROCESSES]
+
+
+def local_gpus() -> int:
+    """How many GPUs a local Ray would have, without starting it."""
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    manager = get_accelerator_manager_for_resource("GPU")
+    if manager is None:
+        return 0
+    visible = manager.get_current_process_visible_accelerator_ids()
+    gpus = manager.get_current_node_num_accelerators()
+    return gpus if visible is None else min(gpus, len(visible))
 
 
 def remove_leaked_groups() -> int:

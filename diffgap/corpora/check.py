@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ from diffgap.corpora import BUILTIN
 from diffgap.corpora.base import Clip, Corpus, Rejected
 from diffgap.corpora.media import accessible
 from diffgap.errors import ClipError, MissingClipError, UserError
+from diffgap.io.cpus import usable_cpus
 
 CHUNK = 16  # clips sent to a process at once; a smaller corpus is not worth starting processes for
 CHECK_FPS, CHECK_SIZE = 1.0, 32  # every frame is decoded anyway; few small ones scale quickest
@@ -79,7 +79,7 @@ def _check_all(corpus: Corpus, clips: list[Clip]) -> Iterator[_ClipCheck]:
         yield from map(_check_clip, clips)
         return
     with ProcessPoolExecutor(
-        min(os.cpu_count() or 1, len(clips) // CHUNK + 1),
+        min(usable_cpus(), len(clips) // CHUNK + 1),
         # Not fork: FFmpeg and BLAS have threads, and a lock that one holds would stay held.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_set_corpus,

@@ -38,6 +38,24 @@ def write_bytes(path: StoragePath, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def create_text(path: StoragePath, text: str) -> None:
+    """Writes a file unless there is one: of processes that create it at once, one does."""
+    if isinstance(path, RemotePath):  # which cannot tell "create" from "replace"
+        if not path.is_file():
+            path.write_bytes(text.encode())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        temporary.write_text(text)
+        sync(temporary)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary file that becomes `path` if the block succeeds.

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ class LeaseLock(SweepLock):
         self._notify = notify
         self._token = uuid.uuid4().hex
         self._closing = threading.Event()
+        self._writing = threading.Lock()
         self._counts: dict[str, int] = {}
-        self._claims: set[str] = set()
+        self._claimed: set[str] = set()
 
     def __enter__(self) -> LeaseLock:
         if self._is_renewed():
-            raise UserError(f"sweep {self.name!r} is already running{owner(self.last_heartbeat())}")
+            raise UserError(self._running())
         self._was_interrupted = self.last_heartbeat() is not None
         self._renew()
         # An object store has no "create if absent": write, wait, and see whose lease it is.
@@ -72,17 +74,35 @@ class LeaseLock(SweepLock):
         return self._was_interrupted
 
     def claim(self, record: TrialRecord) -> bool:
-        """Claims a trial for this sweep; False where another sweep runs it."""
+        """Claims a trial for this sweep, until its release; False where another sweep runs it."""
         signature = record.path.name
-        if signature in self._claims:
+        if signature in self._claimed:
             return True
+        if self.holder(record):
+            return False
+        self._claimed.add(signature)
+        self._renew()
+        # Of two that claim at once, at least the later sees the other. Whoever does steps back.
+        if self.holder(record):
+            self.release(record)
+        return signature in self._claimed
+
+    def has_claimed(self, record: TrialRecord) -> bool:
+        return record.path.name in self._claimed
+
+    def release(self, record: TrialRecord) -> None:
+        if record.path.name in self._claimed:
+            self._claimed.remove(record.path.name)
+            with suppress(OSError):  # the next renewal tells it
+                self._renew()
+
+    def holder(self, record: TrialRecord) -> dict[str, Any] | None:
+        """The sweep, host and pid of the valid lease, but for this one, that has a trial."""
         for path in self.directory.glob("*.json"):
             lease = read_json(path) if path != self._heartbeat_path else None
-            if lease and _is_valid(lease) and signature in lease.get("claims", ()):
-                return False
-        self._claims.add(signature)
-        self._renew()
-        return True
+            if lease and _is_valid(lease) and record.path.name in lease.get("claims", ()):
+                return {"sweep": path.stem, **lease}
+        return None
 
     def heartbeat(self, counts: dict[str, int], force: bool = False) -> None:
         """Keeps how many trials are in each state for the next renewal."""
@@ -121,14 +141,15 @@ class LeaseLock(SweepLock):
                 continue
 
     def _renew(self) -> None:
-        write_json(self._heartbeat_path, self._lease())
+        with self._writing:  # or the thread could write a lease from before a claim after it
+            write_json(self._heartbeat_path, self._lease())
 
     def _lease(self) -> dict[str, Any]:
         return {
             **self._process(),
             "processes": _pid_namespace(),
             "token": self._token,
-            "claims": sorted(self._claims),
+            "claims": sorted(self._claimed),
             "counts": self._counts,
         }
 

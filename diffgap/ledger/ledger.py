@@ -20,6 +20,7 @@ OUTPUT/mlflow.db, OUTPUT/mlartifacts/  MLflow, unless MLFLOW_TRACKING_URI names 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import uuid
@@ -27,9 +28,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from diffgap.errors import UserError, nearest
-from diffgap.io.atomic import remove_leftovers, write_json
+from diffgap.io.atomic import create_text, remove_leftovers, write_json
 from diffgap.io.paths import StoragePath, parse_path, remove
-from diffgap.io.redact import redact
+from diffgap.io.redact import HIDDEN, redact
 from diffgap.ledger.artifacts import ATTEMPTS, FAILURE, HISTORY, LOG, METRICS, PROGRESS, STOP, TRIAL
 
 IDENTITY = "ledger.json"
@@ -180,7 +181,10 @@ class SweepRecord:
 
     def public_facts(self) -> dict[str, Any]:
         """The sweep as others may read it: without secrets, and without what was dropped."""
-        facts = {"name": self.name, "spec": self.spec, "store": self.store, "trials": self.trials}
+        spec = copy.deepcopy(self.spec)
+        environment = spec.get("resources", {}).get("environment", {})
+        environment.update(dict.fromkeys(environment, HIDDEN))  # whatever it is that they say
+        facts = {"name": self.name, "spec": spec, "store": self.store, "trials": self.trials}
         return dict(json.loads(redact(json.dumps(facts))))
 
     @property
@@ -205,8 +209,7 @@ class Ledger:
         """The ledger's id, which stays when its directory is moved; created on first use."""
         path = self.output / IDENTITY
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"id": uuid.uuid4().hex})
+            create_text(path, json.dumps({"id": uuid.uuid4().hex}, indent=2) + "\n")
         return str(json.loads(path.read_text())["id"])
 
     def trial(self, signature: str) -> TrialRecord:

@@ -3,7 +3,7 @@
 OUTPUT/running/NAME.lock      locked by the sweep's process for as long as it lives
 OUTPUT/running/NAME.json      who runs it and how it goes; left behind by a process that was killed
 OUTPUT/running/NAME.cancel    a request to stop it
-OUTPUT/trials/SIGNATURE/.lock locked by the sweep that runs this trial
+OUTPUT/trials/SIGNATURE/.lock locked by the sweep that runs this trial, whose name is in it
 
 An object store knows no locks; there the heartbeat is a lease: see `diffgap.ledger.leases`.
 """
@@ -11,10 +11,11 @@ An object store knows no locks; there the heartbeat is a lease: see `diffgap.led
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,8 +39,9 @@ class SweepLock:
         self._heartbeat_path = self.directory / f"{name}.json"
         self._cancel_path = self.directory / f"{name}.cancel"
         self.is_settled = False  # once nothing is left that the next command would have to deliver
-        self._locked_files = ExitStack()
-        self._claimed: set[Path] = set()
+        self._lock_file: IO[str] | None = None
+        self._claims: dict[str, IO[str]] = {}
+        """The locked files of trials, by signature."""
         self._start = time.time()
         self._heartbeat_at = 0.0
 
@@ -55,8 +57,9 @@ class SweepLock:
 
     def __enter__(self) -> SweepLock:
         self.directory.mkdir(parents=True, exist_ok=True)
-        if not self._acquire(self._lock_path):
-            raise UserError(f"sweep {self.name!r} is already running{owner(self.last_heartbeat())}")
+        self._lock_file = _acquire(self._lock_path, ACQUIRE_S)
+        if not self._lock_file:
+            raise UserError(self._running())
         self._cancel_path.unlink(missing_ok=True)
         return self
 
@@ -64,15 +67,36 @@ class SweepLock:
         if self.is_settled:
             self._heartbeat_path.unlink(missing_ok=True)
         self._cancel_path.unlink(missing_ok=True)
-        self._locked_files.close()
+        for file in (*self._claims.values(), self._lock_file):
+            if file:
+                file.close()
 
     def claim(self, record: TrialRecord) -> bool:
-        """Locks a trial for this sweep; False where another sweep runs it."""
-        record.path.mkdir(parents=True, exist_ok=True)
-        path = Path(str(record.path))
-        if path not in self._claimed and self._acquire(path / ".lock"):
-            self._claimed.add(path)
-        return path in self._claimed
+        """Locks a trial for this sweep, until its release; False where another sweep runs it."""
+        signature = record.path.name
+        if signature not in self._claims and (file := _acquire(_trial_lock(record))):
+            self._claims[signature] = file
+            with suppress(OSError):  # a full disk: the lock holds, only its owner stays unnamed
+                file.truncate(0)
+                file.write(json.dumps({"sweep": self.name, **self._process()}))
+                file.flush()
+        return signature in self._claims
+
+    def has_claimed(self, record: TrialRecord) -> bool:
+        """Whether a trial is this sweep's at the moment."""
+        return record.path.name in self._claims
+
+    def release(self, record: TrialRecord) -> None:
+        """Lets other sweeps claim a trial."""
+        if file := self._claims.pop(record.path.name, None):
+            file.close()
+
+    def holder(self, record: TrialRecord) -> dict[str, Any] | None:
+        """The sweep, host and pid that claimed a trial last, if that is known."""
+        try:
+            return read_json(_trial_lock(record))
+        except ValueError:  # between its lock and its name, or of an earlier version
+            return None
 
     def heartbeat(self, counts: dict[str, int], force: bool = False) -> None:
         """Writes how many trials are in each state, every few seconds at most."""
@@ -94,6 +118,13 @@ class SweepLock:
             # Shared, so that two commands that look at once do not take each other for the sweep.
             return not _lock(file, fcntl.LOCK_SH)
 
+    def problem(self) -> str | None:
+        """Why the sweep cannot be run now: another process does; None where none does."""
+        return self._running() if self.is_alive() else None
+
+    def _running(self) -> str:
+        return f"sweep {self.name!r} is already running{owner(self.last_heartbeat())}"
+
     def cancel(self) -> None:
         """Requests that the sweep's process stop."""
         self._cancel_path.touch()
@@ -107,17 +138,34 @@ class SweepLock:
             "time": time.time(),
         }
 
-    def _acquire(self, path: Path) -> bool:
-        """Locks a file until the end of the context; False where another process has locked it."""
+
+def _trial_lock(record: TrialRecord) -> Path:
+    return Path(str(record.path)) / ".lock"
+
+
+def _acquire(path: Path, patience: float = 0.0) -> IO[str] | None:
+    """Locks a file, which stays locked until it is closed; None where another process has it."""
+    deadline = time.monotonic() + patience
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
-        deadline = time.monotonic() + ACQUIRE_S
-        while not _lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                file.close()
-                return False
-            time.sleep(ACQUIRE_S / 20)
-        self._locked_files.enter_context(file)
-        return True
+        if _lock(file, fcntl.LOCK_EX):
+            if _is_at(file, path):
+                return file
+        elif time.monotonic() > deadline:
+            file.close()
+            return None
+        else:
+            time.sleep(patience / 20)
+        file.close()
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file still has its name: `--fresh` removes a trial's directory whole."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO[str], kind: int) -> bool:
@@ -127,6 +175,13 @@ def _lock(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def described(holder: dict[str, Any] | None) -> str:
+    """Who has claimed a trial, for people."""
+    if not holder:
+        return "another sweep"
+    return f"sweep {holder['sweep']} (process {holder['pid']} on {holder['host']})"
 
 
 def owner(heartbeat: dict[str, Any] | None) -> str:

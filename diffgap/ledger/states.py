@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from diffgap.ledger.ledger import TrialRecord
 
+CANCELLED = "cancelled"
+"""Why a trial is stopped that somebody asked to stop, by its signature."""
+
 
 class TrialState(StrEnum):
     """What has become of a trial."""

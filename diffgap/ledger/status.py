@@ -16,7 +16,7 @@ from diffgap.io.redact import redact
 from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.logs import log_parts, read_from
-from diffgap.ledger.states import TrialState, state_at_rest
+from diffgap.ledger.states import CANCELLED, TrialState, state_at_rest
 
 FOLLOW_S = 0.5  # interval at which a log that is followed is read
 
@@ -110,7 +110,7 @@ def cancel(ledger: Ledger, target: str) -> str:
         status = sweep_status(ledger, sweep.name)
         (trial,) = [trial for trial in status.trials if trial.signature == signature]
         if status.alive and trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            record.request_stop("cancelled")
+            record.request_stop(CANCELLED)
             return (
                 f"Trial {signature} ({trial.label}) stops at its next validation; sweep "
                 f"{sweep.name} continues with the others. The same sweep command resumes it."

@@ -6,11 +6,14 @@ trial are named as axes name them, others as in the file: ``bst.fraction``, ``re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from diffgap.bridge.registry import METHODS
 from diffgap.spec.blocks import Train
 from diffgap.spec.document import Key, parse_key
+from diffgap.spec.environment import danger
+from diffgap.spec.plausible import mistakes
 from diffgap.spec.sweep import Scheduler, Search, SweepSpec
 from diffgap.spec.trial import TUNABLE, Trial
 
@@ -33,6 +36,9 @@ def _key(spec: SweepSpec, field: str) -> Key:
 
 
 def _conflicts(spec: SweepSpec) -> Conflicts:
+    yield from _environment(spec)
+    for field, problem in mistakes(spec):
+        yield (field,), problem
     yield from _gpus(spec)
     yield from _batched_packs(spec)
     yield from _search(spec)
@@ -43,6 +49,12 @@ def _conflicts(spec: SweepSpec) -> Conflicts:
         yield fields, "'cosine' would never use the trained bridges; use bridge, sample or rerank"
     for trial in spec.trials():
         yield from _trial(trial, spec.resources.workers)
+
+
+def _environment(spec: SweepSpec) -> Conflicts:
+    for name in spec.resources.environment:
+        if harm := danger(name):
+            yield (f"resources.environment.{name}",), harm
 
 
 def _gpus(spec: SweepSpec) -> Conflicts:
@@ -165,6 +177,7 @@ def _trial(trial: Trial, workers: int) -> Conflicts:
     yield from _generation_condition(trial)
     yield from _offload(trial.train)
     yield from _batch_split(trial)
+    yield from _turns(trial)
 
 
 def _batch_shares(train: Train, workers: int) -> Conflicts:
@@ -186,6 +199,17 @@ def _batch_split(trial: Trial) -> Conflicts:
             ("bst.fraction", "train.batch_size", "bst.mode", "bst.enabled"),
             f"{bst.fraction} of a batch of {batch} leaves one direction without a pair; "
             "use 0.5, or a larger train.batch_size",
+        )
+
+
+def _turns(trial: Trial) -> Conflicts:
+    """BST in its alternating mode gives each direction a share of the steps."""
+    steps, bst = trial.train.steps, trial.bst
+    is_shared = 1 <= steps * bst.fraction <= steps - 1
+    if bst.enabled and bst.mode == "alternate" and steps > 1 and not is_shared:
+        yield (
+            ("bst.fraction", "train.steps", "bst.mode", "bst.enabled"),
+            f"{bst.fraction} of {steps} steps leaves one direction without a step; use 0.5",
         )
 
 

@@ -182,12 +182,23 @@ class EmbeddingStore:
             self._pairs[task, split] = self._read_pairs(task, split)
         return self._pairs[task, split]
 
+    def size(self, task: str, split: str) -> tuple[int, int]:
+        """Clips and pairs of one split, for a task that the store serves."""
+        items = self._items_of(task, split)
+        if split_task(task)[0] != TEXT or self._captions is None:
+            return len(items), len(items)
+        ids = items["id"].combine_chunks()
+        return len(items), pc.sum(pc.is_in(self._captions["id"], ids)).as_py() or 0
+
+    def _items_of(self, task: str, split: str) -> pa.Table:
+        items = self._task_items(task)
+        return items.filter(pc.equal(items["split"], split))
+
     def _read_pairs(self, task: str, split: str) -> Pairs:
         if problem := self.task_problem(task):
             raise UserError(problem)
         x_name, a_name = split_task(task)
-        items = self._task_items(task)
-        items = items.filter(pc.equal(items["split"], split))
+        items = self._items_of(task, split)
         if not len(items):
             raise UserError(f"store: its split {split!r} is empty; use another, or another store")
         ids, a = items["id"].combine_chunks(), vectors(items, a_name)

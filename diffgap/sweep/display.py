@@ -83,6 +83,11 @@ class SweepDisplay:
     def warn(self, text: str) -> None:
         self.console.print(text, style="yellow", soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Says something that only explains what is going on."""
+        if not self.quiet:
+            self.warn(text)
+
     def add(self, planned: PlannedTrial) -> None:
         steps = planned.trial.train.steps if planned.trial.trains else 0
         self.rows[planned.signature] = _Row(planned.label, steps)

@@ -98,10 +98,9 @@ def _fit_in_own_processes(pack: PackJob) -> None:
 
 
 def _remaining(pack: PackJob) -> tuple[TrialJob, ...]:
-    """The trials of a pack that have not ended, and that no other sweep runs."""
+    """The trials of a pack that have not ended."""
     ledger = Ledger.at(pack.output)
-    ours = (job for job in pack.trials if not job.is_claimed_elsewhere)
-    return tuple(job for job in ours if not ledger.trial(job.signature).ended)
+    return tuple(job for job in pack.trials if not ledger.trial(job.signature).ended)
 
 
 @contextmanager

@@ -25,8 +25,6 @@ class TrialJob:
     """Steps at which it waits for the study's verdict."""
     pause_at: int | None = None
     """The step at which it pauses, with a checkpoint."""
-    is_claimed_elsewhere: bool = False
-    """Whether another sweep runs it."""
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "trial": self.trial.model_dump(mode="json")}

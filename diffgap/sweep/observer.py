@@ -13,10 +13,12 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from diffgap.compat.ray_cluster import remove_leaked_groups
 from diffgap.io.redact import redact
-from diffgap.ledger.states import TrialState
+from diffgap.ledger.ledger import TrialRecord
+from diffgap.ledger.states import CANCELLED, TrialState
 from diffgap.sweep.context import SweepContext
 from diffgap.sweep.messages import JOB, PackJob, TrialEvent, TrialReport
 from diffgap.sweep.plan import PlannedTrial
+from diffgap.sweep.shared import SharedTrials
 from diffgap.training.failures import with_remedy
 
 CLUSTER_CHECK_S = 2.0
@@ -33,22 +35,51 @@ class Observer(tune.Callback):
     def __init__(self, context: SweepContext) -> None:
         self.context = context
         self.planned: dict[str, PlannedTrial] = {}
+        self.shared = SharedTrials(context.ledger, context.lock, context.display.note)
         self._over: set[str] = set()  # signatures of the trials whose end has been passed on
         self._checked_at = 0.0
         self._is_cancelling = False
 
     def register(self, planned: PlannedTrial) -> bool:
-        """Makes a trial known before Tune starts it; False where another sweep runs it."""
+        """Makes a trial known before Tune starts it.
+
+        False where another sweep runs it: it is among those that `claim_shared` returns later.
+        """
         context = self.context
         self.planned[planned.signature] = planned
         context.display.add(planned)
-        record = context.ledger.trial(planned.signature)
-        if not context.lock.claim(record):
+        if not context.lock.claim(context.ledger.trial(planned.signature)):
+            self.shared.add(planned)
             return False
-        store, fingerprint = redact(context.plan.store), context.plan.fingerprint
-        origin = {"store": store, "fingerprint": fingerprint, "sweep": context.plan.spec.name}
-        record.begin(planned.entry() | origin)
+        self._begin(planned)
         return True
+
+    def claim_shared(self) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
+        """The trials that other sweeps left to this one; and those that they brought to an end."""
+        left, ended = [], []
+        for planned in self.shared.claim_free():
+            record = self.context.ledger.trial(planned.signature)
+            # Not what this sweep asks: a search may have stopped it, or the end of a sweep.
+            was_cancelled = (record.stop or {}).get("reason") == CANCELLED
+            has_ended = record.finished or record.failure or was_cancelled
+            if has_ended or not self.wants(planned):
+                self.context.tracker.start(planned)
+                self._on_end(planned)
+                ended.append(planned)
+            else:
+                self._begin(planned)
+                left.append(planned)
+        return left, ended
+
+    def wants(self, planned: PlannedTrial) -> bool:
+        """Whether a trial that another sweep has stopped is to be trained further."""
+        return True
+
+    def _begin(self, planned: PlannedTrial) -> None:
+        plan = self.context.plan
+        store, name = redact(plan.store), plan.spec.name
+        origin = {"store": store, "fingerprint": plan.fingerprint, "sweep": name}
+        self.context.ledger.trial(planned.signature).begin(planned.entry() | origin)
 
     def on_report(self, planned: PlannedTrial, points: Sequence[dict[str, Any]]) -> None:
         """Called with the points that a trial has reported; a search decides by them."""
@@ -61,8 +92,10 @@ class Observer(tune.Callback):
         context.lock.heartbeat(counts)
         if context.lock.cancelled and not self._is_cancelling:
             self._is_cancelling = True
-            for signature in self.planned:
-                context.ledger.trial(signature).request_stop("cancelled")
+            self.shared.clear()
+            for record in map(context.ledger.trial, self.planned):
+                if context.lock.has_claimed(record):
+                    record.request_stop(f"{CANCELLED} with sweep {context.plan.spec.name}")
         if time.monotonic() - self._checked_at > CLUSTER_CHECK_S:
             self._checked_at = time.monotonic()
             remove_leaked_groups()
@@ -112,9 +145,10 @@ class Observer(tune.Callback):
         record = context.ledger.trial(signature)
         if record.finished:
             context.tracker.finish(planned)
+            context.logged.add(signature)
             context.display.finished(signature)
         elif failure := record.failure or reason:
-            context.failures[signature] = f"{failure} (log: {record.log})"
+            context.failures[signature] = f"{failure} ({_where(record, context.plan.spec.name)})"
             context.tracker.fail(signature, failure)
             context.display.failed(signature, context.failures[signature])
         elif record.stop:
@@ -122,12 +156,20 @@ class Observer(tune.Callback):
             context.display.stopped(signature, record.stop["reason"])
         else:
             context.display.paused(signature)
-            return  # it can be resumed, by this run even: population-based training does so
-        self._over.add(signature)
+        if record.ended or reason:  # else it can be resumed, by this run even: a population does
+            self._over.add(signature)
+        context.lock.release(record)
 
     def _trials_of(self, trial: TuneTrial) -> list[PlannedTrial]:
         """The trials of a pack, which is one trial for Tune."""
         return [self.planned[name] for name in PackJob.from_dict(trial.config[JOB]).signatures]
+
+
+def _where(record: TrialRecord, sweep: str) -> str:
+    """Where a trial failed: its log, and the sweep that ran it where that was another one."""
+    runner = (record.facts or {}).get("sweep", sweep)
+    log = f"log: {record.log}"
+    return log if runner == sweep else f"in sweep {runner}; {log}"
 
 
 def _driver_error(trial: TuneTrial) -> str:

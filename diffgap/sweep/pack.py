@@ -56,8 +56,8 @@ class TrialAttempt:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing to do: the trial has ended, or another sweep runs it."""
-        return self.worker.decide(lambda: self.job.is_claimed_elsewhere or self.record.ended)
+        """Whether there is nothing to do: the trial has ended."""
+        return self.worker.decide(lambda: self.record.ended)
 
     @contextmanager
     def logged(self, alone: bool = True) -> Iterator[None]:

@@ -27,9 +27,12 @@ class Packer:
     ) -> None:
         self.resources, self.capacity = resources, capacity
         self._queues: dict[Hashable, list[PlannedTrial]] = {}
+        self.add(trials)
+        self._even_size = math.ceil(self.remaining / max(1, capacity.trials()))
+
+    def add(self, trials: Iterable[PlannedTrial]) -> None:
         for planned in trials:
             self._queues.setdefault(shape_of(planned.trial), []).append(planned)
-        self._even_size = math.ceil(self.remaining / max(1, capacity.trials()))
 
     @property
     def remaining(self) -> int:

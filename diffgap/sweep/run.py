@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from diffgap.errors import UserError
 from diffgap.ledger.leases import sweep_lock
 from diffgap.ledger.ledger import Ledger, SweepRecord
-from diffgap.ledger.locks import SweepLock
+from diffgap.ledger.locks import SweepLock, described
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.plan import Plan, PlannedTrial
 from diffgap.sweep.strategies import make_strategy
 
 if TYPE_CHECKING:
     from diffgap.cluster.capacity import ClusterCapacity
+    from diffgap.sweep.context import SweepContext
     from diffgap.sweep.tracking import SweepTracker
 
 INTERRUPTED = "interrupted; the same command continues"
@@ -80,6 +82,7 @@ class SweepRun:
         to_run = len(self.strategy.missing) + self.strategy.undrawn
         if self.options.fresh:
             to_run = self.strategy.total
+            self._claim_all()
         record, unlogged = self._record(), self._unlogged()
         is_synced = not unlogged and self.ledger.synced_digest(record.name) == record.digest
         if is_synced and not (to_run or self.options.prune or self.lock.was_interrupted):
@@ -99,7 +102,11 @@ class SweepRun:
             self._prune(tracker)
             for planned in unlogged:
                 tracker.finish(planned)
-            failures = self._run_missing(tracker, capacity, to_run) if capacity else {}
+            failures: dict[str, str] = {}
+            if capacity:
+                context = self._run_missing(tracker, capacity, to_run)
+                failures = context.failures
+                self._log_others(context, unlogged)
             reasons = dict(failures)
             for planned in self.strategy.missing:
                 if planned.signature not in failures:
@@ -113,8 +120,8 @@ class SweepRun:
 
     def _run_missing(
         self, tracker: SweepTracker, capacity: ClusterCapacity, to_run: int
-    ) -> dict[str, str]:
-        """Returns why trials failed, by signature."""
+    ) -> SweepContext:
+        """Returns what the trials were run with, and how they ended."""
         from diffgap.sweep.context import SweepContext
 
         placement, total = capacity.placement, self.strategy.total
@@ -128,7 +135,14 @@ class SweepRun:
                 self.plan, self.ledger, tracker, self.lock, capacity, display, self.options.verbose
             )
             self.strategy.run(context, lambda: tracker.describe(self._record()))
-        return context.failures
+        return context
+
+    def _log_others(self, context: SweepContext, unlogged: Iterable[PlannedTrial]) -> None:
+        """Logs what other sweeps finished between this one's plan and its turn."""
+        logged = context.logged.union(planned.signature for planned in unlogged)
+        for planned in self._unlogged():
+            if planned.signature not in logged:
+                context.tracker.finish(planned)
 
     @contextmanager
     def _cluster(self, to_run: int) -> Iterator[ClusterCapacity | None]:
@@ -162,11 +176,28 @@ class SweepRun:
             self.plan = replace(self.plan, store=shared_store(self.plan.store, self.ledger))
         check_nodes(self.ledger, self.plan.store)
 
+    def _claim_all(self) -> None:
+        """Claims every trial that is to be forgotten; UserError where another sweep runs one."""
+        problems = []
+        for planned in (*self.strategy.trials, *self.strategy.test_trials):
+            record = self.ledger.trial(planned.signature)
+            if not self.lock.claim(record):
+                who = described(self.lock.holder(record))
+                problems.append(
+                    f"--fresh: {planned.label} is run by {who} at this moment; wait for it, or "
+                    "leave --fresh out"
+                )
+        if problems:
+            raise UserError(*problems)
+
     def _forget(self, tracker: SweepTracker) -> None:
         """Drops earlier results; their MLflow runs stay, beside the new ones."""
+        forgotten = [*self.strategy.trials, *self.strategy.test_trials]
         for planned in self.strategy.trials:
             tracker.supersede(planned.signature)
         self.strategy.forget()
+        for planned in forgotten:  # the locked files went with the results
+            self.lock.release(self.ledger.trial(planned.signature))
 
     def _prune(self, tracker: SweepTracker) -> None:
         """Marks the trials that only an earlier spec had, or says how to."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -36,6 +35,10 @@ class StudyObserver(Observer):
         for study in self._studies:
             study.report(planned.signature, points)
 
+    def wants(self, planned: PlannedTrial) -> bool:
+        # The same search in another sweep shares the rungs, and the verdicts there.
+        return not any(study.halving.is_stopped(planned.signature) for study in self._studies)
+
 
 class StudySearcher(PackSearcher):
     """The trials that studies suggest."""
@@ -45,6 +48,7 @@ class StudySearcher(PackSearcher):
     ) -> None:
         super().__init__(StudyObserver(context, studies))
         self._studies, self._changed = studies, changed
+        self._study_of: dict[str, Study] = {}
 
     @property
     def remaining(self) -> int:
@@ -59,22 +63,37 @@ class StudySearcher(PackSearcher):
     @property
     def is_exhausted(self) -> bool:
         # With nothing in flight, no result will come that could lead to another trial.
-        return not self.in_flight or all(study.is_finished for study in self._studies)
+        is_idle = not (self.in_flight or self.observer.shared)
+        return is_idle or all(study.is_finished for study in self._studies)
 
     def next_pack(self) -> PackJob | None:
-        jobs = list(islice(iter(self._next_trial, None), self.largest_pack))
+        left, ended = self.observer.claim_shared()
+        for planned in ended:
+            self.on_trial_end(planned.signature)
+        jobs = list(map(self._job, left))
+        if not jobs:
+            jobs = list(islice(iter(self._next_job, None), self.largest_pack))
         return pack_job(self.context, jobs) if jobs else None
 
-    def _next_trial(self) -> TrialJob | None:
+    def _next_job(self) -> TrialJob | None:
+        """The next suggestion that no other sweep runs."""
         for study in self._studies:
-            planned = study.next()
-            if planned is None:
-                continue
-            is_claimed = self.observer.register(planned)
-            self._changed()
-            job = TrialJob(planned.signature, planned.trial, study.identity, study.rungs(planned))
-            return replace(job, is_claimed_elsewhere=not is_claimed)
+            while self._has_room and (planned := study.next()):
+                self._study_of[planned.signature] = study
+                is_claimed = self.observer.register(planned)
+                self._changed()
+                if is_claimed:
+                    return self._job(planned)
         return None
+
+    @property
+    def _has_room(self) -> bool:
+        # What another sweep runs counts as running: its result is to be known as early as ours.
+        return len(self.in_flight) + len(self.observer.shared) < self.context.capacity.trials()
+
+    def _job(self, planned: PlannedTrial) -> TrialJob:
+        study = self._study_of[planned.signature]
+        return TrialJob(planned.signature, planned.trial, study.identity, study.rungs(planned))
 
     def on_trial_end(self, signature: str) -> None:
         for study in self._studies:

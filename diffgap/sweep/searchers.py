@@ -88,10 +88,16 @@ class QueueSearcher(PackSearcher):
         return self._packer.packs
 
     @property
+    def is_exhausted(self) -> bool:
+        return not (self.remaining or self.observer.shared)
+
+    @property
     def largest_pack(self) -> int:
         return self._packer.size
 
     def next_pack(self) -> PackJob | None:
+        left, _ = self.observer.claim_shared()
+        self._packer.add(left)
         pack = self._packer.next()
         jobs = [TrialJob(each.signature, each.trial, pause_at=self._pause_at) for each in pack]
         return pack_job(self.context, jobs) if jobs else None

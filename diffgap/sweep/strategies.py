@@ -183,7 +183,10 @@ class PopulationStrategy(PointwiseStrategy["Population"]):
         for population in self.searches:
             while self._train(context, population) and not population.is_last:
                 for planned, reason in population.breed():
-                    self.ledger.trial(planned.signature).request_stop(reason)
+                    record = self.ledger.trial(planned.signature)
+                    if context.lock.claim(record):  # another sweep may want it and train it on
+                        record.request_stop(reason)
+                        context.lock.release(record)
                     context.tracker.kill(planned.signature, reason)
                     context.display.stopped(planned.signature, reason)
                 changed()

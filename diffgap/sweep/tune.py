@@ -29,7 +29,7 @@ def run_trials(context: SweepContext, trials: Iterable[PlannedTrial]) -> None:
         run_wave(context, wave)
         for signature in {planned.signature for planned in wave} - set(context.failures):
             if not context.ledger.trial(signature).finished:
-                return  # interrupted, or another sweep runs it
+                return  # interrupted
 
 
 def run_wave(
@@ -37,12 +37,13 @@ def run_wave(
 ) -> None:
     """Runs trials in their order, to the step `pause_at` or to their ends, as many at once as fit.
 
-    Returns normally where some failed, and on Ctrl-C.
+    Trials that other sweeps run are waited for, and taken over where they are left. Returns
+    normally where some failed, and on Ctrl-C.
     """
     observer = Observer(context)
     claimed = [planned for planned in trials if observer.register(planned)]
-    if claimed:
-        run_searcher(QueueSearcher(observer, claimed, pause_at), len(claimed))
+    if observer.planned:
+        run_searcher(QueueSearcher(observer, claimed, pause_at), len(observer.planned))
 
 
 def run_searcher(searcher: PackSearcher, most: int) -> None:

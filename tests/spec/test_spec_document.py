@@ -201,6 +201,11 @@ WRONG = {
         GOOD + 'resources: {environment: {NCCL_DEBUG: "a\\nb"}}\n',
         "resources.environment.NCCL_DEBUG (line 8): 'a\\nb' is not a text or number",
     ),
+    "a variable that names a library to load": (
+        GOOD + "resources: {environment: {NCCL_NET_PLUGIN: /tmp/x.so}}\n",
+        "resources.environment.NCCL_NET_PLUGIN (line 8): can make a library load code or run a "
+        "command, which a spec must not; remove it, or set it on the nodes themselves",
+    ),
     "variables in a list": (
         GOOD + "resources: {environment: [NCCL_DEBUG]}\n",
         "resources.environment (line 8): ['NCCL_DEBUG'] is not a block of keys; as in "
@@ -386,6 +391,33 @@ def test_variables_of_workers_are_texts_and_can_be_overridden(tmp_path):
     assert spec.resources.environment == {
         "NCCL_IB_TIMEOUT": "22", "NCCL_DEBUG": "INFO", "NCCL_SOCKET_IFNAME": "^docker0,lo",
     }  # fmt: skip
+
+
+CODE = (
+    "NCCL_NET_PLUGIN", "NCCL_TUNER_PLUGIN", "NCCL_PROFILER_PLUGIN", "NCCL_ENV_PLUGIN",
+    "NCCL_CONF_FILE", "UCX_MODULE_DIR", "UCX_MODULES", "UCX_GDB_COMMAND", "UCX_HANDLE_ERRORS",
+    "UCX_CONFIG_FILE", "FI_PROVIDER_PATH", "TORCH_NCCL_DEBUG_INFO_PIPE_FILE",
+)  # fmt: skip
+FILES = (
+    "NCCL_DEBUG_FILE", "NCCL_TOPO_DUMP_FILE", "NCCL_GRAPH_DUMP_FILE", "UCX_LOG_FILE",
+    "UCX_STATS_DEST", "UCX_PROFILE_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE",
+)  # fmt: skip
+ELSEWHERE = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PATH",
+             "TORCH_EXTENSIONS_DIR", "CUDA_HOME", "CXX")  # fmt: skip
+HONEST = (
+    "NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_TOPO_FILE",
+    "NCCL_NET_GDR_LEVEL", "NCCL_PXN_DISABLE", "FI_PROVIDER", "FI_EFA_USE_DEVICE_RDMA", "UCX_TLS",
+    "UCX_MEM_MMAP_HOOK_MODE", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_DUMP_ON_TIMEOUT",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC",
+)  # fmt: skip
+
+
+def test_variables_that_are_code_or_name_files_to_write_are_refused_and_no_others(tmp_path):
+    names = (*CODE, *FILES, *ELSEWHERE, *HONEST)
+    block = ", ".join(f"{name}: x" for name in names)
+    lines = problems(tmp_path, GOOD + f"resources: {{environment: {{{block}}}}}\n")
+    refused = [line.split()[0].removeprefix("resources.environment.") for line in lines]
+    assert set(refused) == {*CODE, *FILES, *ELSEWHERE}
 
 
 def test_numbers_are_read_as_people_write_them(tmp_path):

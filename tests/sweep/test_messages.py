@@ -10,7 +10,7 @@ TRIAL = Trial.model_validate({"task": "text-audio", "seed": 0, "train": {"steps"
 PACK = PackJob(
     trials=(
         TrialJob("a", TRIAL, study="s", rungs=(2, 4), pause_at=2),
-        TrialJob("b", TRIAL.model_copy(update={"seed": 1}), is_claimed_elsewhere=True),
+        TrialJob("b", TRIAL.model_copy(update={"seed": 1})),
     ),
     own_processes=True,
     pack_mode="auto",

@@ -174,15 +174,6 @@ def test_a_trial_that_takes_its_process_with_it_is_given_up(tmp_path, small_stor
     assert [record.finished for record in pack.records] == [False, True, True]
 
 
-def test_a_trial_that_another_sweep_runs_is_left_to_it(tmp_path, small_store):
-    pack = ThreeSeeds(tmp_path, small_store)
-    first = replace(pack.job.trials[0], is_claimed_elsewhere=True)
-    pack.job = replace(pack.job, trials=(first, *pack.job.trials[1:]))
-    pack.run()
-    assert [record.finished for record in pack.records] == [False, True, True]
-    assert pack.count(0, TrialEvent.STARTED) == 0
-
-
 def test_each_trial_of_a_pack_has_a_log_of_its_own(tmp_path, small_store):
     pack = ThreeSeeds(tmp_path, small_store)
     pack.run()
