@@ -10,8 +10,11 @@ from diffgap.ledger.states import TrialState, state_at_rest
 from diffgap.sweep.plan import Plan
 
 
-def print_plan(plan: Plan, ledger: Ledger | None, console: Console) -> None:
-    """Prints a plan; without a ledger, as before the store is built, no trial has started."""
+def print_plan(plan: Plan, ledger: Ledger | None, console: Console) -> int:
+    """Prints a plan, and returns how many trials are to run.
+
+    Without a ledger, as before the store is built, no trial has started.
+    """
     search, resources = plan.spec.search, plan.spec.resources
     if search:
         console.print(f"A search over {', '.join(search.space)}.")
@@ -23,6 +26,7 @@ def print_plan(plan: Plan, ledger: Ledger | None, console: Console) -> None:
         f"x {resources.cpus_per_worker:g} CPU and {resources.gpus_per_worker:g} GPU (CPU only "
         "where there is no GPU). Nothing was started.",
     )
+    return to_run
 
 
 def _print_trials(plan: Plan, ledger: Ledger | None, console: Console) -> int:

@@ -174,6 +174,7 @@ def _load_generator(
     import torch
 
     from diffgap.generation.request import bridge_problems, dimension_problem, query_problems
+    from diffgap.io.cpus import limit_threads
 
     problems = query_problems(bridge, options.prompts, options.videos)
     # A raw query or target shows what a generator makes of any embedding, fitting or not.
@@ -182,6 +183,7 @@ def _load_generator(
     if problems:
         raise UserError(*problems)
     console.print(f"Loading the generator {choice.name} ...", style="dim")
+    limit_threads()
     generator = choice.load("cuda" if torch.cuda.is_available() else "cpu")
     if problem := dimension_problem(bridge, generator):
         raise UserError(problem)

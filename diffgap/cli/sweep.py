@@ -88,14 +88,17 @@ def sweep(
     """
     from diffgap.ledger.ledger import Ledger
     from diffgap.sweep.plan import make_plan
+    from diffgap.sweep.request import check_room, check_run
 
     console = make_console(outlives_output=True)
     sweep_spec = _load(spec, sets)
     ledger = Ledger(output)
+    check_run(sweep_spec, ledger)
     if dry_run:
-        _print_plan(sweep_spec, ledger, console)
+        if _print_plan(sweep_spec, ledger, console):
+            check_room(sweep_spec, address)
         return
-    store, uri = _open_store(sweep_spec, console)
+    store, uri = _open_store(sweep_spec, console, quiet)
     plan = make_plan(sweep_spec, uri, store.fingerprint)
     from diffgap.sweep.run import SweepOptions, run_sweep
 
@@ -128,6 +131,8 @@ def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
       diffgap train sweeps/ablation.yaml --set axes={} --set seeds=1
       diffgap train my.yaml --set trial.train.steps=100
     """
+    from diffgap.io.cpus import limit_threads
+    from diffgap.ledger.leases import claimed
     from diffgap.ledger.ledger import Ledger
     from diffgap.sweep.plan import make_plan
     from diffgap.training.divergence import DivergedError
@@ -143,13 +148,17 @@ def train(spec: Path, sets: tuple[str, ...], output: StoragePath) -> None:
     store, uri = _open_store(sweep_spec, console)
     (planned,) = make_plan(sweep_spec, uri, store.fingerprint).trials
     ledger = Ledger(output)
+    record = ledger.trial(planned.signature)
+    limit_threads()
     try:
-        with progress_bar(console, "Training", "steps") as advance:
+        with (
+            claimed(ledger.output, sweep_spec.name, record, console.print),
+            progress_bar(console, "Training", "steps") as advance,
+        ):
             train_here(planned.trial, planned.signature, uri, ledger, advance)
     except DivergedError as error:
         echo(f"{planned.label}: {error}", err=True)
         sys.exit(1)
-    record = ledger.trial(planned.signature)
     for name, value in sorted(record.metrics().items()):
         console.print(f"{name:32} {value:10.4f}")
     console.print(f"Bridge: {record.bridge}", soft_wrap=True)
@@ -177,34 +186,44 @@ def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
     return load_sweep(spec, sets, known_stores=store_problem)
 
 
-def _open_store(spec: SweepSpec, console: Console) -> tuple[EmbeddingStore, str]:
-    """A spec's store and its absolute URI; a built-in one is built first if need be."""
+def _open_store(
+    spec: SweepSpec, console: Console, quiet: bool = False
+) -> tuple[EmbeddingStore, str]:
+    """A spec's store, checked, and its absolute URI; a built-in one is built first if need be."""
     from diffgap.encoders.builtin import open_store, store_uri
-    from diffgap.generation import encoder_mismatch
+    from diffgap.sweep.request import check_store, check_unbuilt
 
+    check_unbuilt(spec)
     with progress_bar(console, f"Building the corpus {spec.store} (once)") as advance:
         store = open_store(spec.store, advance)
-    problems = [problem for task in spec.tasks if (problem := store.task_problem(task, spec.store))]
-    for name in spec.generators:
-        if problem := encoder_mismatch(name, store.manifest.encoder.name):
-            problems.append(f"generation.generator: {problem}; use one that fits the store")
-    if problems:
-        raise UserError(*problems)
+    check_store(spec, store)
+    if not quiet:
+        _print_remarks(spec, store, console)
     return store, store_uri(spec.store)
 
 
-def _print_plan(spec: SweepSpec, ledger: Ledger, console: Console) -> None:
+def _print_plan(spec: SweepSpec, ledger: Ledger, console: Console) -> int:
+    """Prints what a sweep would do; returns how many trials it would run."""
     from diffgap.cli.dry_run import print_plan
-    from diffgap.encoders.builtin import is_built, open_store, store_uri
+    from diffgap.encoders.builtin import is_built, store_uri
     from diffgap.sweep.plan import make_plan
+    from diffgap.sweep.request import check_unbuilt
 
-    uri = store_uri(spec.store)
     if is_built(spec.store):
-        print_plan(make_plan(spec, uri, open_store(spec.store).fingerprint), ledger, console)
-        return
+        store, uri = _open_store(spec, console)
+        return print_plan(make_plan(spec, uri, store.fingerprint), ledger, console)
+    check_unbuilt(spec)
+    _print_remarks(spec, None, console)
     console.print(f"The corpus {spec.store} will be built first (about a minute).")
     # Signatures cover the store's content, so no trial can be looked up yet.
-    print_plan(make_plan(spec, uri, "not built yet"), None, console)
+    return print_plan(make_plan(spec, store_uri(spec.store), "not built yet"), None, console)
+
+
+def _print_remarks(spec: SweepSpec, store: EmbeddingStore | None, console: Console) -> None:
+    from diffgap.sweep.request import remarks
+
+    for remark in remarks(spec, store):
+        console.print(f"warning: {remark}", style="yellow", soft_wrap=True)
 
 
 def _restart_command(retries: int) -> Callable[[str, str], None]:

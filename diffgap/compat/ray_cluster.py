@@ -2,9 +2,9 @@
 
 `stop_monitor` and `dead_core_processes` can go once `ray.shutdown` no longer waits for a local
 autoscaler and Ray reports by itself that its processes died, neither of which 2.60 does;
-`loopback_only` once `ray.init` takes an address to listen on, as `ray start` does; `local_gpus` once
-Ray says in public what it would find; the rest once it frees the placement groups of dead actors
-(ray#54305).
+`loopback_only` once `ray.init` takes an address to listen on, as `ray start` does; `local_gpus`
+once Ray says in public what it would find; the rest once it frees the placement groups of dead
+actors (ray#54305).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,21 +44,22 @@ def create_text(path: StoragePath, text: str) -> None:
         if not path.is_file():
             path.write_bytes(text.encode())
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
+    with new_file(path, _link) as temporary:
         temporary.write_text(text)
-        sync(temporary)
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        os.replace(temporary, path)
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes `path` if the block succeeds.
+def new_file(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[Path]:
+    """A temporary file that becomes `path`, by `publish`, if the block succeeds.
 
     Raises:
         OSError: of `path` and not of the temporary name.
@@ -70,7 +71,7 @@ def new_file(path: Path) -> Iterator[Path]:
         with naming(path, temporary):
             yield temporary
             sync(temporary)
-            os.replace(temporary, path)
+            publish(temporary, path)
             sync(path.parent)  # or the rename itself could be lost in a power cut
     finally:
         with suppress(OSError):  # the reason for being here says more

@@ -20,6 +20,16 @@ def usable_cpus() -> int:
     return max(1, int(min([cpus, *cpu_quotas()])))
 
 
+def limit_threads() -> None:
+    """Lets torch use no more threads here than this process may use CPUs.
+
+    It minds the affinity by itself, and no quota: threads beyond that only wait for each other.
+    """
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
+
+
 def cpu_quotas(process: Path = PROCESS) -> Iterator[float]:
     """The quotas, in CPUs, of a process's control groups and the groups that these are in."""
     try:

@@ -11,8 +11,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from diffgap.errors import UserError
 from diffgap.io.atomic import write_json
 from diffgap.io.paths import RemotePath, StoragePath
 from diffgap.ledger.ledger import TrialRecord, read_json
-from diffgap.ledger.locks import SweepLock, owner
+from diffgap.ledger.locks import SweepLock, described, owner
 
 RENEW_S = 5.0  # interval of renewals
 LEASE_S = 20.0  # age at which a lease that was not renewed has expired
@@ -161,6 +161,19 @@ def sweep_lock(
     if isinstance(output, RemotePath):
         return LeaseLock(output, name, notify)
     return SweepLock(output, name)
+
+
+@contextmanager
+def claimed(
+    output: StoragePath, name: str, record: TrialRecord, notify: Callable[[str], None]
+) -> Iterator[None]:
+    """Runs one trial as a sweep of this name; UserError where another process has one of them."""
+    with sweep_lock(output, name, notify) as lock:
+        lock.is_settled = not lock.was_interrupted  # what a sweep left to do is still to be done
+        if not lock.claim(record):
+            who = described(lock.holder(record))
+            raise UserError(f"trial {record.path.name} is run by {who} at this moment; wait for it")
+        yield
 
 
 def _is_valid(lease: dict[str, Any]) -> bool:

@@ -78,8 +78,10 @@ class SweepLock:
             self._claims[signature] = file
             with suppress(OSError):  # a full disk: the lock holds, only its owner stays unnamed
                 file.truncate(0)
-                file.write(json.dumps({"sweep": self.name, **self._process()}))
-                file.flush()
+                # Past the buffer, which a full disk would leave for `close` to fail on.
+                os.write(
+                    file.fileno(), json.dumps({"sweep": self.name, **self._process()}).encode()
+                )
         return signature in self._claims
 
     def has_claimed(self, record: TrialRecord) -> bool:

@@ -6,7 +6,6 @@ trial are named as axes name them, others as in the file: ``bst.fraction``, ``re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from diffgap.bridge.registry import METHODS
@@ -172,7 +171,8 @@ def _trial(trial: Trial, workers: int) -> Conflicts:
     if trial.trains and trial.loss.denoising_weight == 0 and trial.loss.infonce_weight == 0:
         fields = ("loss.denoising_weight", "loss.infonce_weight")
         yield fields, "0 with infonce_weight 0 leaves nothing to minimise; use 1"
-    yield from _batch_shares(trial.train, workers)
+    if trial.trains:  # else its batch is the default, which nobody draws
+        yield from _batch_shares(trial.train, workers)
     yield from _generation_weights(trial)
     yield from _generation_condition(trial)
     yield from _offload(trial.train)

@@ -78,7 +78,8 @@ def oddities(spec: SweepSpec) -> Iterator[str]:
     """What is unusual about a spec, one line each, and what it leads to."""
     for field, name, value in _numbers(spec):
         low, high = INNER.get(name, (-math.inf, math.inf))
-        if value and not low <= value <= high:
+        is_searched = field.startswith("search.")  # whose ranges may well be wide
+        if value and not is_searched and not low <= value <= high:
             yield f"{field}: {value!r} is unusual; common are [{low:g}, {high:g}]"
     steps, epoch = min(_values(spec, "train.steps")), max(_values(spec, "train.epoch_steps"))
     is_set = "epoch_steps" in spec.trial.train.model_fields_set

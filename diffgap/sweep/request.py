@@ -1,7 +1,7 @@
 """Checks of a request before anything is started: one list for a run and for its dry run.
 
-A spec has been checked by itself by then (`diffgap.spec`). Here it meets its store, this machine and
-the output. What only a cluster's nodes can tell is checked once they are there: see `preflight`.
+A spec has been checked by itself by then (`diffgap.spec`). Here it meets its store, this machine
+and the output. What only the nodes of a cluster can tell is checked on them: see `preflight`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from itertools import permutations
 
 from diffgap import corpora
 from diffgap.bridge.registry import METHODS
+from diffgap.cluster.capacity import local_problem
 from diffgap.encoders.builtin import BUILTIN_ENCODER
 from diffgap.errors import UserError, require
 from diffgap.generation import encoder_mismatch
@@ -53,17 +54,21 @@ def check_store(spec: SweepSpec, store: EmbeddingStore) -> None:
     _raise(problems)
 
 
-def check_run(spec: SweepSpec, ledger: Ledger, address: str | None) -> None:
-    """UserError where the sweep cannot run here and now; `address` is of the cluster to join."""
-    from diffgap.cluster.capacity import local_problem  # which needs Ray's package, if not Ray
-
+def check_run(spec: SweepSpec, ledger: Ledger) -> None:
+    """UserError where the sweep cannot be run now, whatever its trials are."""
     if spec.search:
         require("optuna", "search", "a search")
     tracking_uri(ledger.output)  # raises where there is no place for MLflow's records
-    problems = [sweep_lock(ledger.output, spec.name).problem()]
-    if not (address or os.environ.get("RAY_ADDRESS")):
-        problems.append(local_problem(spec.resources))
-    _raise(list(filter(None, problems)))
+    if problem := sweep_lock(ledger.output, spec.name).problem():
+        raise UserError(problem)
+
+
+def check_room(spec: SweepSpec, address: str | None) -> None:
+    """UserError where no trial fits this machine, and there is no cluster to join."""
+    if not (address or os.environ.get("RAY_ADDRESS")) and (
+        problem := local_problem(spec.resources)
+    ):
+        raise UserError(problem)
 
 
 def remarks(spec: SweepSpec, store: EmbeddingStore | None) -> Iterator[str]:
@@ -98,7 +103,8 @@ def _split_problems(spec: SweepSpec, store: EmbeddingStore, task: str) -> Iterat
         remedy = "make a store with more of them"
         if use.endswith("evaluated on it") and store.size(task, "val")[0] >= FEW:
             remedy = "use split: val, or a store that has some"
-        yield f"store: {spec.store} has {count}{with_text} in its split {split!r}, and {use}; {remedy}"
+        where = f"{with_text} in its split {split!r}"
+        yield f"store: {spec.store} has {count}{where}, and {use}; {remedy}"
 
 
 def _generator_problems(spec: SweepSpec, encoder: str) -> Iterator[str]:

@@ -152,9 +152,11 @@ class SweepRun:
             return
         from diffgap.cluster.capacity import ClusterCapacity
         from diffgap.cluster.connect import cluster
+        from diffgap.sweep.request import check_room
         from diffgap.tracking.client import warm_up
 
         options, resources = self.options, self.plan.spec.resources
+        check_room(self.plan.spec, options.address)
         self.console.print("Starting Ray ...", style="dim")
         warm_up(self.ledger.output)  # beside Ray, for each takes seconds
         with cluster(options.address, verbose=options.verbose, on_loss=options.on_loss) as joined:

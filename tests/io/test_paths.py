@@ -109,6 +109,12 @@ def test_a_sweep_is_held_once(place, monkeypatch):
             sweep_lock(place, "mine").__enter__()
         with sweep_lock(place, "other") as other:
             assert not other.claim(record)
+            assert other.holder(record)["sweep"] == "mine"
+            first.release(record)
+            assert other.claim(record)
+            assert not first.claim(record)
+            other.release(record)
+            assert first.claim(record)
             other.is_settled = True
         first.is_settled = True
     assert not sweep_lock(place, "mine").is_alive()
