@@ -1,17 +1,15 @@
-"""Tables of a store: vector columns, the tasks that they serve, their checks and fingerprint."""
+"""Tables of a store: vector columns, the tasks that they serve, and their fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diffgap.errors import UserError
 from diffgap.store.splits import SPLITS
@@ -101,120 +99,10 @@ def served_tasks(items: pa.Table, captions: pa.Table | None) -> list[str]:
     return tasks + [f"{x}-{a}" for a, x in combinations(columns, 2)]
 
 
-def schema_problems(kind: str, schema: pa.Schema, dimension: int) -> list[str]:
-    """What is wrong with the columns of items or captions, whatever their rows are."""
-    names = schema.names
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        return [f"{kind}: {twice[0]} names several columns; keep one of them"]
-    needed = NEEDED[kind]
-    if missing := sorted(set(needed) - set(names)):
-        needs = f"{', '.join(needed[:-1])} and {needed[-1]}"
-        return [f"{kind}: no column {', '.join(missing)}; a row needs {needs}"]
-    problems = []
-    for name in ("id", "split", "label", "caption"):
-        if name in names and not _is_text(schema.field(name).type, name):
-            problem = f"{kind}: {name} is {schema.field(name).type}, not string; write it as text"
-            problems.append(problem)
-    expected = pa.list_(pa.float32(), dimension)
-    for name in _vector_names(kind, schema):
-        if schema.field(name).type != expected:
-            actual = schema.field(name).type
-            problems.append(
-                f"{kind}: {name} is {actual}, not {expected} as the store's other vectors"
-            )
-    for field in schema:
-        if pa.types.is_fixed_size_list(field.type) and not _is_number(field.type.value_type):
-            problems.append(
-                f"{kind}: {field.name} is {field.type}; give lists of numbers, or leave it out"
-            )
-    return problems
-
-
-def _is_text(column: pa.DataType, name: str) -> bool:
-    if name == "label" and pa.types.is_null(column):
-        return True
-    if pa.types.is_dictionary(column):
-        column = column.value_type
-    return bool(pa.types.is_string(column) or pa.types.is_large_string(column))
-
-
-def _is_number(value: pa.DataType) -> bool:
-    is_number = pa.types.is_floating(value) or pa.types.is_integer(value)
-    return bool(is_number or pa.types.is_boolean(value))
-
-
-def _vector_names(kind: str, schema: pa.Schema) -> list[str]:
-    """The columns that have to be vectors, some of them whatever their type is."""
-    if kind == "captions":
-        return [TEXT]
-    expected = set(FIRST) & set(schema.names)
-    return sorted(expected | set(modalities(schema)), key=modality_order)
-
-
-def content_problems(items: pa.Table, captions: pa.Table | None, dimension: int) -> Iterator[str]:
-    """Everything wrong with a store's content, one line each."""
-    tables = {"items": items} if captions is None else {"items": items, "captions": captions}
-    problems: list[str] = []
-    for kind, table in tables.items():
-        problems += schema_problems(kind, table.schema, dimension)
-    if problems:
-        yield from problems  # rows can be looked at only where columns are what they should be
-        return
-    yield from _item_problems(items)
-    if captions is not None:
-        yield from _caption_problems(captions, items["id"])
-    for kind, table in tables.items():
-        yield from _list_problems(table, kind)
-        for name in _vector_names(kind, table.schema):
-            yield from _vector_problems(table, kind, name)
-
-
-def _item_problems(items: pa.Table) -> Iterator[str]:
-    if not len(items):
-        yield "items: no row; a store needs a clip"
-    if items["id"].null_count:
-        yield f"items: id is missing (null) in {items['id'].null_count} rows; every clip needs one"
-    counts = Counter(items["id"].to_pylist())
-    duplicates = [name for name, count in counts.items() if count > 1 and name is not None]
-    if duplicates:
-        yield f"items: duplicate ids {list_rows(duplicates)}; keep one row a clip"
-    no_split = items.filter(pc.invert(pc.is_in(items["split"], pa.array(SPLITS))))
-    if len(no_split):
-        rows = list_rows(no_split["id"].to_pylist())
-        yield f"items: split is not one of {', '.join(SPLITS)} in rows {rows}"
-
-
-def _caption_problems(captions: pa.Table, ids: pa.ChunkedArray) -> Iterator[str]:
-    lost = captions.filter(pc.invert(pc.is_in(captions["id"], ids.combine_chunks())))
-    if len(lost):
-        yield f"captions: no clip for the ids {list_rows(lost['id'].to_pylist())}"
-
-
-def _list_problems(table: pa.Table, kind: str) -> Iterator[str]:
-    """Further columns of lists: a list that is null would shift those after it."""
-    names = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
-    for name in names:
-        if name not in _vector_names(kind, table.schema) and table[name].null_count:
-            yield f"{kind}: {name} has lists that are null; fill them, or leave the column out"
-
-
-def _vector_problems(table: pa.Table, kind: str, name: str) -> Iterator[str]:
-    column = table[name]
-    ids = np.array(table["id"].to_pylist(), dtype=object)
-    if column.null_count:
-        rows = list_rows(ids[column.is_null().to_numpy()].tolist())
-        yield f"{kind}: {name} has no vector (null) in rows {rows}; leave them out"
-        return
-    values = vectors(table, name)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        yield f"{kind}: {name} is not finite in rows {list_rows(ids[~finite].tolist())}"
-    with np.errstate(over="ignore"):  # the square of a large number is not finite, nor normalised
-        lengths = np.linalg.norm(np.where(finite[:, None], values, 0), axis=1)
-    wrong = finite & (np.abs(lengths - 1) > NORM_TOLERANCE)
-    if wrong.any():
-        rows = list_rows(ids[wrong].tolist())
-        yield f"{kind}: {name} is zero or not L2-normalised in rows {rows}"
+def split_counts(items: pa.Table) -> dict[str, int]:
+    """Clips by split."""
+    counts = Counter(items["split"].to_pylist())
+    return {split: counts[split] for split in SPLITS}
 
 
 def list_rows(rows: list[Any]) -> str:

@@ -14,8 +14,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +25,10 @@ from pyarrow import fs
 
 from diffgap.errors import UserError
 from diffgap.io.atomic import new_directory
+from diffgap.store.checks import check_shards, content_problems, manifest_problems
 from diffgap.store.manifest import (
     FORMAT_VERSION,
     MANIFEST,
-    REMEDY,
     CorpusInfo,
     EncoderInfo,
     Manifest,
@@ -41,22 +40,16 @@ from diffgap.store.schema import (
     NEEDED,
     TEXT,
     content_fingerprint,
-    content_problems,
     modalities,
-    schema_problems,
     served_tasks,
+    split_counts,
     split_task,
     vector_dimension,
     vectors,
 )
-from diffgap.store.splits import SPLITS
 
 LIKELY = 0.8
 """Similarity (`difflib`) to a task that is served from which on that is suggested."""
-
-
-MOST_CAPTIONS = 1000
-"""A clip, on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +115,12 @@ class EmbeddingStore:
         tables = {}
         for kind in NEEDED:
             tables[kind] = Shards.open(filesystem, root, kind, str(uri))
-        _check_shards(tables, manifest)
+        check_shards(tables, manifest)
         items = tables["items"].read()
         captions = tables["captions"].read() if tables["captions"].paths else None
         problems = list(content_problems(items, captions, manifest.dimension))
         if not problems:
-            problems = list(_manifest_problems(manifest, items, captions))
+            problems = list(manifest_problems(manifest, items, captions))
         if problems:
             raise UserError(*(f"{uri}: {problem}" for problem in problems))
         if content_fingerprint(items, captions) != manifest.fingerprint:
@@ -267,51 +260,8 @@ def write_store(
     return EmbeddingStore(manifest, items, captions)
 
 
-def split_counts(items: pa.Table) -> dict[str, int]:
-    """Clips by split."""
-    counts = Counter(items["split"].to_pylist())
-    return {split: counts[split] for split in SPLITS}
-
-
 def stamp(uri: str) -> object:
     """Names, sizes and times of a store's files: equal as long as none has changed."""
     filesystem, root = locate(uri)
     files = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
     return sorted((info.path, info.size, info.mtime_ns) for info in files)
-
-
-def _check_shards(tables: Mapping[str, Shards], manifest: Manifest) -> None:
-    """Refuses what cannot be right, before the content is read: it could fill the memory."""
-    items, captions = tables["items"], tables["captions"]
-    if not items.paths:
-        raise UserError(f"{items.uri}: has no items-*.parquet; make the store anew")
-    problems = []
-    for kind, shards in tables.items():
-        for schema in shards.schemas:
-            problems += schema_problems(kind, schema, manifest.dimension)
-    clips = sum(manifest.corpus.counts.values())
-    if items.rows != clips:
-        problems.append(f"items: {items.rows} rows are not the {clips} of {MANIFEST}; {REMEDY}")
-    if captions.rows > MOST_CAPTIONS * clips:
-        most = f"more than {MOST_CAPTIONS} for each of {clips} clips"
-        problems.append(f"captions: {captions.rows} rows are {most}; {REMEDY}")
-    if problems:
-        raise UserError(*(f"{items.uri}: {problem}" for problem in dict.fromkeys(problems)))
-
-
-def _manifest_problems(
-    manifest: Manifest, items: pa.Table, captions: pa.Table | None
-) -> Iterator[str]:
-    """What the manifest says that the content does not."""
-    actual = split_counts(items)
-    for split, count in manifest.corpus.counts.items():
-        if count != actual.get(split, 0):
-            yield (
-                f"{MANIFEST}: corpus.counts.{split}: {count} is not the {actual.get(split, 0)} "
-                f"clips of the items; {REMEDY}"
-            )
-    # A manifest of an earlier version lists fewer tasks than its content serves.
-    served = set(served_tasks(items, captions))
-    for task in manifest.task:
-        if task not in served:
-            yield f"{MANIFEST}: task: {task!r} is not one that the content serves; {REMEDY}"
