@@ -173,15 +173,27 @@ def _texts(columns: Mapping[str, Any], name: str, default: list[Any]) -> list[An
     shape = np.shape(values) if isinstance(values, np.ndarray) else ()
     if len(shape) != 1 and not isinstance(values, (list, tuple)):
         raise UserError(f"{name}: shape {shape}; give one value a row")
-    texts = [None if value is None else str(value) for value in values]
+    try:
+        texts = [_text(value) for value in values]
+        "".join(filter(None, texts)).encode()
+    except TypeError:
+        hint = ", or a vector for each (N, C, D)" if name == "caption" else ""
+        raise UserError(f"{name}: holds lists; give one value a row{hint}") from None
+    except UnicodeError:
+        raise UserError(f"{name}: holds text that is not UTF-8; save the source as UTF-8") from None
     if name not in NULLABLE and None in texts:
         rows = list_rows([row for row, text in enumerate(texts) if text is None])
         raise UserError(f"{name}: is missing (null) in rows {rows}; fill it, or leave them out")
-    try:
-        "".join(filter(None, texts)).encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{name}: holds text that is not UTF-8; save the source as UTF-8") from None
     return texts
+
+
+def _text(value: Any) -> str | None:
+    """A value as text; TypeError where it is a list of them."""
+    if isinstance(value, bytes):
+        return value.decode()  # as HDF5 and np.char have text
+    if isinstance(value, (list, tuple, dict, np.ndarray)):
+        raise TypeError
+    return None if value is None else str(value)
 
 
 def _vectors(columns: Mapping[str, Any], name: str) -> np.ndarray:

@@ -187,6 +187,22 @@ def test_files_that_could_run_code_or_are_no_data_are_refused(tmp_path):
         import_store(tmp_path / "gone.npz", tmp_path / "store")
 
 
+def test_text_in_bytes_is_text(tmp_path):
+    np.savez(tmp_path / "a.npz", id=np.array(IDS, bytes), audio=AUDIO, text=TEXT,
+             caption=np.char.encode([*CAPTIONS[1:], "Regentröpfchen"], "utf-8"))  # fmt: skip
+    store = import_store(tmp_path / "a.npz", tmp_path / "store")
+    assert store.caption_texts(["clip0", "clip11"]) == [
+        ("clip0", "caption 1"), ("clip11", "Regentröpfchen")
+    ]  # fmt: skip
+
+
+def test_several_captions_for_one_vector_are_refused(tmp_path):
+    columns = {"audio": AUDIO.tolist(), "text": TEXT.tolist(), "caption": [["a", "b"]] * N}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"caption: holds lists; .*, or a vector for each"):
+        import_store(tmp_path / "a.parquet", tmp_path / "store")
+
+
 NONSENSE = {
     "id: shape (); give one value a row": {"id": np.array(3)},
     "id: shape (12, 2); give one value a row": {"id": np.zeros((N, 2))},
@@ -194,6 +210,7 @@ NONSENSE = {
     "label: shape (); give one value a row": {"label": np.array(1)},
     "caption: shape (); give one value a row": {"caption": np.array("rain")},
     "clip_id: shape (); give one value a row": {"clip_id": np.array("a")},
+    "label: holds text that is not UTF-8": {"label": np.array([b"\xff"] * N)},
     "id: holds text that is not UTF-8": {"id": np.array([*IDS[1:], "\ud800"])},
     "items: audio has 65537 dimensions, more than 65536; give embeddings": {
         "audio": np.ones((N, 2**16 + 1), np.float16)
