@@ -8,7 +8,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
+from diffgap.io.printable import FORMULA, printable
+
+UNSAFE = re.compile(r'[<>:"/\\|?*]')
 """What a name cannot hold here or on Windows: a drive that is formatted for it, or a share."""
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?")
 """Names of devices on Windows, with any suffix."""
@@ -41,9 +43,13 @@ def _short_hash(text: str) -> str:
 
 def _readable(name: str) -> str:
     """An id as a name of a file."""
-    text = UNSAFE.sub("_", unicodedata.normalize("NFC", name))
-    text = text.encode()[:LONGEST].decode(errors="ignore").strip(" ")
-    if text.startswith((".", "-")):  # hidden, or taken for an option
+    characters = []
+    for character in unicodedata.normalize("NFC", name):
+        is_shown = unicodedata.category(character)[0] != "C" and printable(character) == character
+        characters.append(character if is_shown else "_")
+    text = UNSAFE.sub("_", "".join(characters))
+    text = text.encode()[:LONGEST].decode(errors="ignore").strip()
+    if text.startswith(".") or FORMULA.match(text):  # hidden, or taken for an option or a formula
         text = f"_{text}"
     text = text.rstrip(". ") or "_"  # Windows drops them
     return f"_{text}" if RESERVED.fullmatch(text) else text

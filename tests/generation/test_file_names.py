@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgap.generation.file_names import file_names
+from diffgap.io.printable import csv_cell
 
 
 def test_ids_that_can_name_a_file_do():
@@ -35,7 +36,19 @@ def test_ids_that_would_share_a_file_are_told_apart_and_keep_their_names():
 
 
 def test_names_that_file_systems_refuse_or_hide_are_changed():
-    for name in ("", ".", "..", "con", "COM1.x", "nul.tar.gz", "-rf", ".hidden", "x" * 4000):
+    for name in (
+        "",
+        ".",
+        "..",
+        "con",
+        "COM1.x",
+        "nul.tar.gz",
+        "-rf",
+        ".hidden",
+        "=1+1",
+        "\u202egpj",
+        "x" * 4000,
+    ):
         (safe,) = file_names([name])
         assert safe not in ("", ".", "..")
         assert not safe.startswith((".", "-"))
@@ -44,12 +57,16 @@ def test_names_that_file_systems_refuse_or_hide_are_changed():
         assert len(safe.encode()) <= 200
 
 
+ANY = st.text(max_size=6) | st.text("aA.=-/ \t\u202e\u00e9e\u0301", max_size=4)
+
+
 @settings(max_examples=50)
-@given(st.lists(st.text(max_size=6), min_size=1, max_size=6, unique=True))
+@given(st.lists(ANY, min_size=1, max_size=6, unique=True))
 def test_any_ids_have_files_of_their_own(ids):
     """On a file system that ignores case and accents' forms, as macOS has by default."""
     names = file_names(ids)
     assert len({unicodedata.normalize("NFD", name.casefold()) for name in names}) == len(ids)
     for name in names:
         assert os.path.basename(name) == name
+        assert csv_cell(name) == name  # so that an index names the file that there is
         name.encode()
