@@ -36,7 +36,11 @@ DASHBOARD = "http://127.0.0.1:8265"
 @click.option("--pip", is_flag=True, help="First install constraints.txt on the nodes.")
 @click.option("--image", help="Container image of the job; must contain diffgap.")
 @click.option(
-    "--env", "variables", multiple=True, metavar="NAME", help="Pass on an environment variable."
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME",
+    help="Pass on an environment variable; whoever uses the cluster can read it.",
 )
 def submit(
     spec: Path,

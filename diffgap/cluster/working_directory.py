@@ -50,16 +50,16 @@ def too_large(folder: Path, sizes: Mapping[Path, int] | None = None) -> str:
     if sizes is None:
         sizes = sent_files(folder, excluded(folder), gitignore=heeds_gitignore())
     largest = sorted(sizes, key=lambda path: sizes[path], reverse=True)[:LARGEST]
-    names = ", ".join(f"{path.as_posix()} ({_mib(sizes[path])})" for path in largest)
+    names = ", ".join(f"{path.as_posix()} ({_readable(sizes[path])})" for path in largest)
     return (
-        f"{folder}: the working directory, {_mib(sum(sizes.values()))} in {len(sizes)} files, is "
-        f"too large to send: a dashboard accepts {_mib(size_limit())}; its largest files are "
+        f"{folder}: the working directory, {_readable(sum(sizes.values()))}, is "
+        f"too large to send: a dashboard accepts {_readable(size_limit())}; its largest files are "
         f"{names}; name what the job does not need in {folder}/.rayignore"
     )
 
 
-def _mib(size: int) -> str:
-    return f"{size / MIB:.1f} MiB"
+def _readable(size: int) -> str:
+    return f"{size / MIB:.1f} MiB" if size >= MIB / 10 else f"{size / 1024:.1f} KiB"
 
 
 def _hidden(folder: Path, path: Path, excludes: Sequence[str]) -> str:

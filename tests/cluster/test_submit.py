@@ -85,7 +85,9 @@ def test_a_directory_that_is_too_large_is_told_with_its_largest_files(folder, mo
     found = run("spec.yaml", "--address", "http://127.0.0.1:9")
     assert found.exit_code == 2
     assert "is too large to send: a dashboard accepts 1.0 MiB" in found.output
-    assert "its largest files are data/vectors.npy (1.0 MiB), data/small.npy" in found.output
+    assert (
+        "its largest files are data/vectors.npy (1.0 MiB), data/small.npy (1.0 KiB)" in found.output
+    )
     assert f"{folder}/.rayignore" in found.output
     (folder / ".rayignore").write_text("data/vectors.npy\n")
     (folder / "table.csv").write_bytes(b"0," * 2**20)  # it is sent compressed
