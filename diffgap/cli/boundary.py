@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
+from click.exceptions import Exit
 
 from diffgap.errors import UserError
 from diffgap.io.places import is_refused, place_problem
@@ -25,35 +27,50 @@ RESUMABLE = ("sweep", "train", "embed")
 class CommandGroup(click.Group):
     """A group whose commands end without a traceback for whatever a user can cause."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with errors_shown():  # --help and --version print here
+            return super().make_context(*arguments, **options)
+
     def invoke(self, context: click.Context) -> Any:
-        try:
+        with errors_shown(context):
             result = super().invoke(context)
             sys.stdout.flush()  # while a full disk behind it can still be told
-        except UserError as error:
-            show_problems(*error.problems)
-            context.exit(REFUSED)
-        except BrokenPipeError:
-            context.exit(NOBODY_READS)  # such as `| head -1`, which has what it wants
-        except OSError as error:
-            show_problems(place_problem(error))
-            context.exit(REFUSED if is_refused(error) else FAILED)
-        except click.ClickException as error:
-            # It repeats words of the command line, such as the names of files, and URIs.
-            vars(error)["message"] = redact(printable(error.message))
-            raise
-        except KeyboardInterrupt:
-            is_resumable = context.invoked_subcommand in RESUMABLE
-            hint = "; run the same command again to resume" if is_resumable else ""
-            echo(f"interrupted{hint}", err=True)
-            context.exit(INTERRUPTED)
-        return result
+            return result
 
 
-def show_problems(*problems: str) -> None:
+@contextmanager
+def errors_shown(context: click.Context | None = None) -> Iterator[None]:
+    """Prints the errors of the block and ends the command with their status.
+
+    Raises:
+        click.exceptions.Exit: with the status.
+    """
+    try:
+        yield
+    except UserError as error:
+        show_problems(*error.problems)
+        raise Exit(REFUSED) from error
+    except BrokenPipeError as error:
+        raise Exit(NOBODY_READS) from error  # such as `| head -1`, which has what it wants
+    except OSError as error:
+        show_problems(place_problem(error))
+        raise Exit(REFUSED if is_refused(error) else FAILED) from error
+    except click.ClickException as error:
+        # It repeats words of the command line, such as the names of files.
+        vars(error)["message"] = printable(error.message)
+        raise
+    except KeyboardInterrupt as error:
+        is_resumable = context is not None and context.invoked_subcommand in RESUMABLE
+        hint = "; run the same command again to resume" if is_resumable else ""
+        show_problems(f"interrupted{hint}", prefix="")
+        raise Exit(INTERRUPTED) from error
+
+
+def show_problems(*problems: str, prefix: str = "error: ") -> None:
     """Prints errors, a line each."""
     for problem in problems:
-        with suppress(OSError):  # the status still says that there was one
-            echo(f"error: {redact(problem)}", err=True)
+        with suppress(OSError):  # nobody reads them: the status still says that there were some
+            echo(f"{prefix}{redact(problem)}", err=True)
 
 
 def echo(text: str, err: bool = False, nl: bool = True) -> None:

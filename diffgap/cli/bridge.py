@@ -13,6 +13,7 @@ from diffgap.cli.options import make_console, open_known, progress_bar
 from diffgap.errors import UserError
 from diffgap.io.json_text import json_text
 from diffgap.io.places import naming
+from diffgap.io.printable import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -236,9 +237,8 @@ def _as_json(query: Query, hits: list[Hit]) -> dict[str, Any]:
 def _table(query: Query, hits: list[Hit], where: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
 
-    title = Text(f"{query.name} ({query.source}) in {where}")
+    title = one_line(f"{query.name} ({query.source}) in {where}")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in ("rank", "score"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -250,7 +250,7 @@ def _table(query: Query, hits: list[Hit], where: str) -> Table:
         cells = [str(hit.rank), f"{hit.score:.4f}", hit.clip, hit.label or "", hit.caption or ""]
         if query.clip:
             cells.append("yes" if hit.own else "")
-        table.add_row(*map(Text, cells))  # Text: captions may hold [brackets]
+        table.add_row(*map(one_line, cells))
     return table
 
 

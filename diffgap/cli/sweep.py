@@ -90,7 +90,7 @@ def sweep(
     from diffgap.sweep.plan import make_plan
     from diffgap.sweep.request import check_room, check_run
 
-    console = make_console(outlives_output=True)
+    console = make_console(outlives_output=not dry_run)
     sweep_spec = _load(spec, sets)
     ledger = Ledger(output)
     check_run(sweep_spec, ledger)

@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from diffgap.io.printable import printable
+from diffgap.io.streams import spelled
 
 
 class PlainConsole(Console):
@@ -18,8 +19,13 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
+    def shown(self, text: str) -> str:
+        """The text as it will stand there: as wide, where signs are spelled out for ASCII."""
+        text = printable(text)
+        return text if self.encoding.startswith("utf") else spelled(text, self.encoding)
+
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(printable(text), **options)
+        return super().render_str(self.shown(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

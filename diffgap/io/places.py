@@ -26,6 +26,7 @@ REMEDIES = {
     errno.ENOTEMPTY: "something of that name is in the way; remove it, or give another path",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ELOOP: "its symbolic links go round in a circle; mend them, or give another path",
+    errno.EPIPE: "nobody reads it any more",
     errno.EMFILE: "raise the limit of open files: ulimit -n",
     errno.ENFILE: "close some programs: the machine has no more open files",
 }

@@ -62,7 +62,6 @@ def prepare_streams() -> None:
     """Opens standard streams that are closed, and lets the others take any character."""
     for number in (0, 1, 2):
         _open_if_closed(number)
-    codecs.register_error("diffgap.spelled", _spell)
     if sys.stdin is None:  # Python's word for a stream that was closed when it started
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
     sys.stdout = _prepared(sys.stdout, 1, StandardStream)
@@ -91,12 +90,22 @@ def _prepared(old: TextIO | None, number: int, kind: type[StandardStream]) -> St
     encoding = old.encoding if old else "utf-8"
     # Errors are read as they come; so is a terminal.
     by_line = number == 2 or buffer.isatty()
-    return kind(buffer, encoding=encoding, errors="diffgap.spelled", line_buffering=by_line)
+    return kind(buffer, encoding=encoding, errors=SPELLING, line_buffering=by_line)
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """A handler of encoding errors: what a stream writes for characters that it does not have."""
+    """A handler of encoding errors."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     spelled = (SPELLED.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text)
     return "".join(spelled), error.end
+
+
+SPELLING = "diffgap.spelled"
+"""Name of the handler, as codecs know it."""
+codecs.register_error(SPELLING, _spell)
+
+
+def spelled(text: str, encoding: str) -> str:
+    """The text in an encoding's characters: ± as +-, others that it does not have by number."""
+    return text.encode(encoding, SPELLING).decode(encoding)

@@ -100,11 +100,12 @@ def print_tables(
         explain_with: the command that prints all notes; with one, few lines stand below a table,
             and the last of them names it.
     """
+    shown = console.shown if isinstance(console, PlainConsole) else str
     for table in tables:
         notes = brief_notes(table, explain_with) if explain_with else all_notes(table)
         console.print()
         if table.rows:
-            for part in to_terminal(table):
+            for part in to_terminal(table, shown):
                 console.print(part)
         else:
             console.print(one_line(table.title), style="bold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 from operator import attrgetter
@@ -18,19 +19,22 @@ WIDE = 8
 """Columns beyond which a table is two on a terminal."""
 
 
-def to_terminal(table: Table) -> list[RichTable]:
+def to_terminal(table: Table, shown: Callable[[str], str] = str) -> list[RichTable]:
     """Rich tables: best in bold, what does not differ from it underlined, a star where a value
-    differs from the baseline. More columns than `WIDE` go into a second table below."""
+    differs from the baseline. More columns than `WIDE` go into a second table below.
+
+    `shown` makes of a value what the terminal can show.
+    """
     columns = len(table.headings)
     metrics = len(list(takewhile(is_metric, table.headings)))  # other columns stand behind them
     split = columns if columns <= WIDE else metrics or columns
-    parts = [_part(table, 0, split)]
+    parts = [_part(table, 0, split, shown)]
     if split < columns:
-        parts.append(_part(table, split, columns))
+        parts.append(_part(table, split, columns, shown))
     return parts
 
 
-def _part(table: Table, start: int, end: int) -> RichTable:
+def _part(table: Table, start: int, end: int, shown: Callable[[str], str]) -> RichTable:
     title = one_line(table.title) if start == 0 else None
     part = RichTable(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     part.add_column("")  # long names wrap, numbers do not
@@ -43,7 +47,8 @@ def _part(table: Table, start: int, end: int) -> RichTable:
         for row in rows:
             seeds = [row.seeds] if has_seeds else []
             name = one_line(row.name) + _footnote(row)
-            part.add_row(name, *seeds, *map(_styled, row.values[start:end]), style=style)
+            values = [_styled(value, shown) for value in row.values[start:end]]
+            part.add_row(name, *seeds, *values, style=style)
         part.add_section()
     return part
 
@@ -75,7 +80,7 @@ def _footnote(row: Row) -> str:
     return f" [{row.footnote}]" if row.published else ""
 
 
-def _styled(value: Value) -> Text:
+def _styled(value: Value, shown: Callable[[str], str]) -> Text:
     return Text(
         one_line(value.marked), style="bold" if value.best else "underline" if value.near else ""
     )
