@@ -137,7 +137,7 @@ def scores_table(rows: list[Retrieval], store: EmbeddingStore, task: str, split:
             "several captions of a clip the best ranked counts.",
             "± is half of the 95 % interval over queries.",
         ),
-        tuple(f"{reference.source} ({reference.seen})" for reference in references),
+        tuple(reference.footnote for reference in references),
     )
 
 

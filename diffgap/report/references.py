@@ -29,8 +29,17 @@ class Reference(BaseModel):
     """The feature extractor of each generation metric."""
     source: str
     seen: str
-    """``table`` where the authors' own was read, ``quoted`` where another paper quotes it."""
+    """``table`` where the authors' own was read, ``quoted`` where another paper quotes it, and
+    ``summary`` where only a summary of the paper was."""
     note: str | None = None
+
+    @property
+    def footnote(self) -> str:
+        """Its source, how that was seen, and what sets its figures apart from others'."""
+        # Figures of generation by another extractor are of another scale: it belongs to the source.
+        extractors = [f"{metric} by {name}" for metric, name in self.extractor.items()]
+        parts = [f"{self.source} ({self.seen})", ", ".join(extractors), self.note or ""]
+        return "; ".join(filter(None, parts))
 
 
 def read_references(path: Path = FILE) -> list[Reference]:

@@ -91,5 +91,5 @@ def test_a_broken_file_of_references_names_its_entries(tmp_path):
 def test_a_bridge_that_is_not_there_or_does_not_fit_is_refused(tmp_path, audiocaps, small_store):
     pairs = choose_pairs(audiocaps, "text-audio", "test", None)
     with pytest.raises(UserError, match=r"BRIDGE: .* holds no config.json"):
-        bridge_retrieval(tmp_path, pairs, "text-audio")
+        bridge_retrieval(tmp_path, audiocaps, pairs, "text-audio")
     assert EmbeddingStore.open(small_store).labels()

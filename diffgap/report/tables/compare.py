@@ -205,12 +205,5 @@ def published_rows(
             figure = reference.metrics.get(metric)
             values.append(NOTHING if figure is None else Value(f"{figure:{number_format}}", figure))
         rows.append(Row(reference.method, tuple(values), footnote=len(rows) + 1))
-        sources.append(_source(reference))
+        sources.append(reference.footnote)
     return rows, tuple(sources)
-
-
-def _source(reference: Reference) -> str:
-    source = f"{reference.source} ({reference.seen})"
-    # Figures of generation by another extractor are of another scale: it belongs to the source.
-    extractors = [f"{metric} by {name}" for metric, name in reference.extractor.items()]
-    return f"{source}; {', '.join(extractors)}" if extractors else source
