@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from diffgap import corpora
@@ -61,14 +60,8 @@ def open_store(name: str, progress: Callable[[int, int], None] | None = None) ->
     others wait until it is there, or go on where that one was killed.
     """
     uri = store_uri(name)
-    if not is_built(name):
-        from diffgap.encoders import EncoderChoice
-        from diffgap.encoders.embed import StoreExistsError, embed
-
-        corpus = corpora.load(name, None)
-        with suppress(StoreExistsError):  # another process has built it, while this one waited
-            choice = EncoderChoice(BUILTIN_ENCODER)
-            return embed(corpus, choice, Path(uri), progress=progress).store
+    if not is_built(name) and (store := _build(name, Path(uri), progress)):
+        return store
     try:
         return EmbeddingStore.open(uri)
     except UserError as error:
@@ -76,3 +69,25 @@ def open_store(name: str, progress: Callable[[int, int], None] | None = None) ->
             raise
         remedy = f"remove {uri}, and the next command builds it again"
         raise UserError(*error.problems, f"store: {name} is damaged; {remedy}") from None
+
+
+def _build(
+    name: str, path: Path, progress: Callable[[int, int], None] | None
+) -> EmbeddingStore | None:
+    """A built-in store; None where another process has built it, while this one waited."""
+    from diffgap.encoders import EncoderChoice
+    from diffgap.encoders.embed import StoreExistsError, embed
+
+    corpus, choice = corpora.load(name, None), EncoderChoice(BUILTIN_ENCODER)
+    try:
+        return embed(corpus, choice, path, progress=progress).store
+    except StoreExistsError:
+        return None
+    except OSError as error:
+        place, cache = str(error.filename), str(cache_directory())
+        if not (place.startswith(cache) or cache.startswith(place)):
+            raise  # of another place, such as Ray's folder
+        raise UserError(
+            f"{place}: {error.strerror}; set DIFFGAP_CACHE to a directory that can be written to "
+            "and has room for embeddings"
+        ) from None

@@ -98,6 +98,15 @@ def test_a_built_in_store_that_is_damaged_says_what_to_remove(tmp_path, small_st
         open_store("soundscapes")
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/cache"])
+def test_a_cache_that_cannot_be_written_to_says_how_to_choose_another(tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("DIFFGAP_CACHE", str(tmp_path / place))
+    with pytest.raises(UserError, match=r": .*; set DIFFGAP_CACHE to a directory that can be"):
+        open_store("soundscapes")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_path_stands_for_itself_wherever_a_worker_runs(small_store, monkeypatch):
     monkeypatch.chdir(small_store.parent)
     assert store_uri(small_store.name) == str(small_store)
