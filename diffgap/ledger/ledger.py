@@ -8,10 +8,8 @@ OUTPUT/trials/SIGNATURE/attempts.json  how often it was started by the sweep tha
 OUTPUT/trials/SIGNATURE/log.txt        output of its processes, over all attempts
 OUTPUT/trials/SIGNATURE/failed.json    why it failed; or stop.json, why it should stop
 OUTPUT/trials/SIGNATURE/rungs/STUDY.json  its values at a search's rungs, and whether it survived
-OUTPUT/trials/SIGNATURE/runs/SWEEP.json   its MLflow run in a sweep
 OUTPUT/trained/TRAINING.json           which trial trained these weights; others evaluate them
 OUTPUT/sweeps/NAME.json                a sweep: its spec and its trials
-OUTPUT/sweeps/NAME.told                the digest of this record that MLflow has
 OUTPUT/ledger.json                     the ledger's identity
 OUTPUT/running/NAME.*                  a running sweep: see `diffgap.ledger.locks`
 OUTPUT/search/NAME.journal             a search's suggestions, and their values
@@ -21,7 +19,6 @@ OUTPUT/mlflow.db, OUTPUT/mlartifacts/  MLflow, unless MLFLOW_TRACKING_URI names 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -60,6 +57,11 @@ class TrialRecord:
     @property
     def finished(self) -> bool:
         return (self.bridge / METRICS).is_file()
+
+    @property
+    def finished_bridge(self) -> StoragePath | None:
+        """The bridge checkpoint of a finished trial; None for any other."""
+        return self.bridge if self.finished else None
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Records what the trial is before it starts, and forgets how it ended before."""
@@ -143,17 +145,13 @@ class TrialRecord:
         """The points of a finished trial, as `training.checkpoint.Point` fields."""
         return list(json.loads((self.bridge / HISTORY).read_text()))
 
-    def run_id(self, sweep: str) -> str | None:
-        """The finished MLflow run of this trial in a sweep, if it has one."""
-        content = read_json(self._run_path(sweep))
-        return str(content["run_id"]) if content else None
-
-    def record_run(self, sweep: str, run_id: str) -> None:
-        """Records that a sweep's MLflow run has all of this finished trial."""
-        write_json(self._run_path(sweep), {"run_id": run_id})
-
-    def _run_path(self, sweep: str) -> StoragePath:
-        return self.path / "runs" / f"{sweep}.json"
+    def partial_history(self) -> list[dict[str, Any]]:
+        """The same of a trial that stopped or failed, up to its newest checkpoint; else empty."""
+        names = [path.name for path in self.checkpoints.glob("step-*")]
+        for name in sorted(names, reverse=True):
+            if content := read_json(self.checkpoints / name / PROGRESS):
+                return list(content["history"])
+        return []
 
     def forget(self) -> None:
         """Removes result and checkpoints, so that the trial runs anew."""
@@ -186,12 +184,6 @@ class SweepRecord:
         environment.update(dict.fromkeys(environment, HIDDEN))  # whatever it is that they say
         facts = {"name": self.name, "spec": spec, "store": self.store, "trials": self.trials}
         return dict(json.loads(redact(json.dumps(facts))))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the public facts."""
-        text = json.dumps(self.public_facts(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Ledger:
@@ -270,20 +262,8 @@ class Ledger:
             dropped.pop(entry["signature"], None)
         write_json(path, {**asdict(record), "dropped": list(dropped.values())})
 
-    def synced_digest(self, name: str) -> str | None:
-        """The digest of a sweep's record that MLflow has."""
-        content = read_json(self._synced_path(name))
-        return str(content["digest"]) if content else None
-
-    def record_synced(self, name: str, digest: str) -> None:
-        """Records that MLflow has a sweep's record with this digest."""
-        write_json(self._synced_path(name), {"digest": digest})
-
     def _sweep_path(self, name: str) -> StoragePath:
         return self.output / "sweeps" / f"{name}.json"
-
-    def _synced_path(self, name: str) -> StoragePath:
-        return self.output / "sweeps" / f"{name}.told"
 
 
 def read_json(path: StoragePath) -> dict[str, Any] | None:

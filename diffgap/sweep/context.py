@@ -25,5 +25,3 @@ class SweepContext:
     verbose: bool = False
     failures: dict[str, str] = field(default_factory=dict)
     """Why trials failed, by signature."""
-    logged: set[str] = field(default_factory=set)
-    """Signatures of the finished trials that the tracker was given."""

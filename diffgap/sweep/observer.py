@@ -145,7 +145,6 @@ class Observer(tune.Callback):
         record = context.ledger.trial(signature)
         if record.finished:
             context.tracker.finish(planned)
-            context.logged.add(signature)
             context.display.finished(signature)
         elif failure := record.failure or reason:
             context.failures[signature] = f"{failure} ({_where(record, context.plan.spec.name)})"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from diffgap.io.paths import RemotePath, StoragePath
+from diffgap.errors import UserError
+from diffgap.io.paths import StoragePath
 from diffgap.sweep.plan import Plan
 
 STARTUP_TRIALS = 10  # random trials before TPE models their values
@@ -18,9 +21,20 @@ def backend(journal: StoragePath) -> Any:
     """Optuna's backend for a journal, which only the search's own process writes."""
     from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-    if not isinstance(journal, RemotePath):
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        return JournalFileBackend(str(journal))
+    if isinstance(journal, Path):
+        path = journal
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Left by a process that was killed; Optuna would wait half a minute for it.
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+
+        class LocalBackend(JournalFileBackend):
+            """Lines of JSON in a file, of which a killed process may leave half a one."""
+
+            def append_logs(self, logs: list[dict[str, Any]]) -> None:
+                _drop_half_line(path)  # or the next would continue it, and none be readable
+                super().append_logs(logs)
+
+        return LocalBackend(str(path))
 
     class RemoteBackend(BaseJournalBackend):
         """Lines of JSON in one object, which is written anew with each: none can be appended."""
@@ -36,6 +50,21 @@ def backend(journal: StoragePath) -> Any:
             journal.write_bytes("".join(f"{line}\n" for line in self._lines).encode())
 
     return RemoteBackend()
+
+
+def _drop_half_line(journal: Path) -> None:
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(journal, whole)
+
+
+def read_problem(journal: StoragePath, error: ValueError) -> UserError:
+    """A journal that Optuna cannot read, as an error for users."""
+    return UserError(
+        f"{journal}: cannot be read ({error}); delete it, and the search draws the same trials "
+        "again, of which the finished ones are not repeated"
+    )
 
 
 def study_identity(plan: Plan, point: Mapping[str, Any]) -> str:

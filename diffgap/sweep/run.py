@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +17,10 @@ from diffgap.ledger.locks import SweepLock, described
 from diffgap.sweep.display import SweepDisplay
 from diffgap.sweep.plan import Plan, PlannedTrial
 from diffgap.sweep.strategies import make_strategy
+from diffgap.tracking.client import tracking_uri
 
 if TYPE_CHECKING:
     from diffgap.cluster.capacity import ClusterCapacity
-    from diffgap.sweep.context import SweepContext
     from diffgap.sweep.tracking import SweepTracker
 
 INTERRUPTED = "interrupted; the same command continues"
@@ -83,11 +83,11 @@ class SweepRun:
         if self.options.fresh:
             to_run = self.strategy.total
             self._claim_all()
-        record, unlogged = self._record(), self._unlogged()
-        is_synced = not unlogged and self.ledger.synced_digest(record.name) == record.digest
-        if is_synced and not (to_run or self.options.prune or self.lock.was_interrupted):
-            return {}
-        # With nothing to do, neither Ray nor MLflow is even imported.
+        tracking_uri(self.ledger.output)  # refuses an output that cannot have one, at once
+        record = self._record()
+        is_done = not (to_run or self.options.prune or self.lock.was_interrupted)
+        if is_done and self._is_logged(record):
+            return {}  # without even importing Ray
         from diffgap.sweep.tracking import SweepTracker
         from diffgap.tracking.names import Status
 
@@ -100,13 +100,11 @@ class SweepRun:
                 self._forget(tracker)
             tracker.describe(self._record())
             self._prune(tracker)
-            for planned in unlogged:
-                tracker.finish(planned)
+            tracker.catch_up(self._ended())
             failures: dict[str, str] = {}
             if capacity:
-                context = self._run_missing(tracker, capacity, to_run)
-                failures = context.failures
-                self._log_others(context, unlogged)
+                failures = self._run_missing(tracker, capacity, to_run)
+                tracker.catch_up(self._ended())  # others may have run trials of this sweep
             reasons = dict(failures)
             for planned in self.strategy.missing:
                 if planned.signature not in failures:
@@ -120,8 +118,8 @@ class SweepRun:
 
     def _run_missing(
         self, tracker: SweepTracker, capacity: ClusterCapacity, to_run: int
-    ) -> SweepContext:
-        """Returns what the trials were run with, and how they ended."""
+    ) -> dict[str, str]:
+        """Returns why trials failed, by signature."""
         from diffgap.sweep.context import SweepContext
 
         placement, total = capacity.placement, self.strategy.total
@@ -135,14 +133,7 @@ class SweepRun:
                 self.plan, self.ledger, tracker, self.lock, capacity, display, self.options.verbose
             )
             self.strategy.run(context, lambda: tracker.describe(self._record()))
-        return context
-
-    def _log_others(self, context: SweepContext, unlogged: Iterable[PlannedTrial]) -> None:
-        """Logs what other sweeps finished between this one's plan and its turn."""
-        logged = context.logged.union(planned.signature for planned in unlogged)
-        for planned in self._unlogged():
-            if planned.signature not in logged:
-                context.tracker.finish(planned)
+        return context.failures
 
     @contextmanager
     def _cluster(self, to_run: int) -> Iterator[ClusterCapacity | None]:
@@ -223,14 +214,24 @@ class SweepRun:
         self.ledger.record_sweep(record)
         return record
 
-    def _unlogged(self) -> list[PlannedTrial]:
-        """Finished trials of which this sweep has no complete MLflow run."""
-        unlogged = []
-        for planned in [] if self.options.fresh else self.strategy.required:
-            record = self.ledger.trial(planned.signature)
-            if record.finished and not record.run_id(self.plan.spec.name):
-                unlogged.append(planned)
-        return unlogged
+    def _ended(self) -> list[PlannedTrial]:
+        """The trials of which MLflow is to have a run, but for those that are still to run."""
+        trials = [*self.strategy.trials, *self.strategy.test_trials]
+        missing = {planned.signature for planned in self.strategy.missing}
+        return [
+            planned
+            for planned in trials
+            if planned.signature not in missing and self.ledger.trial(planned.signature).ended
+        ]
+
+    def _is_logged(self, record: SweepRecord) -> bool:
+        """Whether the tracking store has the sweep and all that ended; UserError if it is away."""
+        from diffgap.tracking.audit import is_logged
+
+        signatures = [planned.signature for planned in self._ended()]
+        bridges = {name: self.ledger.trial(name).finished_bridge for name in signatures}
+        facts = record.public_facts()
+        return is_logged(self.ledger.output, self.ledger.identity(), facts, bridges)
 
     def _by_label(self, reasons: dict[str, str]) -> dict[str, str]:
         trials = (*self.strategy.trials, *self.strategy.test_trials)

@@ -23,7 +23,7 @@ from diffgap.spec import flatten
 from diffgap.spec.label import rounded
 from diffgap.sweep.halving import SuccessiveHalving
 from diffgap.sweep.objective import final_objective, objective
-from diffgap.sweep.optuna_storage import backend, make_sampler, study_identity
+from diffgap.sweep.optuna_storage import backend, make_sampler, read_problem, study_identity
 from diffgap.sweep.plan import Plan, PlannedTrial, planned_trial
 
 SEED_STRIDE = 1_000_003  # between the sampler's seeds of one suggestion and the next
@@ -234,9 +234,15 @@ class Study:
     def _load(self) -> None:
         """Opens the journal, and resumes what an earlier process left open."""
         journal = self.ledger.output / "search" / f"{self.plan.spec.name}.journal"
-        storage = self.storage = self.optuna.storages.JournalStorage(backend(journal))
+        try:
+            self.storage = self.optuna.storages.JournalStorage(backend(journal))
+        except ValueError as error:
+            raise read_problem(journal, error) from None
         self.study = self.optuna.create_study(
-            storage=storage, study_name=self.identity, direction="maximize", load_if_exists=True
+            storage=self.storage,
+            study_name=self.identity,
+            direction="maximize",
+            load_if_exists=True,
         )
         distinct: dict[str, Any] = {}
         for frozen in self._complete_draws():

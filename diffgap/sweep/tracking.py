@@ -17,9 +17,10 @@ from diffgap.ledger.ledger import Ledger, SweepRecord
 from diffgap.ledger.provenance import git_commit
 from diffgap.spec import flatten
 from diffgap.sweep.plan import Plan, PlannedTrial
-from diffgap.tracking.client import is_transient, tracking_uri
+from diffgap.tracking.client import tracking_uri
 from diffgap.tracking.delivery import DeliveryQueue, retry
 from diffgap.tracking.names import INTERRUPTED, Status
+from diffgap.tracking.problems import is_transient, problem
 from diffgap.tracking.writer import RunWriter
 from diffgap.training.failures import reason_of
 
@@ -34,7 +35,8 @@ class SweepTracker:
         self.ledger, self.console = ledger, console
         self.status = Status.FAILED  # of the sweep's own run, until `SweepRun` knows better
         self._unsent = 0
-        self._server = f"MLflow at {redact(tracking_uri(ledger.output))}"
+        self._uri = tracking_uri(ledger.output)
+        self._server = f"MLflow at {redact(self._uri)}"
         self.writer = self._open_writer(plan)
         self._queue = DeliveryQueue(is_transient, self._report_trouble)
 
@@ -48,46 +50,37 @@ class SweepTracker:
                 self._report_trouble,
                 gives_up=lambda: time.monotonic() > deadline,
             )
+        except UserError:
+            raise
         except Exception as error:
-            reason = f"{self._server} cannot be used: {reason_of(error)}"
-            raise UserError(f"{reason}; start it, or change MLFLOW_TRACKING_URI") from None
+            raise UserError(problem(error, self._uri)) from None
 
     def describe(self, record: SweepRecord) -> None:
         """Logs what the sweep asks for."""
+        self._queue.put(partial(self.writer.describe, record.public_facts()))
 
-        def describe() -> None:
-            self.writer.describe(record.public_facts())
-            self.ledger.record_synced(record.name, record.digest)
+    def catch_up(self, trials: Iterable[PlannedTrial]) -> None:
+        """Logs those of some trials that ended of which MLflow, as it is now, lacks something."""
+        ended, now = {planned.signature: planned for planned in trials}, time.time()
 
-        self._queue.put(describe)
+        def catch_up() -> None:
+            bridges = {name: self.ledger.trial(name).finished_bridge for name in ended}
+            for signature in self.writer.stored().lacks(bridges):
+                self._log_ended(ended[signature], now)
+
+        self._queue.put(catch_up)
 
     def start(self, planned: PlannedTrial) -> None:
-        """Opens a trial's run; its parameters are the fields that make a difference to it."""
-        inactive = tuple(planned.trial.inactive_fields())
-        params = flatten(planned.trial)
-        for name, value in list(params.items()):
-            if value == [] or name.startswith(inactive):
-                del params[name]
-        self._queue.put(partial(self.writer.start, planned.signature, planned.label, params))
+        """Opens a trial's run."""
+        self._queue.put(partial(self._start, planned))
 
     def log(self, signature: str, points: Iterable[Mapping[str, Any]]) -> None:
         self._queue.put(partial(self.writer.log, signature, list(points), time.time()))
 
     def finish(self, planned: PlannedTrial) -> None:
         """Logs all of a finished trial, whatever has been logged before, and ends its run."""
-        self.start(planned)
-        record, signature = self.ledger.trial(planned.signature), planned.signature
-        now = time.time()  # of every attempt: MLflow keeps equal metrics of one time once
-
-        def finish() -> None:
-            self.writer.log(signature, record.history(), now)
-            with local_copy(record.bridge) as bridge:
-                self.writer.finish(signature, record.metrics(), bridge, now)
-            # Last: a trial with a recorded run is not logged again by the next command.
-            run_id = self.writer.start(signature, planned.label, {})
-            record.record_run(self.writer.sweep, run_id)
-
-        self._queue.put(finish)
+        # The time of every attempt: MLflow keeps equal metrics of one time once.
+        self._queue.put(partial(self._finish, planned, time.time()))
 
     def fail(self, signature: str, reason: str) -> None:
         self._queue.put(partial(self.writer.fail, signature, reason))
@@ -121,6 +114,35 @@ class SweepTracker:
         if self._unsent:
             return f"{self._server} could not be brought up to date; the same command does the rest"
         return None
+
+    def _log_ended(self, planned: PlannedTrial, now: float) -> None:
+        """Logs a trial that ended as its record says."""
+        record, signature = self.ledger.trial(planned.signature), planned.signature
+        if record.finished:
+            self._finish(planned, now)
+            return
+        self._start(planned)
+        self.writer.log(signature, record.partial_history(), now)
+        if failure := record.failure:
+            self.writer.fail(signature, failure)
+        elif stop := record.stop:
+            self.writer.kill(signature, str(stop["reason"]))
+
+    def _start(self, planned: PlannedTrial) -> None:
+        """Opens a trial's run; its parameters are the fields that make a difference to it."""
+        inactive = tuple(planned.trial.inactive_fields())
+        params = flatten(planned.trial)
+        for name, value in list(params.items()):
+            if value == [] or name.startswith(inactive):
+                del params[name]
+        self.writer.start(planned.signature, planned.label, params)
+
+    def _finish(self, planned: PlannedTrial, now: float) -> None:
+        record, signature = self.ledger.trial(planned.signature), planned.signature
+        self._start(planned)
+        self.writer.log(signature, record.history(), now)
+        with local_copy(record.bridge) as bridge:
+            self.writer.finish(signature, record.metrics(), bridge, now)
 
     def _report_trouble(self, error: Exception | None) -> None:
         state = f"does not answer ({reason_of(error)}); trying again" if error else "answers again"

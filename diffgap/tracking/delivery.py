@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0  # between attempts: doubled from the one to the other
+CHECK_S = 0.1  # between two looks whether a queue that is closing has given up
 Message = Callable[[], object]
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class DeliveryQueue:
     ) -> None:
         self.errors: list[Exception] = []
         self._is_transient, self._on_trouble = is_transient, on_trouble
+        self._trouble_began: float | None = None
         self._messages: deque[Message] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -73,11 +75,19 @@ class DeliveryQueue:
             self._changed.notify()
 
     def close(self, patience: float) -> int:
-        """Waits for `patience` seconds at most until all is sent; returns how many are not."""
+        """Waits until all is sent, however much that is; returns how many messages are not.
+
+        Gives up once an error has lasted for `patience` seconds of the wait.
+        """
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        self._thread.join(patience)
+        start = time.monotonic()
+        while self._thread.is_alive():
+            self._thread.join(min(patience, CHECK_S))
+            began = self._trouble_began
+            if began is not None and time.monotonic() - max(start, began) > patience:
+                break
         with self._changed:
             unsent = len(self._messages)
             self._messages.clear()  # by which the thread, if it is in a pause, gives up
@@ -86,13 +96,18 @@ class DeliveryQueue:
     def _send_all(self) -> None:
         while message := self._first():
             try:
-                retry(message, self._is_transient, self._on_trouble, lambda: not self._messages)
+                retry(message, self._is_transient, self._note_trouble, lambda: not self._messages)
             except Exception as error:
                 if self._messages:  # else it has given up, and `close` has counted the message
                     self.errors.append(error)
+            self._trouble_began = None
             with self._changed:
                 if self._messages:
                     self._messages.popleft()
+
+    def _note_trouble(self, error: Exception | None) -> None:
+        self._trouble_began = time.monotonic() if error else None
+        self._on_trouble(error)
 
     def _first(self) -> Message | None:
         """The first message, which stays in the queue until it is sent; None at the end."""

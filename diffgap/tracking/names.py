@@ -26,5 +26,5 @@ INTERRUPTED, LOST_PROCESS = "interrupted", "its process died"
 # Reasons of KILLED runs whose trials nobody stopped; the last is an earlier version's.
 RESUMABLE = (INTERRUPTED, LOST_PROCESS, "its process ended without a word")
 
-DATABASE = "mlflow.db"  # in an output directory
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"  # in an output directory
 SWEEP_FILE, BRIDGE = "sweep.json", "bridge"  # artifacts: a sweep's record, a trial's checkpoint

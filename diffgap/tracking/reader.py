@@ -12,20 +12,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from diffgap.errors import UserError, nearest
 from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
 from diffgap.ledger.artifacts import CONFIG, HISTORY, METRICS, RANKS, REPLICATES
+from diffgap.ledger.ledger import Ledger
 from diffgap.ledger.states import TrialState
 from diffgap.spec.label import recorded_points
-from diffgap.tracking.client import all_runs, client_of, default_uri, tracking_uri
+from diffgap.tracking.artifacts import ArtifactReader
+from diffgap.tracking.client import all_runs, client_of, experiment_of, own_database, tracking_uri
 from diffgap.tracking.names import BRIDGE, DATABASE, RESUMABLE, SWEEP_FILE, Kind, Status, Tag
+from diffgap.tracking.problems import ask
 
 T = TypeVar("T")
 
+LOG_ANEW = "where a sweep has finished trials, its command logs them anew, and does not repeat them"
 MISSING = "MISSING"  # status of a trial without a run: not started yet, or its run was deleted
 
 
@@ -101,14 +104,11 @@ class Reader:
 
     def __init__(self, output: StoragePath) -> None:
         self.uri = tracking_uri(output)
-        is_default = isinstance(output, Path) and self.uri == default_uri(output)
-        if is_default and not (output / DATABASE).is_file():
-            raise UserError(
-                f"SWEEP: no sweep has been run in {output}; give the --output of one that has, or "
-                "set MLFLOW_TRACKING_URI"
-            )
-        self.client = client_of(output)
-        self._downloads = TemporaryDirectory(prefix="diffgap-report-")
+        database = own_database(output, self.uri)
+        if database and not database.is_file():
+            raise UserError(_without_database(output))
+        self.client = ask(lambda: client_of(output), self.uri)
+        self._artifacts = ArtifactReader(self.client, self.uri, output)
 
     @property
     def where(self) -> str:
@@ -117,12 +117,12 @@ class Reader:
 
     def tag(self, run_id: str, name: str) -> str | None:
         """A tag of a run; None where it has no such tag."""
-        value = self._query(lambda: self.client.get_run(run_id)).data.tags.get(name)
+        value = self.ask(lambda: self.client.get_run(run_id)).data.tags.get(name)
         return None if value is None else str(value)
 
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the newest first."""
-        experiments = self._query(
+        experiments = self.ask(
             lambda: self.client.search_experiments(order_by=["last_update_time DESC"])
         )
         names = {experiment.experiment_id: experiment.name for experiment in experiments}
@@ -134,15 +134,15 @@ class Reader:
 
     def sweep(self, name: str) -> LoggedSweep:
         """One sweep; UserError where there is none of this name, or its record is missing."""
-        experiment = self._query(lambda: self.client.get_experiment_by_name(name))
-        experiments = [experiment.experiment_id] if experiment else []
+        experiment = self.ask(lambda: experiment_of(self.client, name, self.uri))
+        experiments = [experiment] if experiment else []
         parents = self._runs(experiments, {Tag.KIND: Kind.SWEEP}) if experiment else []
         if not parents:
             names = self.sweeps()
-            hint = nearest(name, names) if names else "no sweep has been run there"
+            hint = nearest(name, names) if names else f"no sweep has been run there; {LOG_ANEW}"
             raise UserError(f"SWEEP: {name!r} is not in {self.where}; {hint}")
         parent = max(parents, key=_start_time).info
-        record = self._record(name, parent.run_id)
+        record = self._record(name, parent)
         runs = self._runs(experiments, {Tag.KIND: Kind.TRIAL, Tag.PARENT: parent.run_id})
         runs_of = _by_signature(runs)
         trials, repeated = [], 0
@@ -155,28 +155,16 @@ class Reader:
 
     def download_artifact(self, run_id: str, name: str) -> Path | None:
         """An artifact of a run as a local path; None where the run has no such artifact."""
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
+        return self._artifact(self.ask(lambda: self.client.get_run(run_id)).info, name)
 
-        artifacts = self._query(lambda: self.client.list_artifacts(run_id))
-        if all(artifact.path != name for artifact in artifacts):
-            return None
-        options = {"tracking_uri": self.uri}
-        if not self.uri.startswith("sqlite:"):  # a local store's files need no copy
-            directory = Path(self._downloads.name) / run_id
-            directory.mkdir(exist_ok=True)
-            options["dst_path"] = str(directory)
-        try:
-            return Path(download_artifacts(run_id=run_id, artifact_path=name, **options))
-        except (MlflowException, OSError):
-            return None
+    def _artifact(self, info: Any, name: str) -> Path | None:
+        return self.ask(lambda: self._artifacts.path(info, name))
 
-    def _record(self, name: str, run_id: str) -> dict[str, Any]:
-        file = self.download_artifact(run_id, SWEEP_FILE)
+    def _record(self, name: str, info: Any) -> dict[str, Any]:
+        file = self._artifact(info, SWEEP_FILE)
         if file is None:
             raise UserError(
-                f"SWEEP: {name!r} has no record ({SWEEP_FILE} is missing in its run); run its "
-                "sweep command once more: finished trials are not repeated"
+                f"SWEEP: {name!r} has no record ({SWEEP_FILE} is missing in its run); {LOG_ANEW}"
             )
         record: dict[str, Any] = json.loads(file.read_text())
         points = recorded_points(record["trials"], record["spec"])
@@ -195,7 +183,7 @@ class Reader:
         run = max(runs, key=lambda run: (run.info.status == Status.FINISHED, _start_time(run)))
         files, problem = None, None
         if run.info.status == Status.FINISHED:
-            files, problem = self._checkpoint(run.info.run_id, _needed_files(entry["trial"]))
+            files, problem = self._checkpoint(run.info, _needed_files(entry["trial"]))
         return replace(
             trial,
             run_id=run.info.run_id,
@@ -207,28 +195,28 @@ class Reader:
             problem=problem,
         )
 
-    def _checkpoint(self, run_id: str, needed: Iterable[str]) -> tuple[Path | None, str | None]:
+    def _checkpoint(self, info: Any, needed: Iterable[str]) -> tuple[Path | None, str | None]:
         """The bridge checkpoint of a run, or why it cannot be used."""
-        files = self.download_artifact(run_id, BRIDGE)
+        files = self._artifact(info, BRIDGE)
         missing = [name for name in needed if not (files and (files / name).is_file())]
         return (None, f"its run has no {' and no '.join(missing)}") if missing else (files, None)
 
     def _runs(self, experiments: list[str], tags: dict[str, str]) -> list[Any]:
-        return self._query(lambda: all_runs(self.client, experiments, tags))
+        return self.ask(lambda: all_runs(self.client, experiments, tags))
 
-    def _query(self, request: Callable[[], T]) -> T:
+    def ask(self, request: Callable[[], T]) -> T:
         """The answer to a request; UserError of one line where MLflow does not answer."""
-        from mlflow.exceptions import MlflowException
-        from requests import RequestException
+        return ask(request, self.uri)
 
-        try:
-            return request()
-        except (MlflowException, RequestException, OSError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(
-                f"MLflow at {self.where} does not answer: {redact(lines[0])}; start it, or "
-                "change MLFLOW_TRACKING_URI or --output"
-            ) from None
+
+def _without_database(output: StoragePath) -> str:
+    """Why nothing can be read from an output directory that has no database."""
+    if Ledger(output).sweeps():
+        return f"SWEEP: {output} has no {DATABASE}, which was deleted or not made yet; {LOG_ANEW}"
+    return (
+        f"SWEEP: no sweep has been run in {output}; give the --output of one that has, or set "
+        "MLFLOW_TRACKING_URI"
+    )
 
 
 def _start_time(run: Any) -> int:

@@ -12,7 +12,7 @@ import uuid
 from diffgap.cluster.guard import ProcessGuard
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
-from diffgap.tracking.client import tracking_uri
+from diffgap.tracking.client import prepare, tracking_uri
 
 HOST = "127.0.0.1"
 
@@ -23,10 +23,10 @@ def serve(output: StoragePath, port: int) -> int:
     It ends with this process, however that ends.
 
     Raises:
-        UserError: where the port cannot be listened on.
+        UserError: where the port cannot be listened on, or the database cannot be opened.
     """
     _check_free(port)
-    output.mkdir(parents=True, exist_ok=True)
+    prepare(output)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
     with ProcessGuard(uuid.uuid4().hex):
         environment = {

@@ -13,8 +13,20 @@ from typing import Any
 
 from diffgap.io.paths import StoragePath
 from diffgap.io.redact import redact
-from diffgap.tracking.client import all_runs, client_of, tracking_uri
-from diffgap.tracking.names import BRIDGE, INTERRUPTED, LOST_PROCESS, SWEEP_FILE, Kind, Status, Tag
+from diffgap.tracking.artifacts import strayed
+from diffgap.tracking.audit import StoredSweep
+from diffgap.tracking.client import all_runs, client_of, experiment_of, sweep_run, tracking_uri
+from diffgap.tracking.database import relocate, sqlite_file
+from diffgap.tracking.names import (
+    ARTIFACTS,
+    BRIDGE,
+    INTERRUPTED,
+    LOST_PROCESS,
+    SWEEP_FILE,
+    Kind,
+    Status,
+    Tag,
+)
 
 HEADLINE = "R5"
 
@@ -26,18 +38,20 @@ class RunWriter:
     """The writer of one sweep's runs.
 
     Marks as KILLED the runs that an earlier process left RUNNING: no other process runs the sweep.
-    Sweeps of one name in two ledgers have two runs; `tags` are of every run.
+    Sweeps of one name in two ledgers have two runs; `tags` are of every run. What is logged to a
+    file of SQLite has its artifacts in `output`, also after that was moved.
     """
 
     def __init__(
         self, output: StoragePath, sweep: str, ledger: str, tags: Mapping[str, str]
     ) -> None:
-        self.uri = tracking_uri(output)
+        self.uri, self.output = tracking_uri(output), output
         self.client = client_of(output)
         self.sweep, self.ledger = sweep, ledger
         self.tags = {name: redact(value) for name, value in {**tags, Tag.SWEEP: sweep}.items()}
-        self.experiment = self._experiment(output)
+        self.experiment = self._experiment()
         self.parent = self._sweep_run()
+        self._keep_artifacts(all_runs(self.client, [self.experiment], {Tag.PARENT: self.parent}))
         self._end_orphans()
         self._runs: dict[str, str] = {}  # run ids by signature
         self._open_runs: set[str] = set()
@@ -97,6 +111,11 @@ class RunWriter:
         if signature in self._runs:
             self._end_early(signature, Status.KILLED, reason)
 
+    def stored(self) -> StoredSweep:
+        """What the tracking store has of the sweep at this moment."""
+        run = self.client.get_run(self.parent)
+        return StoredSweep(self.client, self.output, self.experiment, run)
+
     def supersede(self, signature: str) -> None:
         """Retires a trial's earlier run, which stays: the trial will get a new one."""
         for run in self._trials(signature):
@@ -128,25 +147,33 @@ class RunWriter:
             self.client.set_tag(run.info.run_id, Tag.REASON, LOST_PROCESS)
             self.client.set_terminated(run.info.run_id, Status.KILLED)
 
-    def _experiment(self, output: StoragePath) -> str:
+    def _experiment(self) -> str:
         """The id of the sweep's experiment, which is created if need be."""
-        experiment = self.client.get_experiment_by_name(self.sweep)
+        experiment = experiment_of(self.client, self.sweep, self.uri)
         if experiment:
-            return str(experiment.experiment_id)
+            return experiment
         artifacts = None  # a server chooses their place
-        if self.uri.startswith("sqlite:") and isinstance(output, Path):
-            artifacts = (output.absolute() / "mlartifacts" / self.sweep).as_uri()
+        if self.uri.startswith("sqlite:") and isinstance(self.output, Path):
+            artifacts = (self.output.absolute() / ARTIFACTS / self.sweep).as_uri()
         return str(self.client.create_experiment(self.sweep, artifact_location=artifacts))
 
     def _sweep_run(self) -> str:
         """The sweep's own run: its ledger's, or one from before runs named their ledger."""
-        runs = all_runs(self.client, [self.experiment], {Tag.KIND: Kind.SWEEP})
-        for ledger in (self.ledger, None):
-            for run in runs:
-                if run.data.tags.get(Tag.LEDGER) == ledger:
-                    self.client.set_tag(run.info.run_id, Tag.LEDGER, self.ledger)
-                    return self._reopen(run)
-        return self._create(self.sweep, {Tag.KIND: Kind.SWEEP, Tag.LEDGER: self.ledger})
+        run = sweep_run(self.client, self.experiment, self.ledger)
+        if run is None:
+            return self._create(self.sweep, {Tag.KIND: Kind.SWEEP, Tag.LEDGER: self.ledger})
+        self.client.set_tag(run.info.run_id, Tag.LEDGER, self.ledger)
+        self._keep_artifacts([run])
+        return self._reopen(run)
+
+    def _keep_artifacts(self, runs: Iterable[Any]) -> None:
+        """Lets artifacts of this ledger's runs be in its output, wherever that was before.
+
+        MLflow fixes the place with the experiment, which another output may have created.
+        """
+        if file := sqlite_file(self.uri):
+            rows = [(str(run.info.run_id), str(run.info.artifact_uri)) for run in runs]
+            relocate(file, strayed(rows, self.output))
 
     def _trials(self, signature: str) -> list[Any]:
         """The runs of a trial in this sweep."""
@@ -155,6 +182,7 @@ class RunWriter:
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
         run = self.client.create_run(self.experiment, tags={**self.tags, **tags}, run_name=name)
+        self._keep_artifacts([run])
         return str(run.info.run_id)
 
     def _reopen(self, run: Any) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from diffgap.errors import UserError
 from diffgap.ledger.ledger import Ledger
 from diffgap.spec import SweepSpec
 from diffgap.sweep.plan import make_plan
@@ -222,3 +223,32 @@ def test_forgetting_begins_anew(tmp_path):
     make_strategy(plan_of(2), ledger).forget()
     assert not ledger.trial(first.signature).finished
     assert Study(plan_of(2), ledger).remaining == 2
+
+
+def test_a_journal_whose_last_line_was_cut_off_by_a_kill_stays_readable(tmp_path):
+    """Also its lock, which is held for the moment of a write."""
+    ledger = Ledger(tmp_path)
+    journal = tmp_path / "search" / f"{plan_of(6).spec.name}.journal"
+    study = Study(plan_of(6), ledger)
+    first = study.next()
+    finish(ledger, study, first, 50.0)
+    with journal.open("a") as file:
+        file.write('{"op_code":4,"worker_')
+    journal.with_name(f"{journal.name}.lock").symlink_to(journal)
+    again = Study(plan_of(6), ledger)
+    second = again.next()  # writes
+    last = Study(plan_of(6), ledger)
+    assert [s.first.signature for s in last.suggestions] == [first.signature, second.signature]
+    assert all(map(json.loads, journal.read_text().splitlines()))
+
+
+def test_a_damaged_journal_is_told_and_its_trials_are_drawn_again(tmp_path):
+    ledger = Ledger(tmp_path)
+    journal = tmp_path / "search" / f"{plan_of(3).spec.name}.journal"
+    study = Study(plan_of(3), ledger)
+    first = study.next()
+    journal.write_bytes(b"\x80 no journal\n" + journal.read_bytes())
+    with pytest.raises(UserError, match=r"s.journal: cannot be read .* delete it"):
+        Study(plan_of(3), ledger)
+    journal.unlink()
+    assert Study(plan_of(3), ledger).next().signature == first.signature
