@@ -198,7 +198,7 @@ def _check_rejected(
     raise TooManyRejectedError(
         f"{lost} of {total} clips ({100 * lost / total:.1f} %) cannot be used, more than "
         f"--max-rejected {100 * max_rejected:g}%; no store was made. Which and why: {report}. "
-        "The same command with a higher limit finishes at once"
+        "The same command tries them again, and with a higher limit finishes at once"
     )
 
 
@@ -213,9 +213,8 @@ def _encode(
     sources = {number: source_hash(job.corpus, chunk) for number, chunk in chunks.items()}
     missing = {}
     for number, chunk in chunks.items():
-        if not partial.is_finished(number, sources[number]) or _is_mended(
-            job, partial, number, chunk
-        ):
+        is_finished = partial.is_finished(number, sources[number])
+        if not is_finished or _can_read_more(job, chunk, partial.rejected_ids(number)):
             missing[number] = chunk
     encoded = len(clips) - sum(map(len, missing.values()))
     for number, tables in _encode_each(job, missing):
@@ -226,11 +225,11 @@ def _encode(
     return partial.read_all(len(chunks))
 
 
-def _is_mended(job: _Job, partial: PartialStore, number: int, chunk: list[Clip]) -> bool:
-    """Whether a clip that a finished chunk has left out can be read now."""
+def _can_read_more(job: _Job, chunk: list[Clip], rejected: set[str]) -> bool:
+    """Whether a clip that an earlier run has left out of a chunk can be read now."""
     # Its file may be the same: a disk was away, or a library that reads it was not installed.
-    rejected = partial.rejected_ids(number)
-    return bool(decode_chunk(job.corpus, [c for c in chunk if c.id in rejected], job.spec).clips)
+    again = [clip for clip in chunk if clip.id in rejected]
+    return bool(decode_chunk(job.corpus, again, job.spec).clips)
 
 
 def _encode_each(job: _Job, chunks: dict[int, list[Clip]]) -> Iterator[tuple[int, EmbeddingTables]]:

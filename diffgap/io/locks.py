@@ -16,6 +16,7 @@ from typing import IO
 
 from diffgap.io.atomic import remove_temporaries
 from diffgap.io.places import naming
+from diffgap.io.printable import one_line
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def _acquire(lock: Path, path: Path) -> IO[str]:
         with naming(path, lock):
             file = lock.open("a")
         try:
-            _lock(file, lock, path)
+            _lock(file, path)
             if _is_at(lock, file):
                 return file
         except BaseException:
@@ -58,16 +59,17 @@ def _acquire(lock: Path, path: Path) -> IO[str]:
         file.close()  # its holder has deleted it, and others may have made and locked a new one
 
 
-def _lock(file: IO[str], lock: Path, path: Path) -> None:
+def _lock(file: IO[str], path: Path) -> None:
+    place = one_line(str(path))
     try:
         with naming(path):
             if not _lock_at_once(file):
-                log.warning("Another process is making %s; waiting until it is done ...", path)
+                log.warning("Another process is making %s; waiting until it is done ...", place)
                 fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        log.warning("%s is on a file system without locks; start nothing else that makes it", path)
+        log.warning("%s is on a file system without locks; start nothing else that makes it", place)
 
 
 def _lock_at_once(file: IO[str]) -> bool:
