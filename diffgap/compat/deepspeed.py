@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from diffgap.compat.imports import without
+from diffgap.compat.torch_load import weights_only
 
 
 def import_deepspeed() -> Any:
@@ -30,31 +31,19 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-FORCE_PLAIN, FORCE_PICKLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-
-
 @contextmanager
 def plain_loading() -> Iterator[None]:
-    """Makes `torch.load` run no code that a file names, even where DeepSpeed asks for it.
+    """Reads checkpoints of ZeRO 1, 2 and 3 without the code that their pickles may name.
 
-    What is not on torch's list of plain types, or below, raises `pickle.UnpicklingError`. Can go
-    when DeepSpeed reads its checkpoints with ``weights_only``.
+    Can go when DeepSpeed reads its checkpoints with ``weights_only``.
     """
     import_deepspeed()
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    before = {name: os.environ.pop(name, None) for name in (FORCE_PLAIN, FORCE_PICKLE)}
-    # The one switch that also holds where a caller writes weights_only=False.
-    os.environ[FORCE_PLAIN] = "1"
-    try:
-        # All that ZeRO 1, 2 and 3 pickle beside tensors.
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            yield
-    finally:
-        del os.environ[FORCE_PLAIN]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+    with weights_only([LossScaler, ZeroStageEnum, fragment_address]):  # all that it pickles
+        yield
 
 
 def loading_problem(file: Path) -> str | None:

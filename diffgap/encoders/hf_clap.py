@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffgap.compat.torch_load import weights_only
 from diffgap.encoders.clap_audio import PREPROCESSING, RATE, SECONDS, TOKENS, preprocess
 from diffgap.encoders.vectors import unit_vectors
 from diffgap.errors import ClipError, UserError, require
@@ -44,10 +46,12 @@ class HFClapEncoder:
         source = checkpoint or DEFAULT
         transformers.utils.logging.disable_progress_bar()  # the project shows its own progress
         try:
-            model = transformers.ClapModel.from_pretrained(source).to(device)
+            with weights_only():
+                model = transformers.ClapModel.from_pretrained(source).to(device)
             features = transformers.ClapFeatureExtractor.from_pretrained(source)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
+            # Unless it is forbidden, a folder may ask to run code of its own.
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"--checkpoint: {source!r} cannot be loaded as a CLAP model: "
                 f"{str(error).splitlines()[0]}; give a hub id such as {DEFAULT}, or a folder that "

@@ -6,6 +6,8 @@ diffusers: a hub id such as cvssp/audioldm-s-full-v2, or a local folder.
 
 from __future__ import annotations
 
+import json
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffgap.compat.torch_load import weights_only
 from diffgap.errors import UserError, require
 from diffgap.generation.base import Sampling
 from diffgap.generation.latent import generators
@@ -24,7 +27,7 @@ from diffgap.pretrained.weights import some_of, weights_hash
 
 DEFAULT = "cvssp/audioldm-s-full-v2"
 PIPELINE = "AudioLDMPipeline"
-VERSIONS = "0.30 to 0.42"  # of diffusers, that have the pipeline
+VERSIONS = "0.35 to 0.42"  # of diffusers, that have the pipeline
 
 NETWORKS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -33,6 +36,10 @@ NETWORKS = {
     "vocoder": ("transformers", "SpeechT5HifiGan"),
 }
 """Components with weights: package and class of each."""
+TOKENIZERS = ("RobertaTokenizer", "RobertaTokenizerFast")
+"""Names of its tokenizer, which versions of transformers have changed."""
+CODE_KEYS = ("auto_map", "custom_pipeline", "trust_remote_code")
+"""By which a component's config asks to run code of its folder."""
 
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Constants of the text tower, which some versions of transformers save and others do not."""
@@ -43,7 +50,10 @@ PROBLEMS = {
     "mismatched_keys": "has {} in another shape",
 }
 """What is wrong with weights, by what the loaders of both packages call them."""
-BROKEN = (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError)
+BROKEN = (
+    OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 """What the loaders of both packages raise for files that they cannot load."""
 
 
@@ -69,25 +79,25 @@ class AudioLDM:
 
     @classmethod
     def load(cls, weights: str | None, device: str = "cpu") -> AudioLDM:
-        """Loads a hub id or a local folder; safetensors are preferred.
+        """Loads a hub id or a local folder; safetensors are preferred, and no code is run.
 
         Raises:
-            UserError: where there is no such model, it is another pipeline's, or a component or a
-                weight of one is missing, unexpected or misshapen.
+            UserError: where there is no such model, it is another pipeline's or asks to run code,
+                or a component or a weight of one is missing, unexpected or misshapen.
         """
         packages = ("transformers", "diffusers")
         libraries = {name: require(name, "generate", "the generator audioldm") for name in packages}
         source = weights or DEFAULT
         with _quiet(libraries):
             pipeline_class = _pipeline_class(libraries["diffusers"])
-            _check_index(pipeline_class, source)
-            networks = {}
-            for part, (package, name) in NETWORKS.items():
-                networks[part] = _load_network(getattr(libraries[package], name), source, part)
-            try:
-                pipeline = pipeline_class.from_pretrained(source, **networks)
-            except BROKEN as error:
-                raise _refusal(source, f"cannot be loaded: {_line(error)}") from None
+            index = _checked_index(pipeline_class, source)
+            with weights_only():
+                parts = {}
+                for part, (package, name) in NETWORKS.items():
+                    parts[part] = _load_network(getattr(libraries[package], name), source, part)
+            parts |= _load_others(libraries, index, source)
+            # Not by its from_pretrained: before 0.36 that runs any module that the index names.
+            pipeline = pipeline_class(**parts)
         _check_fit(pipeline, source)
         return cls(pipeline.to(device))
 
@@ -137,8 +147,8 @@ def _pipeline_class(diffusers: Any) -> Any:
         ) from None
 
 
-def _check_index(pipeline_class: Any, source: str) -> None:
-    """Checks the pipeline's table of contents, before anything large is loaded."""
+def _checked_index(pipeline_class: Any, source: str) -> dict[str, Any]:
+    """The pipeline's table of contents, checked before anything large is loaded."""
     path = Path(source)
     if path.is_file() or (source.startswith(("/", "~", ".")) and not path.is_dir()):
         raise _refusal(source, "is not a folder")
@@ -150,11 +160,66 @@ def _check_index(pipeline_class: Any, source: str) -> None:
         raise _refusal(source, f"is of {index.get('_class_name')}, not of {PIPELINE}")
     for part in (*NETWORKS, "tokenizer", "scheduler"):
         entry = index.get(part)
-        if not entry or entry[0] is None:
+        if not entry or entry == [None, None]:
             raise _refusal(source, f"has no {part}")
+        if not isinstance(entry, list | tuple) or len(entry) != 2:
+            raise _refusal(source, f"has {entry!r} for its {part}, not a package and a class")
         expected = NETWORKS.get(part)
         if expected is not None and tuple(entry) != expected:
             raise _refusal(source, f"has {entry[1]} for its {part}, not {expected[1]}")
+    _refuse_code(source, index)
+    return dict(index)
+
+
+def _refuse_code(source: str, index: Mapping[str, Any]) -> None:
+    """Refuses what asks to run code of the model's own: nothing here would run it."""
+    for part, entry in index.items():
+        named = isinstance(entry, list | tuple) and entry and entry[0] is not None
+        if named and entry[0] not in ("diffusers", "transformers"):
+            raise _refusal(source, f"names {entry[0]!r}, code of its own, for its {part}")
+    if not Path(source).is_dir():
+        return
+    for file in sorted(Path(source).rglob("*")):
+        if file.suffix == ".py":
+            raise _refusal(source, f"holds code: {file.relative_to(source)}")
+        if file.suffix == ".json" and (key := _code_key(file)):
+            raise _refusal(source, f"asks to run code: {key} in {file.relative_to(source)}")
+
+
+def _code_key(file: Path) -> str | None:
+    """The first key of a config that asks to run code; None where there is none."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # whoever loads it says so
+    if not isinstance(content, dict):
+        return None
+    return next((key for key in CODE_KEYS if key in content), None)
+
+
+def _load_others(
+    libraries: Mapping[str, Any], index: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """The components without weights, of classes that are looked up by name, not imported."""
+    tokenizer, scheduler = index["tokenizer"][1], index["scheduler"][1]
+    if tokenizer not in TOKENIZERS:
+        raise _refusal(source, f"has {tokenizer} for its tokenizer, not {TOKENIZERS[0]}")
+    schedulers = libraries["diffusers"].schedulers
+    scheduler_class = getattr(schedulers, str(scheduler), None)
+    base = schedulers.SchedulerMixin
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, base)):
+        raise _refusal(source, f"has {scheduler} for its scheduler, which diffusers does not have")
+    classes = {
+        "tokenizer": getattr(libraries["transformers"], tokenizer),
+        "scheduler": scheduler_class,
+    }
+    parts = {}
+    for part, part_class in classes.items():
+        try:
+            parts[part] = part_class.from_pretrained(source, subfolder=part)
+        except BROKEN as error:
+            raise _refusal(source, f"cannot be loaded: {_line(error)}") from None
+    return parts
 
 
 def _load_network(model_class: Any, source: str, part: str) -> Any:

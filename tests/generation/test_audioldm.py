@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,3 +199,86 @@ def test_a_missing_package_says_what_installs_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
     with pytest.raises(UserError, match=r"audioldm needs the package diffusers.*\[generate\]"):
         AudioLDM.load(None)
+
+
+# A folder that would run code ---------------------------------------------------------------------
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def module_that_leaves(trace):
+    """The source of a module that shows that it was imported."""
+    return (
+        f"open({str(trace)!r}, 'w').close()\n"
+        "from diffusers import DDIMScheduler as Own, AudioLDMPipeline as OwnPipeline\n"
+    )
+
+
+@pytest.mark.parametrize("part", ["scheduler", "tokenizer", "unet", "extra", "_own"])
+@pytest.mark.parametrize("module", ["own", "os", "scheduler.own"])
+def test_a_module_of_the_folder_is_never_imported(damaged, tmp_path, part, module):
+    (damaged / "own.py").write_text(module_that_leaves(tmp_path / "trace"))
+    (damaged / "scheduler" / "own.py").write_text(module_that_leaves(tmp_path / "trace"))
+    edit_index(damaged, **{part: [module, "Own"]})
+    with pytest.raises(UserError, match="code of its own, for its|has Own for its unet"):
+        AudioLDM.load(str(damaged))
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_pipeline_of_the_folder_and_code_in_it_are_refused(damaged, tmp_path):
+    code = module_that_leaves(tmp_path / "trace")
+    (damaged / "vae" / "modeling.py").write_text(code)
+    with pytest.raises(UserError, match=r"holds code: vae/modeling\.py"):
+        AudioLDM.load(str(damaged))
+    (damaged / "vae" / "modeling.py").rename(damaged / "pipeline.py")
+    edit_index(damaged, _class_name=["pipeline", "OwnPipeline"])
+    with pytest.raises(UserError, match="is of .*OwnPipeline"):
+        AudioLDM.load(str(damaged))
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "tokenizer/tokenizer_config.json"])
+@pytest.mark.parametrize("key", ["auto_map", "trust_remote_code", "custom_pipeline"])
+def test_a_config_that_asks_to_run_code_is_refused(damaged, file, key):
+    content = json.loads((damaged / file).read_text())
+    (damaged / file).write_text(json.dumps({**content, key: {"AutoModel": "own.Own"}}))
+    with pytest.raises(UserError, match=f"asks to run code: {key} in {file}"):
+        AudioLDM.load(str(damaged))
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "words"),
+    [
+        ("tokenizer", ["transformers", "AutoTokenizer"], "AutoTokenizer for its tokenizer"),
+        ("tokenizer", ["transformers"], "not a package and a class"),
+        ("scheduler", ["diffusers", "DiffusionPipeline"], "DiffusionPipeline for its scheduler"),
+        ("scheduler", ["diffusers", "no such"], "which diffusers does not have"),
+        ("scheduler", "diffusers", "not a package and a class"),
+        ("scheduler", 3, "not a package and a class"),
+    ],
+)
+def test_other_classes_are_refused(damaged, part, entry, words):
+    edit_index(damaged, **{part: entry})
+    with pytest.raises(UserError, match=words):
+        AudioLDM.load(str(damaged))
+
+
+@pytest.mark.parametrize("part", NETWORKS)
+def test_pickled_weights_run_nothing(damaged, tmp_path, part):
+    safe = damaged / part / FILES[part]
+    plain = safe.with_name(
+        "pytorch_model.bin" if safe.name == "model.safetensors" else f"{safe.stem}.bin"
+    )
+    torch.save({**load_file(safe), "note": Payload(tmp_path / "trace")}, plain)
+    safe.unlink()
+    with pytest.raises(UserError, match=f"has no {part} that loads"):
+        AudioLDM.load(str(damaged))
+    assert not (tmp_path / "trace").exists()
