@@ -52,7 +52,8 @@ def rank(
 
     Raises:
         ValueError: where a side is not (rows, D) unit vectors, `source` is not one of the bridge's
-            modalities, its method cannot re-rank, or there is no bank and the score reads one.
+            modalities, its method cannot re-rank, there is no bank and the score reads one, or a
+            score is not finite.
     """
     score = score or bridge.config.score
     if problem := _rank_problem(bridge, queries, gallery, source, score, top, bank):
@@ -64,7 +65,9 @@ def rank(
     score_parts, row_parts = [], []
     for start in range(0, len(queries), scorer.queries_at_once):
         stop = min(start + scorer.queries_at_once, len(queries))
-        best = scorer.scores(start, stop, from_x).topk(min(top, len(gallery)), dim=1)
+        scores = scorer.scores(start, stop, from_x)
+        _check_finite(scores, "scores")
+        best = scores.topk(min(top, len(gallery)), dim=1)
         score_parts.append(best.values)
         row_parts.append(best.indices)
     return torch.cat(score_parts).to(queries.device), torch.cat(row_parts).to(queries.device)
@@ -108,6 +111,15 @@ def _rank_problem(
     return None
 
 
+def _check_finite(values: Tensor, what: str) -> None:
+    """Raises UserError where a bridge's (rows, columns) results are NaN or infinite."""
+    if not bool(torch.isfinite(values).all()):
+        raise UserError(
+            f"BRIDGE: its {what} are not all finite: its weights are too large, or its score's "
+            "settings are; retrain it"
+        )
+
+
 @torch.inference_mode()
 def carry_over(
     bridge: Bridge,
@@ -121,12 +133,16 @@ def carry_over(
         bridge: a method without a network takes them to its own space instead.
         values: (N, D) float32 unit vectors of the modality `source`.
         progress: called with rows done and in total, where they are more than one chunk.
+
+    Raises:
+        ValueError: where a vector is not finite.
     """
     side = bridge.config.modalities.index(source)
     parts = []
     for start in range(0, len(values), CHUNK):
         rows = torch.from_numpy(values[start : start + CHUNK]).to(bridge.device)
         bridged = bridge.bridge(rows, source) if bridge.directions else bridge.space(rows, side)
+        _check_finite(bridged, "vectors")
         parts.append(bridged.cpu().numpy())
         if progress and len(values) > CHUNK:
             progress(start + len(rows), len(values))

@@ -11,7 +11,6 @@ the bridge (trial, signature, store, encoder, git_commit, packages, hardware), a
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffgap.bridge.config import BridgeConfig
+from diffgap.io.atomic import sync
+from diffgap.io.json_text import json_text
+from diffgap.io.places import naming
 from diffgap.io.printable import markdown, one_line
 
 CARD = "README.md"
@@ -51,7 +53,9 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
     temporary = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}") for path in files}
     try:
         for path, content in files.items():
-            temporary[path].write_bytes(content)
+            with naming(path, temporary[path]):
+                temporary[path].write_bytes(content)
+                sync(temporary[path])
         list(files)[-1].unlink(missing_ok=True)  # readers take the folder for whole if it is there
         for path, written in temporary.items():
             os.replace(written, path)
@@ -102,15 +106,15 @@ def _front_matter(
     """YAML whose strings are JSON, which YAML reads too."""
     x, a = config.modalities
     tags = list(dict.fromkeys(("diffgap", config.method, "modality-gap", "retrieval", x, a)))
-    lines = [f"license: {json.dumps(facts.get('license', LICENSE))}", LIBRARY]
-    lines += ["pipeline_tag: feature-extraction", f"tags: {json.dumps(tags)}"]
+    lines = [f"license: {json_text(facts.get('license', LICENSE))}", LIBRARY]
+    lines += ["pipeline_tag: feature-extraction", f"tags: {json_text(tags)}"]
     corpus = _corpus(facts)
     if corpus:
-        lines.append(f"datasets: {json.dumps([corpus])}")
+        lines.append(f"datasets: {json_text([corpus])}")
     if rows:
-        lines.append(f"metrics: {json.dumps(['recall', 'mean_average_precision'])}")
+        lines.append(f"metrics: {json_text(['recall', 'mean_average_precision'])}")
         results = [_result(row, corpus or "unknown") for row in rows]
-        lines.append(f"model-index: {json.dumps([{'name': name, 'results': results}])}")
+        lines.append(f"model-index: {json_text([{'name': name, 'results': results}])}")
     return "\n".join(["---", *lines, "---"])
 
 
@@ -227,10 +231,10 @@ def _spec(trial: Mapping[str, Any], store: str) -> Iterator[str]:
     seed, changes = block.pop("seed", 0), block.pop("changes", None)
     spec |= {"seeds": [seed], "trial": block}
     if changes:
-        yield f"# population-based training changed these settings: {json.dumps(changes)}"
+        yield f"# population-based training changed these settings: {json_text(changes)}"
         yield "# no sweep can state that; repeat the trial with: diffgap rerun"
     yield "# store: a built-in corpus, or the path of a store with the fingerprint above"
-    yield from json.dumps(spec, indent=2).splitlines()
+    yield from json_text(spec, indent=2).splitlines()
 
 
 def _licence(facts: Mapping[str, Any]) -> str:

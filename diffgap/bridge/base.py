@@ -7,7 +7,6 @@ hold unit vectors; inside a network they are scaled, as a rule to unit variance.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,17 +15,25 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffgap.bridge.config import BridgeConfig, ScoreConfig
 from diffgap.bridge.denoiser import Denoiser, DenoiserInput
+from diffgap.bridge.files import (
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    check_config,
+    check_finite,
+    read_config,
+    read_weights,
+)
 from diffgap.bridge.objective import Batch, Losses
 from diffgap.bridge.registry import bridge_class
 from diffgap.hub import CARD, foreign_card, model_card, write_whole
-
-WEIGHTS, CONFIG, METRICS = "bridge.safetensors", "config.json", "metrics.json"
+from diffgap.io.json_text import json_text
 
 
 class Bridge(nn.Module, ABC):
@@ -124,12 +131,22 @@ class Bridge(nn.Module, ABC):
         """Writes the weights and config.json into a directory, creating it if necessary.
 
         Files are whole or absent, and config.json is written last. `facts` join the config.
+
+        Raises:
+            ValueError: where a weight is not finite, or the bridge could not be loaded again.
         """
         path = Path(path)
+        files = self._files(path, facts)
         path.mkdir(parents=True, exist_ok=True)
-        config = {**facts, "bridge": asdict(self.config)}
+        write_whole(files)
+
+    def _files(self, path: Path, facts: Mapping[str, Any]) -> dict[Path, bytes]:
+        """The files of a saved bridge, by their places; config.json is the last."""
+        check_config(self.config)
         weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        write_whole({path / WEIGHTS: save(weights), path / CONFIG: _json_bytes(config)})
+        check_finite(weights, "the bridge")
+        config = {**facts, "bridge": asdict(self.config)}
+        return {path / WEIGHTS: save(weights), path / CONFIG: _json_bytes(config)}
 
     def push(self, folder: str | Path, *, facts: Mapping[str, Any] | None = None) -> None:
         """Writes a folder to share, for `hf upload` or git: the checkpoint and its model card.
@@ -140,7 +157,8 @@ class Bridge(nn.Module, ABC):
                 `diffgap.hub`. `metrics` go to metrics.json, the others to config.json.
 
         Raises:
-            ValueError: where the folder has a README.md that is no model card of ours.
+            ValueError: where the folder has a README.md that is no model card of ours, or a
+                weight or a fact is not finite.
         """
         folder, config_facts = Path(folder), dict(facts or {})
         if foreign_card(folder):
@@ -148,11 +166,12 @@ class Bridge(nn.Module, ABC):
         name = config_facts.get("name") or folder.absolute().name
         card = model_card(self.config, self.directions, name, config_facts)
         metrics = config_facts.pop("metrics", None)
-        self.save_pretrained(folder, **config_facts)
+        files = {folder / METRICS: _json_bytes(metrics)} if metrics else {}
+        files |= {folder / CARD: card.encode(), **self._files(folder, config_facts)}
+        folder.mkdir(parents=True, exist_ok=True)
         if not metrics:
             (folder / METRICS).unlink(missing_ok=True)  # an earlier push may have had some
-        files = {folder / METRICS: _json_bytes(metrics)} if metrics else {}
-        write_whole({**files, folder / CARD: card.encode()})
+        write_whole(files)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -160,20 +179,22 @@ class Bridge(nn.Module, ABC):
 
         Raises:
             FileNotFoundError: where there is no bridge checkpoint.
-            ValueError: where the checkpoint is of another class.
+            ValueError: where the checkpoint is of another class, or anything in its files is
+                missing, unknown, out of its bounds, of another shape or not finite.
         """
         path = Path(path)
-        if not (path / CONFIG).is_file():
-            raise FileNotFoundError(f"{path} holds no {CONFIG}; give a trial's bridge directory")
-        config = BridgeConfig.from_dict(json.loads((path / CONFIG).read_text())["bridge"])
+        config = read_config(path)
         saved_class = bridge_class(config.method)
         if not issubclass(saved_class, cls):
             raise ValueError(
                 f"{path} holds the method {config.method}, not {cls.__name__}; "
                 "use Bridge.from_pretrained"
             )
+        with torch.device("meta"):  # its shapes alone, until the file is known to have them
+            shapes = saved_class(config).state_dict()
+        weights = read_weights(path, shapes)
         bridge = saved_class(config)
-        bridge.load_state_dict(load_file(path / WEIGHTS))
+        bridge.load_state_dict(weights)
         return bridge.eval()
 
 
@@ -189,4 +210,4 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def _json_bytes(value: object) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    return (json_text(value, indent=2, sort_keys=True) + "\n").encode()

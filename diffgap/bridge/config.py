@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -58,13 +58,13 @@ class LossOptions:
 class Objective(LossOptions):
     """What training minimises, and what it draws at random: the `loss:` and `cdm:` blocks."""
 
-    prediction: str = "x0"
-    t_sampler: str = "power"
-    power: float = 3.0
+    prediction: Literal["x0", "eps", "v"] = "x0"
+    t_sampler: Literal["uniform", "power", "logit_normal"] = "power"
+    power: Positive = 3.0
     t_mean: float = 0.0
-    t_std: float = 1.0
-    weight: str = "uniform"
-    gamma: float = 5.0
+    t_std: Positive = 1.0
+    weight: Literal["uniform", "snr", "min_snr", "sigmoid"] = "uniform"
+    gamma: Positive = 5.0
     bias: float = -1.0
 
 
@@ -82,7 +82,7 @@ class ScoreOptions:
     """Candidates a query that are re-ranked."""
     rerank_weight: NonNegative = 24.0
     """Weight of the denoising gain, in unit-variance scaling."""
-    levels: Annotated[tuple[Inside, ...], MinLen(1)] = (0.2, 0.4, 0.6, 0.8, 0.95)
+    levels: Annotated[tuple[Inside, ...], MinLen(1), MaxLen(100)] = (0.2, 0.4, 0.6, 0.8, 0.95)
     """Noise times at which candidates are denoised."""
     sampler: Literal["ddpm", "ddim", "heun", "dpmpp_2m"] = "ddim"
     """How the sample score runs diffusion backwards."""
@@ -108,7 +108,7 @@ class ScoreOptions:
 class ScoreConfig(ScoreOptions):
     """How pairs are scored."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Of the noise."""
 
 
@@ -118,25 +118,17 @@ class BridgeConfig:
 
     modalities: tuple[str, str]
     """x and a, such as ("text", "audio")."""
-    dimension: int
-    width: int
-    blocks: int
+    dimension: Annotated[int, Ge(1), Le(65_536)]
+    width: Annotated[int, Ge(0), Le(8192)]
+    blocks: Annotated[int, Ge(0), Le(64)]
     cdm: bool
     bst: bool
     method: str = "diffgap"
-    bst_mode: str = "split"
-    bst_fraction: float = 0.4
+    bst_mode: Literal["split", "alternate", "joint"] = "split"
+    bst_fraction: Inside = 0.4
     schedule: str = "cosine"
     objective: Objective = Objective()
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, int | float] = field(default_factory=dict)
     """The method's own settings: a trial's block of the method's name."""
     score: ScoreConfig = ScoreConfig("bridge")
     """How it scores unless asked otherwise."""
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> BridgeConfig:
-        """The config that `dataclasses.asdict` made a mapping of, through JSON or not."""
-        objective, modalities = Objective(**fields["objective"]), tuple(fields["modalities"])
-        score = ScoreConfig(**{**fields["score"], "levels": tuple(fields["score"]["levels"])})
-        nested = {"modalities": modalities, "objective": objective, "score": score}
-        return cls(**{**fields, **nested})

@@ -60,7 +60,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.width = width
         # Log-SNR spans 20: the slowest wave turns 1 rad over it, the fastest resolves about 1.
-        logs = torch.linspace(math.log(0.05), math.log(2.0), FOURIER_FEATURES // 2)
+        # On the CPU even where only shapes are asked for: on the meta device torch would import its
+        # compiler for this, which takes two seconds.
+        logs = torch.linspace(math.log(0.05), math.log(2.0), FOURIER_FEATURES // 2, device="cpu")
         self.register_buffer("frequencies", logs.exp(), persistent=False)
         self.null_condition = nn.Parameter(torch.zeros(dimension))
         self.embed = nn.Sequential(

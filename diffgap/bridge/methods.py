@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import BridgeConfig
+from diffgap.bridge.files import REMEDY
 from diffgap.bridge.registry import bridge_class
 from diffgap.errors import UserError
 
@@ -29,9 +29,8 @@ def load_bridge(path: str | Path) -> Bridge:
         bridge = Bridge.from_pretrained(path)
     except FileNotFoundError as error:
         raise UserError(f"BRIDGE: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise UserError(
-            f"BRIDGE: {path} cannot be read ({reason}); copy it again or retrain it"
-        ) from None
+    except OSError as error:
+        raise UserError(f"BRIDGE: {path} cannot be read ({error}); {REMEDY}") from None
+    except UserError as error:
+        raise UserError(*[f"BRIDGE: {problem}" for problem in error.problems]) from None
     return bridge.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from diffgap.cli.boundary import echo
 from diffgap.cli.options import make_console, open_known, progress_bar
 from diffgap.errors import UserError
+from diffgap.io.json_text import json_text
 from diffgap.io.places import naming
 from diffgap.io.printable import one_line
 
@@ -136,7 +136,7 @@ def retrieve(
         console.print("The store does not record its weights; with others, hits are meaningless.")
     results = gallery.search(search_queries, top)
     if style == "json":
-        echo(json.dumps([_as_json(*result) for result in results], indent=2))
+        echo(json_text([_as_json(*result) for result in results], indent=2))
         return
     for query, hits in results:
         console.print(_table(query, hits, f"{store}, {split}"))
@@ -163,14 +163,12 @@ def push(
       diffgap push runs/trials/SIGNATURE/bridge my_bridge --name text-audio --license cc-by-4.0
       hf upload USER/my_bridge my_bridge
     """
+    from diffgap.bridge.files import read_facts
     from diffgap.bridge.methods import load_bridge
 
     console = make_console()
     loaded = load_bridge(bridge).cpu()
-    facts = json.loads((bridge / "config.json").read_text())
-    facts.pop("bridge")
-    if (bridge / "metrics.json").is_file():
-        facts["metrics"] = json.loads((bridge / "metrics.json").read_text())
+    facts = read_facts(bridge)
     if store:
         facts["encoder"] = _encoder_facts(open_known(store, console), store, facts)
     if name:

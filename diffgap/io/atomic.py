@@ -6,7 +6,6 @@ file whole; the one that marks a directory as complete is written last.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,12 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from diffgap.io.json_text import json_text
 from diffgap.io.paths import RemotePath, StoragePath, remove, upload
 from diffgap.io.places import naming
 
 
 def write_json(path: StoragePath, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json_text(content, indent=2) + "\n")
 
 
 def write_text(path: StoragePath, text: str) -> None:

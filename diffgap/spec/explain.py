@@ -78,6 +78,8 @@ def _explain(detail: ErrorDetails, key: Key, root: type[BaseModel]) -> str:
         return f"{short(value)} is not {expected}; {remedy}"
     if kind == "too_short":
         return f"is empty; {remedy}"
+    if kind == "too_long":
+        return f"has {len(value)} entries, more than {schema['maxItems']}; {remedy}"
     if kind == "string_pattern_mismatch":
         return f"{short(value)} is not a name; {remedy}"
     return f"{short(value)} is not in {_range(schema)}; {remedy}"

@@ -28,6 +28,7 @@ from diffgap.bridge.base import Bridge
 from diffgap.compat.deepspeed import loading_problem, plain_loading
 from diffgap.errors import UserError
 from diffgap.io.atomic import delete, replace_directory
+from diffgap.io.json_text import json_text
 from diffgap.training.engine import Average
 
 TAG, WEIGHTS, OPTIMIZER = "deepspeed", "weights.safetensors", "optimizer.safetensors"
@@ -92,7 +93,7 @@ class State:
                 save_file(moments(self.bridge, self.engine.optimizer), path / OPTIMIZER)
             save_file(self.average.twin.state_dict(), path / AVERAGE)
             save_file(self.best, path / BEST)
-            (path / PROGRESS).write_text(json.dumps(asdict(self.progress)))
+            (path / PROGRESS).write_text(json_text(asdict(self.progress)))
 
     def load(self, path: Path, shards: Path | None = None, weights_only: bool = False) -> None:
         """Loads a checkpoint, except for the learning rate; every worker must take part.

@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffgap.bridge.base import WEIGHTS
+from diffgap.bridge.files import WEIGHTS
 from diffgap.encoders.builtin import open_store, store_problem, store_uri
 from diffgap.errors import UserError
 from diffgap.io.paths import local_copy

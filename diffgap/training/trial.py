@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +12,7 @@ from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
 from diffgap.bridge.methods import make_bridge
 from diffgap.evaluation.evaluate import evaluate
 from diffgap.io.atomic import new_directory
+from diffgap.io.json_text import json_text
 from diffgap.io.paths import local_copy
 from diffgap.ledger.artifacts import CODE_DIFF, HISTORY, METRICS
 from diffgap.ledger.ledger import Ledger, TrialRecord
@@ -73,9 +73,9 @@ def conclude(
         bridge.save_pretrained(path, **_provenance(trial, signature, store), **result.facts)
         (path / CODE_DIFF).write_text(code_diff())
         result.write(path)
-        (path / HISTORY).write_text(json.dumps([asdict(point) for point in progress.history]))
+        (path / HISTORY).write_text(json_text([asdict(point) for point in progress.history]))
         metrics = {**result.metrics, **_costs(bridge, progress)}
-        (path / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+        (path / METRICS).write_text(json_text(metrics, indent=2, sort_keys=True) + "\n")
     ledger.record_training(training_signature(trial, store.fingerprint), signature)
 
 

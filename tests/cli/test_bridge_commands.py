@@ -205,7 +205,7 @@ def test_wrong_names_say_what_there_is(here, rows):
     assert "nowhere holds no config.json" in line
     (here / "b" / "bridge.safetensors").write_bytes(b"torn")
     (line,) = refused("bridge", "b", "in.npz", "o.npz")
-    assert line.startswith("error: BRIDGE: b cannot be read")
+    assert line.startswith("error: BRIDGE: b/bridge.safetensors: cannot be read")
 
 
 # retrieve -----------------------------------------------------------------------------------------
