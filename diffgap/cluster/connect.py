@@ -94,14 +94,18 @@ def _local_ray(on_loss: OnLoss | None, logs: dict[str, Any]) -> Iterator[None]:
     with ExitStack() as stack:
         guard = stack.enter_context(RayGuard())  # first, for it marks the processes that follow
         stack.enter_context(loopback_only())
-        with _one_line_errors("on this machine", "check free memory and disk space"):
-            ray.init(
-                address="local",
-                num_cpus=usable_cpus(),
-                include_dashboard=False,
-                _temp_dir=guard.temp_dir,
-                **logs,
-            )
+        with _one_line_errors("on this machine", f"check free memory; its logs: {guard.logs}"):
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=usable_cpus(),
+                    include_dashboard=False,
+                    _temp_dir=guard.temp_dir,
+                    **logs,
+                )
+            except Exception:
+                guard.keep_folder()
+                raise
         stack.callback(ray.shutdown)
         stack.callback(stop_monitor)  # called before `shutdown`: callbacks run in reverse
         if on_loss:
@@ -120,7 +124,7 @@ def _watch(guard: RayGuard, on_loss: OnLoss) -> Iterator[None]:
             if dead and not closing.is_set():  # not those that the block's end has just stopped
                 guard.keep_folder()
                 end_marked(guard.mark)
-                on_loss(", ".join(dead), f"{guard.temp_dir}/session_latest/logs")
+                on_loss(", ".join(dead), guard.logs)
 
     Thread(target=watch, name="ray watch", daemon=True).start()
     try:
@@ -130,7 +134,10 @@ def _watch(guard: RayGuard, on_loss: OnLoss) -> Iterator[None]:
 
 
 def enable_token() -> None:
-    """Lets Ray send this user's token, where there is one; by itself it does so for local Rays."""
+    """Lets Ray send this user's token, where there is one; by itself it does so for local Rays.
+
+    To be called before Ray is imported.
+    """
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -82,6 +82,10 @@ class RayGuard(ProcessGuard):
         """
         return f"{self.mark}/r"
 
+    @property
+    def logs(self) -> str:
+        return f"{self.temp_dir}/session_latest/logs"
+
     def keep_folder(self) -> None:
         """Leaves the folder, and Ray's logs in it, where they are."""
         assert self._process.stdin

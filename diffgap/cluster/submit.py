@@ -12,6 +12,7 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
+from diffgap.cluster.connect import enable_token
 from diffgap.cluster.working_directory import check_sent, excluded, too_large
 from diffgap.errors import UserError
 from diffgap.io.redact import is_secret_name, redact
@@ -88,8 +89,6 @@ def submit(
     Raises:
         UserError: where the cluster does not accept the job.
     """
-    from diffgap.cluster.connect import enable_token
-
     enable_token()
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
@@ -137,6 +136,7 @@ def check_request(spec: Path, folder: Path, output: str | None, pip: bool) -> No
         output: where results go, as the cluster sees it.
         pip: whether the folder's constraints.txt is needed.
     """
+    enable_token()  # before `check_sent` imports Ray, which reads it then
     problems = []
     is_inside = spec.resolve().is_relative_to(folder.resolve())
     if not is_inside:

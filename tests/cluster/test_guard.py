@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from diffgap.cluster.connect import cluster
 from diffgap.cluster.guard import (
     BELOW_BYTES,
     PREFIX,
@@ -82,9 +83,21 @@ def test_folder_and_processes_end_with_a_command_that_is_killed(places, monkeypa
         time.sleep(0.05)
 
 
-def test_logs_are_kept_where_a_ray_died(places, monkeypatch):
+def test_logs_are_kept_where_ray_could_not_start(places, monkeypatch):
+    def fail(_temp_dir, **_):
+        logs = Path(_temp_dir) / "session_latest/logs"
+        logs.mkdir(parents=True)
+        (logs / "raylet.err").write_text("no room")
+        raise RuntimeError("The current node timed out during startup.")
+
     _, short = places
     monkeypatch.setenv("RAY_TMPDIR", str(short))
-    with RayGuard() as guard:
-        guard.keep_folder()
-    assert Path(guard.mark).is_dir()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", fail)
+    with (
+        pytest.raises(UserError, match=r"timed out during startup.*; its logs: (\S+)") as error,
+        cluster(None),
+    ):
+        pytest.fail("it seems to have started")
+    logs = Path(error.value.problems[0].rpartition(" ")[2])
+    assert (logs / "raylet.err").read_text() == "no room"

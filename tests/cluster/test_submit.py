@@ -1,3 +1,9 @@
+import http.server
+import os
+import subprocess
+import sys
+from threading import Thread
+
 import click.testing
 import numpy as np
 import pytest
@@ -92,6 +98,35 @@ def test_a_directory_that_is_too_large_is_told_with_its_largest_files(folder, mo
     (folder / ".rayignore").write_text("data/vectors.npy\n")
     (folder / "table.csv").write_bytes(b"0," * 2**20)  # it is sent compressed
     assert "the job was not accepted" in run("spec.yaml", "--address", "http://127.0.0.1:9").output
+
+
+class Dashboard(http.server.BaseHTTPRequestHandler):
+    """A cluster that accepts nobody; it keeps the tokens that it was shown."""
+
+    tokens = ()
+
+    def do_GET(self):
+        type(self).tokens += (self.headers.get("Authorization"),)
+        self.send_error(401)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_cluster_is_shown_the_token(folder):
+    """In a process of its own: Ray takes note of it when it is imported."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        clean = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "diffgap", "submit", "spec.yaml", "--address", address],
+            capture_output=True, text=True, env={**clean, "RAY_AUTH_TOKEN": "ab" * 32},
+        )  # fmt: skip
+        server.shutdown()
+    assert done.returncode == 2
+    assert "the job was not accepted" in done.stderr
+    assert Dashboard.tokens[0] == f"Bearer {'ab' * 32}"
 
 
 class Starting:
