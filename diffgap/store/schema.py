@@ -43,6 +43,15 @@ def vectors(table: pa.Table, name: str) -> np.ndarray:
     return flat.reshape(len(column), column.type.list_size).copy()
 
 
+def plain_text(table: pa.Table) -> pa.Table:
+    """The table with its columns of dictionaries of text as text, which the fingerprint equals."""
+    for position, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            plain = table.column(position).cast(field.type.value_type)
+            table = table.set_column(position, field.name, plain)
+    return table
+
+
 def modalities(schema: pa.Schema) -> list[str]:
     """The columns of items with one vector a clip: audio, video, then the others by name.
 

@@ -41,6 +41,7 @@ from diffgap.store.schema import (
     TEXT,
     content_fingerprint,
     modalities,
+    plain_text,
     served_tasks,
     split_counts,
     split_task,
@@ -116,8 +117,8 @@ class EmbeddingStore:
         for kind in NEEDED:
             tables[kind] = Shards.open(filesystem, root, kind, str(uri))
         check_shards(tables, manifest)
-        items = tables["items"].read()
-        captions = tables["captions"].read() if tables["captions"].paths else None
+        items = plain_text(tables["items"].read())
+        captions = plain_text(tables["captions"].read()) if tables["captions"].paths else None
         problems = list(content_problems(items, captions, manifest.dimension))
         if not problems:
             problems = list(manifest_problems(manifest, items, captions))
@@ -237,6 +238,7 @@ def write_store(
     """
     if path.exists():
         raise UserError(f"{path}: exists already; remove it, or give another path")
+    items, captions = plain_text(items), None if captions is None else plain_text(captions)
     dimension = vector_dimension(items)
     if problems := list(content_problems(items, captions, dimension)):
         raise UserError(*problems)

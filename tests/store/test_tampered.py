@@ -301,8 +301,9 @@ def test_a_byte_changed_anywhere_is_no_traceback(whole, store, file):
 
 def test_text_of_other_types_that_are_text_still_opens(store):
     """Stores that were written from tables of other libraries."""
-    column("id", pa.array(IDS, pa.large_string()))(store)
     column("label", pa.array(["x", "y", None, "x"]).dictionary_encode())(store)
-    opened = EmbeddingStore.open(store)
-    assert opened.labels() == {"a": "x", "b": "y", "c": None, "d": "x"}
-    assert opened.pairs("text-audio", "train").ids == ("a", "b")
+    for ids in (pa.array(IDS).dictionary_encode(), pa.array(IDS, pa.large_string())):
+        column("id", ids)(store)
+        opened = EmbeddingStore.open(store)
+        assert opened.labels() == {"a": "x", "b": "y", "c": None, "d": "x"}
+        assert opened.pairs("text-audio", "train").ids == ("a", "b")
