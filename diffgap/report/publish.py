@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,13 +33,14 @@ def publish(reader: Reader, sweep: LoggedSweep, references: Sequence[Reference])
     description = as_markdown(report.tables)
     # A resumed sweep with nothing new would else draw and upload all its figures again.
     digest = hashlib.sha256(description.encode()).hexdigest()
-    if reader.tag(sweep.run_id, Tag.REPORT) == digest:
+    is_there = reader.has_artifact(sweep.run_id, DIRECTORY)  # not where artifacts were deleted
+    if is_there and reader.tag(sweep.run_id, Tag.REPORT) == digest:
         return False
     with TemporaryDirectory(prefix="diffgap-report-") as scratch:
         directory = Path(scratch) / DIRECTORY
         write_report(report, "all", directory)
-        reader.client.log_artifacts(sweep.run_id, str(directory), DIRECTORY)
-    reader.client.set_tag(sweep.run_id, Tag.NOTE, description)
-    # Last, so that a publication that failed half-way is repeated.
-    reader.client.set_tag(sweep.run_id, Tag.REPORT, digest)
+        reader.ask(lambda: reader.client.log_artifacts(sweep.run_id, str(directory), DIRECTORY))
+    # The digest last, so that a publication that failed half-way is repeated.
+    for tag, value in ((Tag.NOTE, description), (Tag.REPORT, digest)):
+        reader.ask(partial(reader.client.set_tag, sweep.run_id, tag, value))
     return True

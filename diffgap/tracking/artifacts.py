@@ -66,14 +66,15 @@ class ArtifactReader:
             return path if path.exists() else None
         return self._download(info.run_id, name)
 
-    def names(self, info: Any, directory: str) -> set[str]:
-        """The names of the entries in a directory of a run's artifacts."""
+    def sizes(self, info: Any, directory: str = "") -> dict[str, int | None]:
+        """Entries in a directory of a run's artifacts: bytes of files, None of directories."""
         local = self._local(info)
         if local is None:
-            entries = self.client.list_artifacts(info.run_id, directory)
-            return {Path(entry.path).name for entry in entries}
+            entries = self.client.list_artifacts(info.run_id, directory or None)
+            return {Path(entry.path).name: entry.file_size for entry in entries}
         place = local / directory
-        return {entry.name for entry in place.iterdir()} if place.is_dir() else set()
+        paths = place.iterdir() if place.is_dir() else ()
+        return {path.name: path.stat().st_size if path.is_file() else None for path in paths}
 
     def has_strayed(self, info: Any) -> bool:
         """Whether a run's artifacts are recorded where they were before the output was moved."""

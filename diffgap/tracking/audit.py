@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from diffgap.io.paths import StoragePath
@@ -37,7 +38,10 @@ class StoredSweep:
         file = self.artifacts.path(self.info, SWEEP_FILE)
         if file is None or self.artifacts.has_strayed(self.info):
             return False
-        return bool(json.loads(file.read_text()) == facts)
+        try:
+            return bool(json.loads(file.read_text()) == facts)
+        except ValueError:  # broken: it is to be written anew
+            return False
 
     def lacks(self, ended: Mapping[str, StoragePath | None]) -> set[str]:
         """Which of some trials that ended have no run, or none with all of their checkpoint.
@@ -57,8 +61,15 @@ class StoredSweep:
         return run.info.status == Status.FINISHED and self._has_files(run.info, bridge)
 
     def _has_files(self, info: Any, bridge: StoragePath) -> bool:
-        names = {entry.name for entry in bridge.iterdir()}
-        return not self.artifacts.has_strayed(info) and names <= self.artifacts.names(info, BRIDGE)
+        sizes = self.artifacts.sizes(info, BRIDGE)
+        for entry in bridge.iterdir():
+            if entry.name not in sizes:
+                return False
+            # An object store would be asked for the size of each file by itself.
+            is_local = isinstance(entry, Path) and entry.is_file()
+            if is_local and entry.stat().st_size != sizes[entry.name]:
+                return False
+        return not self.artifacts.has_strayed(info)
 
 
 def is_logged(

@@ -28,6 +28,7 @@ from diffgap.tracking.problems import ask
 
 T = TypeVar("T")
 
+JSON_FILES = (METRICS, CONFIG, HISTORY)  # of a bridge checkpoint
 LOG_ANEW = "where a sweep has finished trials, its command logs them anew, and does not repeat them"
 MISSING = "MISSING"  # status of a trial without a run: not started yet, or its run was deleted
 
@@ -157,6 +158,11 @@ class Reader:
         """An artifact of a run as a local path; None where the run has no such artifact."""
         return self._artifact(self.ask(lambda: self.client.get_run(run_id)).info, name)
 
+    def has_artifact(self, run_id: str, name: str) -> bool:
+        """Whether a run has an artifact, or a directory of them."""
+        info = self.ask(lambda: self.client.get_run(run_id)).info
+        return name in self.ask(lambda: self._artifacts.sizes(info))
+
     def _artifact(self, info: Any, name: str) -> Path | None:
         return self.ask(lambda: self._artifacts.path(info, name))
 
@@ -166,11 +172,13 @@ class Reader:
             raise UserError(
                 f"SWEEP: {name!r} has no record ({SWEEP_FILE} is missing in its run); {LOG_ANEW}"
             )
-        record: dict[str, Any] = json.loads(file.read_text())
-        points = recorded_points(record["trials"], record["spec"])
-        for entry, point in zip(record["trials"], points, strict=True):
-            entry["point"] = point
-        return record
+        try:
+            return _parse_record(file.read_text())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"SWEEP: the record of {name!r} ({file}) is broken, or of another version "
+                f"({type(error).__name__}: {error}); {LOG_ANEW}"
+            ) from None
 
     def _trial(self, entry: dict[str, Any], runs: Sequence[Any]) -> TrialRun:
         """A trial of a sweep's record, with the run of it that counts."""
@@ -199,7 +207,10 @@ class Reader:
         """The bridge checkpoint of a run, or why it cannot be used."""
         files = self._artifact(info, BRIDGE)
         missing = [name for name in needed if not (files and (files / name).is_file())]
-        return (None, f"its run has no {' and no '.join(missing)}") if missing else (files, None)
+        if missing:
+            return None, f"its run has no {' and no '.join(missing)}"
+        broken = [name for name in JSON_FILES if files and _is_broken(files / name)]
+        return (None, f"its run has a broken {broken[0]}") if broken else (files, None)
 
     def _runs(self, experiments: list[str], tags: dict[str, str]) -> list[Any]:
         return self.ask(lambda: all_runs(self.client, experiments, tags))
@@ -207,6 +218,15 @@ class Reader:
     def ask(self, request: Callable[[], T]) -> T:
         """The answer to a request; UserError of one line where MLflow does not answer."""
         return ask(request, self.uri)
+
+
+def _parse_record(text: str) -> dict[str, Any]:
+    """A sweep's record, with the point of each trial."""
+    record: dict[str, Any] = json.loads(text)
+    points = recorded_points(record["trials"], record["spec"])
+    for entry, point in zip(record["trials"], points, strict=True):
+        entry["point"] = point
+    return record
 
 
 def _without_database(output: StoragePath) -> str:
@@ -217,6 +237,17 @@ def _without_database(output: StoragePath) -> str:
         f"SWEEP: no sweep has been run in {output}; give the --output of one that has, or set "
         "MLFLOW_TRACKING_URI"
     )
+
+
+def _is_broken(file: Path) -> bool:
+    """Whether a file of JSON is there and cannot be read."""
+    try:
+        json.loads(file.read_text())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 def _start_time(run: Any) -> int:

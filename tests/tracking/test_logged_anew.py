@@ -8,8 +8,10 @@ from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils
 from rich.console import Console
 
+from diffgap.errors import UserError
 from diffgap.ledger.ledger import Ledger
 from diffgap.report.formats import as_text
+from diffgap.report.publish import publish
 from diffgap.report.tables.registry import all_tables
 from diffgap.spec import load_sweep
 from diffgap.store.store import EmbeddingStore
@@ -107,6 +109,15 @@ def delete_one_file(output):
     next(output.glob("mlartifacts/s/*/artifacts/bridge/ranks.parquet")).unlink()
 
 
+def cut_off_one_file(output):
+    file = next(output.glob("mlartifacts/s/*/artifacts/bridge/metrics.json"))
+    file.write_text(file.read_text()[:20])
+
+
+def break_record(output):
+    next(output.glob("mlartifacts/s/*/artifacts/sweep.json")).write_text('{"trials": [')
+
+
 def delete_record(output):
     next(output.glob("mlartifacts/s/*/artifacts/sweep.json")).unlink()
 
@@ -125,7 +136,7 @@ def delete_nothing(output):
     "lose",
     [
         delete_nothing, delete_database, delete_artifacts, delete_one_file, delete_record,
-        delete_run,
+        delete_run, cut_off_one_file, break_record,
     ],
 )  # fmt: skip
 def test_what_is_lost_is_back_after_the_same_command(lose, output, finished, planned):
@@ -134,6 +145,14 @@ def test_what_is_lost_is_back_after_the_same_command(lose, output, finished, pla
     sweep_again(planned, output)
     assert_whole(output, expected)
     assert_whole(finished, expected)  # a copy takes nothing from where it was copied
+
+
+def test_a_broken_record_or_file_is_told_and_not_a_traceback(output):
+    cut_off_one_file(output)
+    assert "its run has a broken metrics.json" in table(output)
+    break_record(output)
+    with pytest.raises(UserError, match=r"the record of 's' .* is broken, or of another"):
+        table(output)
 
 
 def test_a_moved_output_is_reported_before_any_sweep(output, finished, monkeypatch):
@@ -202,3 +221,14 @@ def stop_at_rung(trial, plan, ledger):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrialContext, "end_epoch", end_epoch)
         run_one(trial, plan, ledger)
+
+
+def test_a_published_report_is_published_again_where_it_was_deleted(output, planned):
+    sweep_again(planned, output)
+    reader = Reader(output)
+    logged = reader.sweep("s")
+    assert [publish(reader, logged, ()) for _ in range(2)] == [True, False]
+    delete_artifacts(output)
+    sweep_again(planned, output)
+    assert publish(reader, reader.sweep("s"), ())
+    assert list(output.glob("mlartifacts/s/*/artifacts/report/report.html"))
