@@ -104,7 +104,8 @@ def test_an_output_that_is_ascii_has_every_table_spelled_out(commands):
     assert said == ["sweep 0", "status 0", "evaluate 0"]
     assert all(map(str.isascii, printed))
     assert any("caf\\xe9" in line for line in printed)
-    rows = [line for line in printed if line.startswith(("|", "+--"))]
+    scores = printed.index(next(line for line in printed if line.startswith("Retrieval on")))
+    rows = [line for line in printed[scores:] if line.startswith(("|", "+--"))]
     assert any("100.0 +- " in row for row in rows)
     assert len(set(map(len, rows))) == 1  # columns stand below each other
 

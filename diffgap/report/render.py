@@ -81,9 +81,8 @@ def _footnote(row: Row) -> str:
 
 
 def _styled(value: Value, shown: Callable[[str], str]) -> Text:
-    return Text(
-        one_line(value.marked), style="bold" if value.best else "underline" if value.near else ""
-    )
+    style = "bold" if value.best else "underline" if value.near else ""
+    return Text(shown(one_line(value.marked)), style=style)
 
 
 def _marked_down(value: Value) -> str:
