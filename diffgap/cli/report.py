@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli.boundary import echo
+from diffgap.cli.boundary import FAILED, echo, show_problems
 from diffgap.cli.options import OUTPUT, default_output, make_console
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
@@ -85,7 +86,7 @@ def report(
     if out is None and style not in ("terminal", "md", "latex", "csv"):
         raise UserError(f"--format: {style} needs a place to write to; add --out PATH")
     console = make_console()
-    contents = read_report(sweeps, output, against, references, audio)
+    contents, problems = read_report(sweeps, output, against, references, audio)
     if out is not None:
         from diffgap.report.formats import write_report
 
@@ -97,6 +98,9 @@ def report(
         from diffgap.report.formats import TEXTS
 
         echo(TEXTS[style].render(contents))
+    if problems:
+        show_problems(*problems)
+        sys.exit(FAILED)
 
 
 def explain_command(sweeps: tuple[str, ...], output: StoragePath) -> str:
@@ -113,9 +117,14 @@ def read_report(
     against: str | None = None,
     references: Path | None = None,
     audio: Path | None = None,
-) -> Report:
-    """The report of some sweeps, or of all there are."""
+) -> tuple[Report, list[str]]:
+    """The report of some sweeps, or of all there are, and a line on each that cannot be read.
+
+    Raises:
+        UserError: where none of them can.
+    """
     from diffgap.report.model import make_report
+    from diffgap.report.records import read_sweeps
     from diffgap.report.references import read_references
     from diffgap.tracking.reader import Reader
 
@@ -124,8 +133,10 @@ def read_report(
         published += read_references(references)
     reader = Reader(output)
     names = dict.fromkeys(sweeps or reader.sweeps())  # each once, in this order
-    logged_sweeps = list(map(reader.sweep, names))
-    return make_report(logged_sweeps, published, reader.where, against, audio)
+    logged_sweeps, problems = read_sweeps(reader, names)
+    if problems and not logged_sweeps:
+        raise UserError(*problems)
+    return make_report(logged_sweeps, published, reader.where, against, audio), problems
 
 
 def print_report(contents: Report, console: Console, explain_with: str | None) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffgap.cli.boundary import echo
+from diffgap.cli.boundary import FAILED, echo, show_problems
 from diffgap.cli.options import OUTPUT, make_console, progress_bar
+from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
 from diffgap.io.printable import one_line
 
@@ -32,17 +33,24 @@ def status(sweep: str | None, output: StoragePath) -> None:
       watch diffgap status ablation
     """
     from diffgap.ledger.ledger import Ledger
-    from diffgap.ledger.status import sweep_status
+    from diffgap.ledger.status import DAMAGED, all_statuses, damage, sweep_status
 
     ledger, console = Ledger(output), make_console()
     if sweep:
-        _show_trials(sweep_status(ledger, sweep))
+        try:
+            requested = sweep_status(ledger, sweep)
+        except DAMAGED as error:
+            raise UserError(damage(f"sweep {sweep!r}", error)) from error
+        _show_trials(requested)
         return
-    names = ledger.sweeps()
-    if not names:
+    statuses, problems = all_statuses(ledger)
+    if not statuses and not problems:
         console.print(f"No sweep in {ledger.output}; start one with: diffgap sweep SPEC")
-    for name in names:
-        console.print(_line(sweep_status(ledger, name)), soft_wrap=True)
+    for sweep_line in map(_line, statuses):
+        console.print(sweep_line, soft_wrap=True)
+    if problems:
+        show_problems(*problems)
+        sys.exit(FAILED)
 
 
 @click.command(short_help="Print a trial's log.")

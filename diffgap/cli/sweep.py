@@ -264,12 +264,16 @@ def _try_print_tables(ledger: Ledger, name: str, console: Console) -> dict[str, 
 def _print_tables(ledger: Ledger, name: str, console: Console) -> None:
     from diffgap.report.formats import print_tables
     from diffgap.report.publish import publish
+    from diffgap.report.records import read_sweeps
     from diffgap.report.references import read_references
     from diffgap.report.tables.registry import own_tables
     from diffgap.tracking.reader import Reader
 
     reader, references = Reader(ledger.output), read_references()
-    sweep_results = reader.sweep(name)
+    sweeps, problems = read_sweeps(reader, [name])
+    if problems:
+        raise UserError(*problems)
+    (sweep_results,) = sweeps
     explain = explain_command((name,), ledger.output)
     print_tables(own_tables(sweep_results, references), console, explain)
     publish(reader, sweep_results, references)

@@ -31,6 +31,8 @@ from diffgap.io.redact import HIDDEN, redact
 from diffgap.ledger.artifacts import ATTEMPTS, FAILURE, HISTORY, LOG, METRICS, PROGRESS, STOP, TRIAL
 
 IDENTITY = "ledger.json"
+ANEW = "move it away, and give its sweep's command again, which repeats no finished trial"
+"""What to do about a file that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -239,18 +241,30 @@ class Ledger:
 
     def sweeps(self) -> list[str]:
         """The names of all sweeps, the one requested last first."""
-        paths: list[StoragePath] = [*(self.output / "sweeps").glob("*.json")]
-        paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        directory = self.output / "sweeps"
+        if not directory.is_dir():
+            return []
+        # Not by `glob`, for which a directory that may not be read is an empty one.
+        files = [path for path in directory.iterdir() if path.name.endswith(".json")]
+        # A name with a dot is a temporary one that a killed process has left.
+        paths = [path for path in files if not path.name.startswith(".")]
+        paths.sort(key=lambda path: path.stat().st_mtime if path.exists() else 0, reverse=True)
         return [path.stem for path in paths]
 
     def sweep(self, name: str) -> SweepRecord:
-        """A recorded sweep; UserError where there is none of this name."""
+        """A recorded sweep; UserError where there is none of this name, or its record is broken."""
         content = read_json(self._sweep_path(name))
         if content is None:
             names = self.sweeps()
             hint = nearest(name, names) if names else "no sweep has been run there"
             raise UserError(f"sweep {name!r} is not in {self.output}; {hint}")
-        return SweepRecord(**content)
+        try:
+            return SweepRecord(**content)
+        except TypeError as error:
+            raise UserError(
+                f"{self._sweep_path(name)}: this version of diffgap does not know such a record "
+                f"({str(error).removeprefix('SweepRecord.__init__() ')}); {ANEW}"
+            ) from None
 
     def record_sweep(self, record: SweepRecord) -> None:
         """Records a sweep as it is requested now, and the trials that only earlier specs had."""
@@ -267,8 +281,10 @@ class Ledger:
 
 
 def read_json(path: StoragePath) -> dict[str, Any] | None:
-    """A file's content; None where there is no such file."""
+    """A file's content; None where there is no such file, UserError where it is damaged."""
     try:
         return dict(json.loads(path.read_text()))
     except FileNotFoundError:
         return None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: is damaged ({error}); {ANEW}") from None

@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 from diffgap.errors import UserError
 from diffgap.io.paths import StoragePath
+from diffgap.io.places import place_problem
 from diffgap.io.printable import log_text
 from diffgap.io.redact import redact
 from diffgap.ledger.leases import sweep_lock
-from diffgap.ledger.ledger import Ledger, SweepRecord
+from diffgap.ledger.ledger import ANEW, Ledger, SweepRecord
 from diffgap.ledger.logs import log_parts, read_from
 from diffgap.ledger.states import CANCELLED, TrialState, state_at_rest
+
+DAMAGED = (AttributeError, LookupError, OSError, TypeError, ValueError)
+"""Errors of reading records that are damaged, or another version's."""
 
 FOLLOW_S = 0.5  # interval at which a log that is followed is read
 
@@ -94,10 +99,36 @@ def _trial_status(
     )
 
 
+def all_statuses(ledger: Ledger) -> tuple[list[SweepStatus], list[str]]:
+    """Every sweep's status, the one requested last first, and what is wrong with the others."""
+    statuses, problems = [], []
+    for name in ledger.sweeps():
+        try:
+            statuses.append(sweep_status(ledger, name))
+        except DAMAGED as error:
+            problems.append(damage(f"sweep {name!r}", error))
+    return statuses, problems
+
+
+def damage(what: str, error: Exception) -> str:
+    """Why a record cannot be read, and what to do about it; `error` is one of `DAMAGED`."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{what}: {place_problem(error)}"
+    line = " ".join(map(str.strip, str(error).splitlines()[:3]))  # pydantic names the field below
+    return f"{what}: its record is damaged ({type(error).__name__}: {line}); {ANEW}"
+
+
 def sweeps_of(ledger: Ledger, signature: str) -> list[SweepRecord]:
-    """The sweeps that a trial belongs to."""
-    records = map(ledger.sweep, ledger.sweeps())
-    return [r for r in records if signature in map(itemgetter("signature"), r.trials)]
+    """The sweeps that a trial belongs to; those whose records are damaged are passed over."""
+    sweeps = []
+    for name in ledger.sweeps():
+        with suppress(*DAMAGED):  # `status` names them
+            record = ledger.sweep(name)
+            if signature in map(itemgetter("signature"), record.trials):
+                sweeps.append(record)
+    return sweeps
 
 
 def cancel(ledger: Ledger, target: str) -> str:

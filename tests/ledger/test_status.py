@@ -149,3 +149,39 @@ def test_a_log_is_followed_to_its_trials_end_and_cannot_steer_the_terminal(ledge
     threading.Thread(target=later).start()
     assert list(log_lines(ledger, "waiting", follow=True)) == ["one␛[2J ***", "two"]
     assert list(log_lines(ledger, "waiting", follow=False)) == ["one␛[2J ***", "two"]
+
+
+DAMAGE = {
+    "no JSON": "{",
+    "other JSON": "[1]",
+    "another version": '{"name": "bad", "trials": [], "spec": {}, "store": "s", "planet": 3}',
+    "trials without signatures": '{"name": "bad", "trials": [{}], "spec": {}, "store": "s"}',
+    "a directory": None,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_named_and_keeps_no_other_from_being_shown(ledger, content):
+    path = ledger.output / "sweeps" / "bad.json"
+    path.mkdir() if content is None else path.write_text(content)
+    (ledger.output / "sweeps" / ".s.0a1b2c3d.json").write_text("{")  # of a process that was killed
+    done = CliRunner().invoke(main, ["status", "--output", str(ledger.output)])
+    assert done.exit_code == 1, done.output
+    assert done.stdout.startswith("s: ")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "bad" in line
+    assert "move it away" in line or "give another path" in line
+    alone = CliRunner().invoke(main, ["status", "bad", "--output", str(ledger.output)])
+    assert (alone.exit_code, alone.stderr) == (2, done.stderr)
+    with SweepLock(ledger.output, "s") as running:
+        running.heartbeat({}, force=True)
+        assert "stops at its next validation" in cancel(ledger, signature("waiting"))
+
+
+def test_a_damaged_file_of_a_trial_is_named(ledger):
+    path = ledger.trial(signature("failed")).path / "failed.json"
+    path.write_text("{")
+    done = CliRunner().invoke(main, ["logs", "failed", "--output", str(ledger.output)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {path}: is damaged (Expecting property name")
