@@ -95,10 +95,10 @@ def sweep(
     ledger = Ledger(output)
     check_run(sweep_spec, ledger)
     if dry_run:
-        if _print_plan(sweep_spec, ledger, console):
+        if _print_plan(sweep_spec, ledger, console, address):
             check_room(sweep_spec, address)
         return
-    store, uri = _open_store(sweep_spec, console, quiet)
+    store, uri = _open_store(sweep_spec, console, address, quiet)
     plan = make_plan(sweep_spec, uri, store.fingerprint)
     from diffgap.sweep.run import SweepOptions, run_sweep
 
@@ -187,32 +187,34 @@ def _load(spec: Path, sets: tuple[str, ...]) -> SweepSpec:
 
 
 def _open_store(
-    spec: SweepSpec, console: Console, quiet: bool = False
+    spec: SweepSpec, console: Console, address: str | None = None, quiet: bool = False
 ) -> tuple[EmbeddingStore, str]:
     """A spec's store, checked, and its absolute URI; a built-in one is built first if need be."""
     from diffgap.encoders.builtin import open_store, store_uri
-    from diffgap.sweep.request import check_store, check_unbuilt
+    from diffgap.sweep.request import check_sound, check_store, check_unbuilt
 
     check_unbuilt(spec)
     with progress_bar(console, f"Building the corpus {spec.store} (once)") as advance:
         store = open_store(spec.store, advance)
     check_store(spec, store)
+    check_sound(spec, store.manifest.corpus.name, address)
     if not quiet:
         _print_remarks(spec, store, console)
     return store, store_uri(spec.store)
 
 
-def _print_plan(spec: SweepSpec, ledger: Ledger, console: Console) -> int:
+def _print_plan(spec: SweepSpec, ledger: Ledger, console: Console, address: str | None) -> int:
     """Prints what a sweep would do; returns how many trials it would run."""
     from diffgap.cli.dry_run import print_plan
     from diffgap.encoders.builtin import is_built, store_uri
     from diffgap.sweep.plan import make_plan
-    from diffgap.sweep.request import check_unbuilt
+    from diffgap.sweep.request import check_sound, check_unbuilt
 
     if is_built(spec.store):
-        store, uri = _open_store(spec, console)
+        store, uri = _open_store(spec, console, address)
         return print_plan(make_plan(spec, uri, store.fingerprint), ledger, console)
     check_unbuilt(spec)
+    check_sound(spec, spec.store, address)
     _print_remarks(spec, None, console)
     console.print(f"The corpus {spec.store} will be built first (about a minute).")
     # Signatures cover the store's content, so no trial can be looked up yet.

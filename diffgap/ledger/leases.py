@@ -33,6 +33,7 @@ class LeaseLock(SweepLock):
     """One process's lease of a sweep whose output is on an object store; use it as a context."""
 
     directory: RemotePath
+    look_s = RENEW_S  # each look reads every lease
 
     def __init__(
         self, output: RemotePath, name: str, notify: Callable[[str], None] | None = None

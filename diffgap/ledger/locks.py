@@ -32,6 +32,9 @@ ACQUIRE_S = 0.2  # longer than anybody holds a lock only to see whether it is fr
 class SweepLock:
     """One process's lock on a sweep, a context; UserError where another process has it."""
 
+    look_s = 1.0
+    """Pause between two looks whether trials of other sweeps have become free."""
+
     def __init__(self, output: StoragePath, name: str) -> None:
         self.name = name
         self.directory: StoragePath = output.absolute() / "running"

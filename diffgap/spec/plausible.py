@@ -21,7 +21,7 @@ OUTER = {
     "train.lr": (1e-9, 0.5),  # AdamW's steps are about as large, and so are weights
     "train.weight_decay": (0, 10),
     "loss.temperature": (1e-3, 10),
-    "loss.condition_noise": (0, 100),  # of signals of variance 1
+    "loss.condition_noise": (0, math.inf),  # too much fails at the first step, and says so
     "cdm.t_sampler.power": (0.01, 100),
     "cdm.t_sampler.mean": (-20, 20),  # of a logit: times of 1e-9 and less from either end
     "cdm.t_sampler.std": (0.01, 100),
@@ -57,7 +57,7 @@ def mistakes(spec: SweepSpec) -> Iterator[tuple[str, str]]:
     for field, name, value in _numbers(spec):
         if value and (limits := _limits(name, value)):
             yield field, f"{value!r} can only be a mistake: not {limits}; {_default(name, spec)}"
-    lr, decay = max(_values(spec, "train.lr")), max(_values(spec, "train.weight_decay"))
+    lr, decay = max(values_of(spec, "train.lr")), max(values_of(spec, "train.weight_decay"))
     if lr * decay >= 1:
         yield (
             "train.weight_decay",
@@ -81,7 +81,7 @@ def oddities(spec: SweepSpec) -> Iterator[str]:
         is_searched = field.startswith("search.")  # whose ranges may well be wide
         if value and not is_searched and not low <= value <= high:
             yield f"{field}: {value!r} is unusual; common are [{low:g}, {high:g}]"
-    steps, epoch = min(_values(spec, "train.steps")), max(_values(spec, "train.epoch_steps"))
+    steps, epoch = min(values_of(spec, "train.steps")), max(values_of(spec, "train.epoch_steps"))
     is_set = "epoch_steps" in spec.trial.train.model_fields_set
     is_chosen = is_set or "train.epoch_steps" in spec.axes
     if is_chosen and epoch > steps:
@@ -91,7 +91,7 @@ def oddities(spec: SweepSpec) -> Iterator[str]:
         )
 
 
-def _values(spec: SweepSpec, name: str) -> list[Any]:
+def values_of(spec: SweepSpec, name: str) -> list[Any]:
     """The values that a field has in a sweep, without those of a search."""
     return spec.axes.get(name) or [flatten(spec.trial)[name]]
 

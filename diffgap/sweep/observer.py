@@ -56,20 +56,21 @@ class Observer(tune.Callback):
 
     def claim_shared(self) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
         """The trials that other sweeps left to this one; and those that they brought to an end."""
-        left, ended = [], []
+        ours, over = [], []
         for planned in self.shared.claim_free():
             record = self.context.ledger.trial(planned.signature)
             # Not what this sweep asks: a search may have stopped it, or the end of a sweep.
             was_cancelled = (record.stop or {}).get("reason") == CANCELLED
-            has_ended = record.finished or record.failure or was_cancelled
-            if has_ended or not self.wants(planned):
+            is_over = record.finished or record.failure or was_cancelled
+            if is_over or not self.wants(planned):
                 self.context.tracker.start(planned)
                 self._on_end(planned)
-                ended.append(planned)
+                self.context.lock.release(record)
+                over.append(planned)
             else:
                 self._begin(planned)
-                left.append(planned)
-        return left, ended
+                ours.append(planned)
+        return ours, over
 
     def wants(self, planned: PlannedTrial) -> bool:
         """Whether a trial that another sweep has stopped is to be trained further."""
@@ -79,7 +80,9 @@ class Observer(tune.Callback):
         plan = self.context.plan
         store, name = redact(plan.store), plan.spec.name
         origin = {"store": store, "fingerprint": plan.fingerprint, "sweep": name}
-        self.context.ledger.trial(planned.signature).begin(planned.entry() | origin)
+        record = self.context.ledger.trial(planned.signature)
+        if not record.finished:  # by another sweep, between this one's plan and its claim
+            record.begin(planned.entry() | origin)
 
     def on_report(self, planned: PlannedTrial, points: Sequence[dict[str, Any]]) -> None:
         """Called with the points that a trial has reported; a search decides by them."""
@@ -119,6 +122,7 @@ class Observer(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
         for planned in self._trials_of(trial):
             self._on_end(planned)
+        self._release(trial)
 
     def on_trial_error(self, iteration: int, trials: list, trial: TuneTrial, **_: Any) -> None:
         """The driver's process was lost once too often, or the driver itself failed."""
@@ -129,6 +133,12 @@ class Observer(tune.Callback):
                 with suppress(OSError):  # the reason may be a full disk; it is shown all the same
                     record.fail(reason)
             self._on_end(planned, reason)
+        self._release(trial)
+
+    def _release(self, trial: TuneTrial) -> None:
+        """Lets other sweeps have the trials of a pack, which is not started again any more."""
+        for planned in self._trials_of(trial):
+            self.context.lock.release(self.context.ledger.trial(planned.signature))
 
     def _on_progress(self, planned: PlannedTrial, report: TrialReport) -> None:
         self.context.tracker.log(planned.signature, report.points)
@@ -155,9 +165,8 @@ class Observer(tune.Callback):
             context.display.stopped(signature, record.stop["reason"])
         else:
             context.display.paused(signature)
-        if record.ended or reason:  # else it can be resumed, by this run even: a population does
-            self._over.add(signature)
-        context.lock.release(record)
+            return  # it can be resumed, by this run even: population-based training does so
+        self._over.add(signature)
 
     def _trials_of(self, trial: TuneTrial) -> list[PlannedTrial]:
         """The trials of a pack, which is one trial for Tune."""

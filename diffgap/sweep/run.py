@@ -185,11 +185,11 @@ class SweepRun:
 
     def _forget(self, tracker: SweepTracker) -> None:
         """Drops earlier results; their MLflow runs stay, beside the new ones."""
-        forgotten = [*self.strategy.trials, *self.strategy.test_trials]
+        trials = [*self.strategy.trials, *self.strategy.test_trials]
         for planned in self.strategy.trials:
             tracker.supersede(planned.signature)
         self.strategy.forget()
-        for planned in forgotten:  # the locked files went with the results
+        for planned in trials:  # the locked files went with the results
             self.lock.release(self.ledger.trial(planned.signature))
 
     def _prune(self, tracker: SweepTracker) -> None:

@@ -67,10 +67,10 @@ class StudySearcher(PackSearcher):
         return is_idle or all(study.is_finished for study in self._studies)
 
     def next_pack(self) -> PackJob | None:
-        left, ended = self.observer.claim_shared()
-        for planned in ended:
+        ours, over = self.observer.claim_shared()
+        for planned in over:
             self.on_trial_end(planned.signature)
-        jobs = list(map(self._job, left))
+        jobs = list(map(self._job, ours))
         if not jobs:
             jobs = list(islice(iter(self._next_job, None), self.largest_pack))
         return pack_job(self.context, jobs) if jobs else None

@@ -96,8 +96,8 @@ class QueueSearcher(PackSearcher):
         return self._packer.size
 
     def next_pack(self) -> PackJob | None:
-        left, _ = self.observer.claim_shared()
-        self._packer.add(left)
+        ours, _ = self.observer.claim_shared()
+        self._packer.add(ours)
         pack = self._packer.next()
         jobs = [TrialJob(each.signature, each.trial, pause_at=self._pause_at) for each in pack]
         return pack_job(self.context, jobs) if jobs else None

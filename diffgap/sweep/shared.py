@@ -17,8 +17,6 @@ from diffgap.ledger.ledger import Ledger, TrialRecord
 from diffgap.ledger.locks import SweepLock, described
 from diffgap.sweep.plan import PlannedTrial
 
-LOOK_S = 1.0
-"""Pause between two looks for trials that have become free."""
 GRACE_S = 15.0
 """How long a dead sweep's worker may take to end before its trial is taken over."""
 
@@ -46,8 +44,8 @@ class SharedTrials:
         self._unannounced.clear()
 
     def claim_free(self) -> list[PlannedTrial]:
-        """Claims and returns the trials that no other sweep runs any more."""
-        if not self._waiting or time.monotonic() - self._looked_at < LOOK_S:
+        """Returns the trials that are finished, and claims and returns those that nobody runs."""
+        if not self._waiting or time.monotonic() - self._looked_at < self._lock.look_s:
             return []
         self._looked_at = time.monotonic()
         self._announce()
@@ -58,6 +56,8 @@ class SharedTrials:
 
     def _claim(self, planned: PlannedTrial) -> bool:
         record = self._ledger.trial(planned.signature)
+        if record.finished:  # for good, though the other sweep keeps it until its pack ends
+            return True
         if not self._lock.claim(record):
             return False
         # A killed sweep's lock is free at once, and its worker may still be writing a checkpoint.
@@ -78,4 +78,5 @@ class SharedTrials:
 def _worker_lives(record: TrialRecord) -> bool:
     """Whether the process on this machine that reported a trial's progress last still runs."""
     progress = record.progress or {}
-    return progress.get("host") == socket.gethostname() and psutil.pid_exists(progress["pid"])
+    is_here = progress.get("host") == socket.gethostname()
+    return is_here and psutil.pid_exists(progress.get("pid", -1))

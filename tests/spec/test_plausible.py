@@ -25,7 +25,7 @@ def load(tmp_path):
         "trial.train.weight_decay=100", "trial.train.weight_decay=5e-324",
         "trial.train.gradient_clipping=1e300", "trial.loss.temperature=1e-300",
         "trial.loss.denoising_weight=1e308", "trial.loss.infonce_weight=1e-200",
-        "trial.loss.condition_noise=1e30", "trial.loss.condition_dropout=1e-320",
+        "trial.loss.condition_dropout=1e-320",
         "trial.cdm.t_sampler.power=1e308", "trial.cdm.t_sampler.mean=-1e308",
         "trial.cdm.t_sampler.std=1e-300", "trial.cdm.weight.gamma=1e308",
         "trial.cdm.weight.bias=1e308", "trial.score.fusion=1e308",
@@ -80,6 +80,7 @@ def test_honest_extremes_pass_without_a_word(load, overrides):
     ("override", "remark"),
     [
         ("trial.train.lr=0.3", "train.lr: 0.3 is unusual; common are [1e-06, 0.1]"),
+        ("trial.loss.condition_noise=1e30", "loss.condition_noise: 1e+30 is unusual"),
         ("axes.score.fusion=[1.0, 200.0]", "score.fusion: 200.0 is unusual; common are [0, 100]"),
         ("trial.train.epoch_steps=5000", "train.epoch_steps: 5000 is more than train.steps 4000"),
     ],

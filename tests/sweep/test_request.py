@@ -35,7 +35,7 @@ def unit(rows, seed):
     return vector_column(values / np.linalg.norm(values, axis=1, keepdims=True))
 
 
-def make_store(path, train=16, val=4, test=4, silent=()):
+def make_store(path, train=16, val=4, test=4, silent=(), corpus="audiocaps"):
     """A store with so many clips in each split; the clips of some splits have no caption."""
     splits = ["train"] * train + ["val"] * val + ["test"] * test
     ids = [f"clip {number}" for number in range(len(splits))]
@@ -43,7 +43,7 @@ def make_store(path, train=16, val=4, test=4, silent=()):
     told = [name for name, split in zip(ids, splits, strict=True) if split not in silent]
     captions = pa.table({"id": told, "caption": told, "text": unit(len(told), 1)})
     encoder = EncoderInfo(name="hf_clap", checkpoint_hash="unknown")
-    write_store(path, items, captions, encoder, "tests")
+    write_store(path, items, captions, encoder, corpus)
 
 
 @pytest.fixture
@@ -113,6 +113,24 @@ def test_a_task_and_a_generator_that_do_not_fit_the_store(ask, tmp_path):
         "axes={}", "trial.method=diffgap",
     )  # fmt: skip
     assert "soundscape takes embeddings of soundscape, and these are of hf_clap" in line
+
+
+SOUND = ("trial.generation.generator=audioldm", "report.tables=[generation]", "axes={}")
+
+
+def test_what_trials_of_generation_measure_with_is_there_before_they_train(ask, tmp_path):
+    make_store(tmp_path / "STORE")
+    lines = refused_alike(
+        ask, *SOUND, "trial.generation.audio=/no/audio", "trial.generation.encoder=/no/encoder",
+        "trial.generation.weights=./no/weights", "trial.generation.extractors=[panns=/no/panns=1]",
+    )  # fmt: skip
+    for missing in ("/no/audio", "/no/encoder", "./no/weights", "/no/panns=1"):
+        assert len([line for line in lines if f" {missing}" in line]) == 1, (missing, lines)
+    (line,) = refused_alike(ask, *SOUND, "trial.generation.extractors=[soundscape]")
+    assert "generation.audio: is missing; give the directory of the audiocaps corpus" in line
+    make_store(tmp_path / "imported", corpus="imported")
+    (line,) = refused_alike(ask, *SOUND, "store=imported")
+    assert "is of the corpus 'imported', whose sound diffgap cannot read" in line
 
 
 def test_a_built_in_corpus_is_not_built_for_what_it_cannot_serve(ask, tmp_path, monkeypatch):
