@@ -12,7 +12,6 @@ from diffgap.cli.boundary import echo
 from diffgap.cli.options import make_console, open_known, progress_bar
 from diffgap.errors import UserError
 from diffgap.io.json_text import json_text
-from diffgap.io.places import naming
 from diffgap.io.printable import one_line
 
 if TYPE_CHECKING:
@@ -176,8 +175,7 @@ def push(
     if licence:
         facts["license"] = licence
     try:
-        with naming(folder):
-            loaded.push(folder, facts=facts)
+        loaded.push(folder, facts=facts)
     except ValueError as error:
         raise UserError(f"FOLDER: {error}; give another folder") from None
     names = ", ".join(sorted(path.name for path in folder.iterdir()))

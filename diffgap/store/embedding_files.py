@@ -65,7 +65,15 @@ def read_columns(path: Path, argument: str, suffixes: Collection[str]) -> Column
 
 def _read_npy(path: Path) -> ColumnFile:
     array = np.load(path, allow_pickle=False)  # pickles run code when they are loaded
-    return ColumnFile({SINGLE: array}, lambda _, out, new: np.save(out, new))
+    return ColumnFile({SINGLE: array}, lambda _, out, new: _write_npy(out, new))
+
+
+def _write_npy(path: Path, array: np.ndarray) -> None:
+    # np.save writes through C, and takes no notice of a disk that is full when it closes the file.
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(memoryview(array).cast("B"))
 
 
 def _read_npz(path: Path) -> ColumnFile:

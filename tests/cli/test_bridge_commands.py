@@ -1,6 +1,8 @@
 """The commands that use a trained bridge: files in and out, queries, folders to share."""
 
 import json
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,60 @@ def test_a_method_without_a_network_gives_its_space_and_the_frozen_one_nothing(h
     np.testing.assert_array_equal(np.load("out.npy"), center.space(torch.from_numpy(rows), 1))
     (line,) = refused("bridge", "none", "in.npy", "out2.npy")
     assert "none, leaves embeddings as they are" in line
+
+
+# Places that cannot be written to -----------------------------------------------------------------
+
+
+@contextmanager
+def full_disk():
+    """As far as this process's files are concerned: none of them can hold 1,000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_push_into_a_full_place_leaves_what_was_there(here):
+    assert invoke("push", "b", "shared").exit_code == 0
+    before = content(here / "shared")
+    with full_disk():
+        (line,) = refused("push", "b", "shared", "--name", "other")
+    assert "shared/README.md: File too large" in line
+    assert content(here / "shared") == before
+
+
+def test_a_bridged_file_in_a_full_place_is_none(here, rows):
+    np.save("in.npy", rows)
+    before = sorted(here.iterdir())
+    with full_disk():
+        (line,) = refused("bridge", "b", "in.npy", "out.npy")
+    assert "out.npy: " in line
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bridge", "b", "in.npy", "in.npy/out.npy"), "in.npy"),
+        (("push", "b", "in.npy/shared"), "in.npy"),
+        (("push", "b", "in.npy"), "in.npy"),
+        (("push", "b", "taken"), "README.md"),
+        (("push", "in.npy", "shared"), "in.npy holds no config.json"),
+    ],
+)
+def test_a_thing_in_the_way_is_named_and_nothing_is_left(here, rows, arguments, words):
+    np.save("in.npy", rows)
+    (here / "taken" / "README.md").mkdir(parents=True)
+    before = sorted(here.rglob("*"))
+    assert words in refused(*arguments)[-1]
+    assert sorted(here.rglob("*")) == before
 
 
 BAD_INPUTS = {

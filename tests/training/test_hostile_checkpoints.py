@@ -82,12 +82,18 @@ def test_a_trial_starts_anew_where_every_checkpoint_would_run_code(
     assert "Training from step 0 to 12" in caplog.messages
 
 
-def test_deepspeed_itself_and_its_converter_run_nothing_either(killed, tmp_path):
-    """Whatever the check before them misses."""
+def test_deepspeeds_own_way_of_loading_runs_nothing_either(killed, tmp_path):
+    """Whatever the check before it misses."""
     poison(killed[1], tmp_path / "trace")
     (share,) = killed[1].glob(f"{TAG}/*optim_states.pt")
     with plain_loading(), pytest.raises(pickle.UnpicklingError):
         torch.load(share, weights_only=False)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.slow
+def test_its_converter_runs_nothing_either(killed, tmp_path):
+    poison(killed[1], tmp_path / "trace")
     with pytest.raises(RuntimeError):
         resume._convert(killed[1] / TAG, tmp_path / "converted")
     assert not (tmp_path / "trace").exists()
