@@ -16,10 +16,10 @@ def environment():
     return {**clean, "OMP_NUM_THREADS": "1"}
 
 
-def diffgap(*arguments, cwd):
+def diffgap(*arguments, cwd, **variables):
     return subprocess.run(
-        [COMMAND, *map(str, arguments)], cwd=cwd, env=environment(), capture_output=True,
-        text=True, timeout=230,
+        [COMMAND, *map(str, arguments)], cwd=cwd, env=environment() | variables,
+        capture_output=True, text=True, timeout=230,
     )  # fmt: skip
 
 

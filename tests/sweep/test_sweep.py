@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from command import COMMAND, client, diffgap, environment, runs_of
@@ -31,11 +32,26 @@ def write_spec(path, store, steps=8):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_store):
+def scratch():
+    """A place for temporary files, of a short name: Ray's sockets are there."""
+    with TemporaryDirectory(prefix="dg-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_store, scratch):
     """A finished tiny sweep: where it ran, and what it printed."""
     place = tmp_path_factory.mktemp("sweep")
     write_spec(place / "tiny.yaml", small_store)
-    return place, diffgap("sweep", "tiny.yaml", cwd=place)
+    return place, diffgap("sweep", "tiny.yaml", cwd=place, TMPDIR=str(scratch))
+
+
+def test_a_sweep_and_a_report_leave_nothing_temporary(finished, scratch):
+    place, _ = finished
+    assert not list(scratch.iterdir())
+    shown = diffgap("report", "--format", "all", "--out", "all", cwd=place, TMPDIR=str(scratch))
+    assert shown.returncode == 0, shown.stderr
+    assert not list(scratch.iterdir())
 
 
 def test_a_sweep_trains_every_cell_and_prints_its_table(finished):
