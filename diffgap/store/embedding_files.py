@@ -73,7 +73,8 @@ def _write_npy(path: Path, array: np.ndarray) -> None:
     array = np.ascontiguousarray(array)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.data.cast("B"))
+        if array.size:
+            file.write(array.data.cast("B"))
 
 
 def _read_npz(path: Path) -> ColumnFile:
