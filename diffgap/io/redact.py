@@ -21,8 +21,9 @@ _WORDS = (
     "|(?:api|access|account|private|secret|shared|signing|encryption)[_-]?key"
 )
 _ENDINGS = "pass|pwd|pat|key"
-NAME = rf"(?:[\w-]*(?:{_WORDS})(?:[_-][\w-]*)?|[\w-]*[_-](?:{_ENDINGS})|pwd)"
-"""Name of a setting that holds a secret, as in AWS_SECRET_ACCESS_KEY, AccountKey or db-pass."""
+# Without what comes before it: a search for that would take a time quadratic in a long text.
+NAME = rf"(?:(?:{_WORDS})(?:[_-][\w-]{{0,40}})?|[_-](?:{_ENDINGS})|\bpwd)"
+"""End of a name that says it holds a secret: of AWS_SECRET_ACCESS_KEY, AccountKey or db-pass."""
 
 SECRET_VARIABLE = re.compile(rf"(?i)[A-Z0-9_]*(?:{_WORDS})[A-Z0-9_]*|[A-Z0-9_]+_(?:{_ENDINGS})")
 PLACE_VARIABLE = re.compile(r"(?i).*_(?:PATH|FILE|DIR|URL)")
@@ -38,18 +39,19 @@ PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         # ?token=abc, AccountKey=abc; password='abc def'
-        rf"""(\b{NAME}=)(?:'[^']+'|"[^"\\]+"|[^&\s'",;\\]+)""",
+        rf"""({NAME}=)(?:'[^']+'|"[^"\\]+"|[^&\s'",;\\]+)""",
         r"""((?:[?&]|x-(?:amz|goog)-)(?:signature|sig)=)[^&\s'",;\\]+""",
         # "token": "abc", 'token': 'abc', and JSON within JSON
-        rf"""((?P<quote>\\*["']){NAME}(?P=quote)\s*:\s*(?P=quote)).*?(?=(?P=quote))""",
+        rf"""({NAME}(?P<quote>\\*["'])\s*:\s*(?P=quote)).{{0,5000}}?(?=(?P=quote))""",
         # password = abc, of .ini files; `token = page.token` and `secret = ask()` are code
-        rf"""(\b{NAME}\s+=\s*["']?)(?![A-Za-z_.]+[.(\[])[^\s'",;\\]{{4,}}""",
+        rf"""({NAME}\s+=\s*["']?)(?![A-Za-z_.]+[.(\[])[^\s'",;\\]{{4,}}""",
         # x-api-key: abc1 and password: hunter2; a digit tells it from `HF_TOKEN: expired`
-        rf"""((?<![\w"'-]){NAME}:\s*["']?)(?=[^\s'",;\\]*\d)[^\s'",;\\]{{6,}}""",
+        rf"""({NAME}:\s*["']?)(?=[^\s'",;\\]*\d)[^\s'",;\\]{{6,}}""",
         r"""(\bauthorization\\?["']?\s*[:=]\s*\\?["']?(?:[a-z]+\s+)?)[^\s'",;\\]+""",
         r"""(\bbearer\s+)[^\s'",;\\]+""",
         # Published shapes: of hubs, clouds and JSON web tokens
-        r"()\b(?:hf_|gh[oprsu]_|github_pat_|glpat-|xox[abp]-|dapi|sk-)\w[\w-]{15,}",
+        r"()\b(?:hf_|gh[oprsu]_)[a-z0-9]{30,}",
+        r"()\b(?:github_pat_|glpat-|xox[abp]-|sk-)[\w-]{20,}",
         r"()\b(?-i:AKIA|ASIA)[A-Z0-9]{16}\b",
         r"()\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
     )

@@ -34,7 +34,8 @@ SECRETS = [
     ("{'Authorization': 'Basic bWU6cGE1NQ=='}", "{'Authorization': 'Basic ***'}"),
     ("sent Basic bWU6cGE1NQ==", "sent Basic ***"),
     ("curl -H authorization:abc", "curl -H authorization:***"),
-    ("hf_AbCdEfGhIjKlMnOpQrSt refused", "*** refused"),
+    (f"hf_{'AbCdE' * 7} refused", "*** refused"),
+    (f"glpat-{'x-Y_9' * 4} refused", "*** refused"),
     ("key AKIAIOSFODNN7EXAMPLE is unknown", "key *** is unknown"),
 ]
 
@@ -52,6 +53,7 @@ INNOCENT = [
     "key = 3, sort_keys=True, monkey: 1234567",
     "token = page.token",
     "secret = ask(name)",
+    "stores/hf_clap_laion_larger_clap_music_and_speech",
     "bypass=true compass=north",
     "basic configuration of the Basic encoder",
     "batched: skate-park is a task-4 label; disk-size 12",
