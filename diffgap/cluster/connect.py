@@ -37,6 +37,7 @@ OnLoss = Callable[[str, str], None]
 
 WATCH_S = 1.0  # interval at which a local Ray's own processes are checked
 CONNECT_S = 10.0  # how long to wait for a cluster's head
+TOO_SLOW = "timed out during startup"  # of Ray's message where its node took more than 30 s
 
 
 @contextmanager
@@ -96,13 +97,7 @@ def _local_ray(on_loss: OnLoss | None, logs: dict[str, Any]) -> Iterator[None]:
         stack.enter_context(loopback_only())
         with _one_line_errors("on this machine", f"check free memory; its logs: {guard.logs}"):
             try:
-                ray.init(
-                    address="local",
-                    num_cpus=usable_cpus(),
-                    include_dashboard=False,
-                    _temp_dir=guard.temp_dir,
-                    **logs,
-                )
+                _start(guard, logs)
             except Exception:
                 guard.keep_folder()
                 raise
@@ -111,6 +106,27 @@ def _local_ray(on_loss: OnLoss | None, logs: dict[str, Any]) -> Iterator[None]:
         if on_loss:
             stack.enter_context(_watch(guard, on_loss))
         yield
+
+
+def _start(guard: RayGuard, logs: dict[str, Any]) -> None:
+    """Starts Ray, and once more where the machine is too busy for the time that Ray allows."""
+    import ray
+
+    for is_last in (False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=usable_cpus(),
+                include_dashboard=False,
+                _temp_dir=guard.temp_dir,
+                **logs,
+            )
+            return
+        except Exception as error:
+            if is_last or TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()
+            end_marked(guard.mark)  # what has started of it, or still will
 
 
 @contextmanager

@@ -56,3 +56,22 @@ def test_a_local_ray_listens_on_loopback_only(monkeypatch):
     ).stdout
     addresses = {line.removeprefix("::ffff:") for line in output.splitlines()}
     assert addresses == {"127.0.0.1"}
+
+
+def test_a_ray_that_started_too_slowly_is_started_once_more(monkeypatch):
+    """Ray's limit cannot be reached at will: the first start is real, and said to be too slow."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    start, starts = ray.init, []
+
+    def slow_once(**options):
+        starts.append(rays())
+        start(**options)
+        if len(starts) == 1:
+            raise RuntimeError("The current node timed out during startup. This could happen ...")
+
+    monkeypatch.setattr(ray, "init", slow_once)
+    with cluster(None):
+        assert starts == [set(), set()]  # nothing of the first was left when the second began
+        assert len(rays()) == 2
+        assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    assert not rays()
