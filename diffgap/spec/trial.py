@@ -106,11 +106,9 @@ class Trial(TrialSpec):
         # Frozen for everybody else: `__dict__` is the one way in, and validation is not repeated.
         self._name_the_method()
         self.__dict__.update(score=_with(self.score, "kind", self.effective_score))
-        for path in self.inactive_fields():
-            block, _, field = path.partition(".")
-            default = getattr(DEFAULTS, block)
+        for block, field, default in _defaults_of(self.inactive_fields()):
             if field:
-                default = _with(getattr(self, block), field, getattr(default, field))
+                default = _with(getattr(self, block), field, default)
             self.__dict__[block] = default
         # Written out, so that a default that is given is no other experiment.
         for field, value in _correction_defaults(self.score.normalise).items():
@@ -186,6 +184,17 @@ def _inactive_fields(
         fields = set(Score.model_fields) - {"kind"} - SCORE_FIELDS[score] - correction
         paths += map("score.{}".format, sorted(fields))
     return tuple(paths)
+
+
+@cache
+def _defaults_of(paths: tuple[str, ...]) -> tuple[tuple[str, str, Any], ...]:
+    """Block, field and default of each path; the field is empty for a whole block."""
+    defaults = []
+    for path in paths:
+        block, _, field = path.partition(".")
+        default = getattr(DEFAULTS, block)
+        defaults.append((block, field, getattr(default, field) if field else default))
+    return tuple(defaults)
 
 
 def _correction_defaults(normalise: NormaliseKind) -> dict[str, float | int]:

@@ -208,7 +208,7 @@ def refused(folder, text, sets=()):
         assert line.startswith("error: "), line[:200]
         assert line.isprintable(), line[:200]
         assert len(line) < 600, line[:200]
-    assert seconds < 2
+    assert seconds < 5  # one takes 1.5 s by itself, and twice that beside other work
     assert not (folder / "out").exists()
     return lines
 
