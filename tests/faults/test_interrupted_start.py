@@ -43,6 +43,14 @@ def moments():
         yield signals[number % 3], "start" if from_start else "database", round(delay, 2)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def heeded_interrupts():
+    """Lets sweeps heed Ctrl-C also where the tests run behind a shell's ``&``, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory, small_store):
     """Makes sweeps in new places; what is left of them is killed at the end."""
@@ -85,7 +93,7 @@ def interrupt(sweep, kind):
         os.killpg(sweep.process.pid, kind)
     else:
         sweep.process.send_signal(kind)
-    sweep.finish(60)
+    sweep.finish(120)
 
 
 @pytest.mark.parametrize(("kind", "since", "delay"), moments())
