@@ -210,7 +210,7 @@ class Reader:
         if missing:
             return None, f"its run has no {' and no '.join(missing)}"
         broken = [name for name in JSON_FILES if files and _is_broken(files / name)]
-        return (None, f"its run has a broken {broken[0]}") if broken else (files, None)
+        return (None, f"the {broken[0]} of its run is damaged") if broken else (files, None)
 
     def _runs(self, experiments: list[str], tags: dict[str, str]) -> list[Any]:
         return self.ask(lambda: all_runs(self.client, experiments, tags))

@@ -149,7 +149,7 @@ def test_what_is_lost_is_back_after_the_same_command(lose, output, finished, pla
 
 def test_a_broken_record_or_file_is_told_and_not_a_traceback(output):
     cut_off_one_file(output)
-    assert "its run has a broken metrics.json" in table(output)
+    assert "the metrics.json of its run is damaged" in table(output)
     break_record(output)
     with pytest.raises(UserError, match=r"the record of 's' .* is broken, or of another"):
         table(output)
