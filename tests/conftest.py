@@ -36,6 +36,13 @@ def small_store(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _no_token() -> Iterator[None]:
+    """Joining a cluster turns Ray's token on for the whole process; the next test may not join."""
+    yield
+    os.environ.pop("RAY_AUTH_MODE", None)
+
+
 @pytest.fixture
 def shared() -> Path:
     """Official split files and real clips."""
