@@ -86,7 +86,7 @@ def test_folder_and_processes_end_with_a_command_that_is_killed(places, monkeypa
 def test_logs_are_kept_where_ray_could_not_start(places, monkeypatch):
     def fail(_temp_dir, **_):
         logs = Path(_temp_dir) / "session_latest/logs"
-        logs.mkdir(parents=True)
+        logs.mkdir(parents=True, exist_ok=True)  # Ray is started twice
         (logs / "raylet.err").write_text("no room")
         raise RuntimeError("The current node timed out during startup.")
 

@@ -112,7 +112,7 @@ FORMS = {
     "legacy": lambda path, payload: torch.save(
         payload, path, _use_new_zipfile_serialization=False
     ),
-    "script": lambda path, payload: torch.jit.script(torch.nn.Linear(1, 1)).save(str(path)),
+    "script": lambda path, payload: torch.jit.script(torch.nn.Identity()).save(str(path)),
     "no pickle": lambda path, payload: zipfile.ZipFile(path, "w").close(),
     "truncated": lambda path, payload: (
         torch.save({}, path), path.write_bytes(path.read_bytes()[:200])

@@ -55,6 +55,8 @@ def run_case(store: str, out: Path, case: dict, rank: int = 0, workers: int = 1)
             run_trial(Trial.model_validate(case["trial"]), SIGNATURE, store, ledger, context)
         except StoppedError as stop:
             log.info("%s", stop)
+        finally:
+            elastic.CONVERTER = CONVERTER
 
 
 def run_batch(store: str, out: Path, case: dict, rank: int, workers: int) -> None:
