@@ -32,7 +32,8 @@ def test_a_full_disk_fails_trials_in_a_plain_word_and_nothing_else(single, undis
             filler.write_bytes(b"0" * 64_000_000)
         single.wait_for("FAILED")
         filler.unlink()
-        assert single.finish() == 1, single.said
+        # 2 where the disk was still full when the command wrote down how the sweep had ended.
+        assert single.finish() in (1, 2), single.said
         assert "No space left on device" in single.said
         assert "free some space" in single.said
         single.wait_until_alone()
