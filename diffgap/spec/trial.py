@@ -197,6 +197,7 @@ def _defaults_of(paths: tuple[str, ...]) -> tuple[tuple[str, str, Any], ...]:
     return tuple(defaults)
 
 
+@cache  # asked twice for every trial of a sweep
 def _correction_defaults(normalise: NormaliseKind) -> dict[str, float | int]:
     """The fields of the score that a correction of hubness reads, at its defaults."""
     defaults = {}
