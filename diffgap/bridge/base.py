@@ -76,8 +76,19 @@ class Bridge(nn.Module, ABC):
         """(B, D) unit vectors of one side, in the space where they are compared."""
         return vectors
 
-    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
-        """Training examples from P pairs of unit vectors, (P, D) each; see `make_batch`."""
+    def batch(
+        self,
+        x: Tensor,
+        a: Tensor,
+        clip: Tensor,
+        step: int,
+        generator: Generator,
+        average: Bridge | None = None,
+    ) -> Batch:
+        """Training examples from P pairs of unit vectors, (P, D) each; see `make_batch`.
+
+        `average` is the bridge with its averaged weights, for methods that take targets from it.
+        """
         raise NotImplementedError(f"{self.config.method} has no network to train")
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:

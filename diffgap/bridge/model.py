@@ -56,7 +56,15 @@ class DiffGAP(Bridge):
 
     # Training ---------------------------------------------------------------------------------
 
-    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
+    def batch(
+        self,
+        x: Tensor,
+        a: Tensor,
+        clip: Tensor,
+        step: int,
+        generator: Generator,
+        average: Bridge | None = None,
+    ) -> Batch:
         config, x, a = self.config, x * self.scale, a * self.scale
         assigned = bst.assign(len(x), step, config.bst, config.bst_mode, config.bst_fraction)
         return make_batch(x, a, clip, *assigned, config.objective, generator)

@@ -92,7 +92,15 @@ class Close(Bidirectional):
         super().__init__(config)
         self.scale = config.dimension**0.5
 
-    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
+    def batch(
+        self,
+        x: Tensor,
+        a: Tensor,
+        clip: Tensor,
+        step: int,
+        generator: Generator,
+        average: Bridge | None = None,
+    ) -> Batch:
         objective = Objective(condition_noise=0.0, condition_dropout=0.0)
         batch = _split_batch(self, x, a, clip, objective, self.scale, generator)
         # C3's noise is on unit vectors (standard deviation 0.04 to 0.13), and the target itself is
@@ -132,7 +140,15 @@ class DiffusionBridge(Bidirectional):
         self.schedule = SCHEDULES["linear"]  # DDPM's
         self.radius = config.options["radius"]
 
-    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
+    def batch(
+        self,
+        x: Tensor,
+        a: Tensor,
+        clip: Tensor,
+        step: int,
+        generator: Generator,
+        average: Bridge | None = None,
+    ) -> Batch:
         return _split_batch(self, x, a, clip, self.objective, self.radius, generator)
 
     def denoiser_input(self, batch: Batch) -> DenoiserInput:
@@ -177,7 +193,15 @@ class DiffusionLink(Bridge):
     def directions(self) -> tuple[int, ...]:
         return (bst.A_TO_X,)
 
-    def batch(self, x: Tensor, a: Tensor, clip: Tensor, step: int, generator: Generator) -> Batch:
+    def batch(
+        self,
+        x: Tensor,
+        a: Tensor,
+        clip: Tensor,
+        step: int,
+        generator: Generator,
+        average: Bridge | None = None,
+    ) -> Batch:
         pairs, direction = torch.arange(len(x)), bst.one_way(x, bst.A_TO_X)
         x, a = x * self.scale, a * self.scale
         batch = make_batch(x, a, clip, pairs, direction, self.objective, generator)

@@ -78,8 +78,9 @@ class Training:
 
     def batch(self, step: int) -> Batch:
         """The examples of a step, the same however it is reached."""
-        table = self.table
-        return self.state.bridge.batch(*table.batch(step), step, table.generator_at(step))
+        table, state = self.table, self.state
+        generator = table.generator_at(step)
+        return state.bridge.batch(*table.batch(step), step, generator, state.average.twin)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Adds an epoch and its validation to the history; a diverged loss raises an error."""
