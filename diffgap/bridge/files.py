@@ -32,6 +32,8 @@ MAX_HEADER_BYTES = 2**20  # of the weights' list of tensors; the largest network
 MAX_PROBLEMS, MAX_NAMES = 20, 5  # that an error lists
 REMEDY = "copy the bridge again, or retrain it"
 LATER = ("normalise", "normalise_strength", "normalise_neighbours")  # older bridges lack these
+REPLACED = {("diffusion_bridge", "timesteps"): ": it is of a version that did this in another way"}
+"""Why an option is missing from the bridges of a method that has become another since."""
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # of models and of dataclasses
 MODALITY = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -232,7 +234,8 @@ def _combination_problems(config: BridgeConfig) -> Iterator[str]:
     yield from _problems(_options_model(config.method), options)
     for field in fields(method.options) if method.options else ():
         if field.name not in config.options:
-            yield f"bridge.options.{field.name} is missing"
+            reason = REPLACED.get((config.method, field.name), "")
+            yield f"bridge.options.{field.name} is missing{reason}"
     is_diffusion = config.cdm and method.score is None
     if method.carries and (
         (kind == "rerank" and not is_diffusion)

@@ -77,11 +77,13 @@ class CloseOptions:
 @dataclass(frozen=True)
 class DiffusionBridgeOptions:
     radius: Positive = 5.0
-    """Length of the embeddings that are diffused."""
+    """Length of the embeddings that are diffused, and of every state that the network sees."""
     start_t: NoiseTime = 0.6
-    """Noise time at which the query comes in, without added noise."""
+    """Share of the diffusion steps from which the query goes back, without added noise."""
     steps: Steps = 5
-    """DDIM steps, each one re-normalised."""
+    """DDIM steps from there."""
+    timesteps: Steps = 1000
+    """Diffusion steps of the DDPM."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ METHODS: dict[str, MethodInfo] = {
         MethodInfo(
             "diffusion_bridge",
             "Diffusion-Bridge",
-            "diffgap.bridge.siblings:DiffusionBridge",
+            "diffgap.bridge.diffusion_bridge:DiffusionBridge",
             score="sample",
             options=DiffusionBridgeOptions,
         ),

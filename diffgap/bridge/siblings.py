@@ -22,13 +22,12 @@ from diffgap.bridge.objective import (
     deterministic_bridge,
     deterministic_input,
     diffusion_input,
-    diffusion_losses,
     level_of,
     make_batch,
 )
 from diffgap.bridge.predictions import clean_estimate
-from diffgap.bridge.samplers import CleanEstimator, noise_query, reverse
-from diffgap.bridge.schedules import SCHEDULES, Schedule
+from diffgap.bridge.samplers import noise_query, reverse
+from diffgap.bridge.schedules import SCHEDULES
 
 X, A = 0, 1
 
@@ -102,7 +101,7 @@ class Close(Bidirectional):
         average: Bridge | None = None,
     ) -> Batch:
         objective = Objective(condition_noise=0.0, condition_dropout=0.0)
-        batch = _split_batch(self, x, a, clip, objective, self.scale, generator)
+        batch = split_batch(self, x, a, clip, objective, self.scale, generator)
         # C3's noise is on unit vectors (standard deviation 0.04 to 0.13), and the target itself is
         # corrupted: no pair is used.
         noisy = unit(batch.target / self.scale + self.config.options["noise"] * batch.noise)
@@ -117,55 +116,6 @@ class Close(Bidirectional):
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
         directions = bst.one_way(source, direction)
         return unit(deterministic_bridge(self.denoiser, directions, source * self.scale))
-
-
-class DiffusionBridge(Bidirectional):
-    """Diffusion-Bridge (Lee et al., CVPR 2025): an unconditional DDPM of the target modality.
-
-    Centred embeddings of length `radius`, x0 prediction, squared error times SNR. A query enters
-    the reverse process at `start_t` as it is, and takes deterministic DDIM steps. Ours: both
-    directions from one network; we read "re-normalised" as each step's clean estimate.
-    """
-
-    objective = Objective(
-        t_sampler="uniform",
-        weight="snr",
-        infonce_weight=0.0,
-        condition_noise=0.0,
-        condition_dropout=1.0,  # unconditional: always the null condition
-    )
-
-    def __init__(self, config: BridgeConfig) -> None:
-        super().__init__(config)
-        self.schedule = SCHEDULES["linear"]  # DDPM's
-        self.radius = config.options["radius"]
-
-    def batch(
-        self,
-        x: Tensor,
-        a: Tensor,
-        clip: Tensor,
-        step: int,
-        generator: Generator,
-        average: Bridge | None = None,
-    ) -> Batch:
-        return _split_batch(self, x, a, clip, self.objective, self.radius, generator)
-
-    def denoiser_input(self, batch: Batch) -> DenoiserInput:
-        return diffusion_input(self.denoiser, batch, self.schedule)
-
-    def losses(self, batch: Batch, inputs: DenoiserInput, output: Tensor) -> Losses:
-        return diffusion_losses(batch, inputs, output, self.schedule, self.objective)
-
-    def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
-        directions = bst.one_way(source, direction)
-        null = self.denoiser.null(len(source))
-
-        def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
-            return self.radius * unit(self.denoiser(z, log_snr, directions, null))
-
-        # Without noise of start_t, unlike Diffusion-Link: the query is taken for a noisy target.
-        return unit(_ddim_path(estimate, source * self.radius, self.schedule, self.config))
 
 
 class DiffusionLink(Bridge):
@@ -223,7 +173,8 @@ class DiffusionLink(Bridge):
     def carry(self, source: Tensor, direction: int, score: ScoreConfig) -> Tensor:
         directions = bst.one_way(source, direction)
         null = self.denoiser.null(len(source))
-        query, start = source * self.scale, self.config.options["start_t"]
+        query, options = source * self.scale, self.config.options
+        start, steps = options["start_t"], int(options["steps"])
 
         def estimate(z: Tensor, log_snr: Tensor) -> Tensor:
             return self.denoiser(z, log_snr, directions, null)
@@ -231,20 +182,13 @@ class DiffusionLink(Bridge):
         samples = []
         for noise in shared_noise(score.draws, source.shape[1], score.seed, source.device):
             z = noise_query(query, noise.expand_as(query), self.schedule, start)
-            samples.append(_ddim_path(estimate, z, self.schedule, self.config))
+            draw = torch.zeros_like  # DDIM is deterministic
+            path = reverse("ddim", estimate, z, self.schedule, steps=steps, start=start, draw=draw)
+            samples.append(path)
         return unit(torch.stack(samples).mean(0))
 
 
-def _ddim_path(
-    estimate: CleanEstimator, z: Tensor, schedule: Schedule, config: BridgeConfig
-) -> Tensor:
-    """The (B, D) samples that DDIM reaches from z at `start_t`, in the method's own steps."""
-    start, steps = config.options["start_t"], int(config.options["steps"])
-    draw = torch.zeros_like  # DDIM is deterministic
-    return reverse("ddim", estimate, z, schedule, steps=steps, start=start, draw=draw)
-
-
-def _split_batch(
+def split_batch(
     bridge: Bridge,
     x: Tensor,
     a: Tensor,

@@ -15,9 +15,12 @@ FIRST_OPTIONS = {"mean_shift", "close", "diffusion_bridge", "diffusion_link"}
 """Methods whose settings every signature holds. Those of methods that came later are held by their
 own trials alone, so that a new method leaves other trials' signatures as they are."""
 
-LATER_FIELDS = {"score": ("normalise", "normalise_strength", "normalise_neighbours")}
-"""Fields of the common blocks that came later, by block: at their defaults no signature holds
-them."""
+LATER_FIELDS = {
+    "score": ("normalise", "normalise_strength", "normalise_neighbours"),
+    "diffusion_bridge": ("timesteps",),
+}
+"""Fields that came later, by block: at their defaults no signature holds them. A method's own
+trials do: with the field it became another experiment."""
 
 
 def canonical_json(trial: Trial, store_fingerprint: str) -> str:
@@ -35,7 +38,7 @@ def _canonical_json(key: str, trial: Trial, excluded: set[str], store_fingerprin
     fields = trial.model_dump(mode="json", exclude=excluded | later_options)
     for block, names in LATER_FIELDS.items():
         defaults = getattr(DEFAULTS, block)
-        for name in names:
+        for name in names if block != trial.method else ():
             if block in fields and fields[block][name] == getattr(defaults, name):
                 del fields[block][name]
     content = {"store": store_fingerprint, key: fields}

@@ -1,7 +1,9 @@
 """Sibling methods: their spaces, what they learn, and that a saved one comes back the same."""
 
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ OPTIONS = {
     "ridge": {"penalty": 0.1},
     "cca": {"shrinkage": 0.1},
     "close": {"noise": 0.08},
-    "diffusion_bridge": {"radius": 5.0, "start_t": 0.6, "steps": 5},
+    "diffusion_bridge": {"radius": 5.0, "start_t": 0.6, "steps": 5, "timesteps": 1000},
     "diffusion_link": {"topology_weight": 1.0, "start_t": 0.6, "steps": 5},
 }
 TRAINED = ["close", "deterministic", "diffusion_bridge", "diffusion_link", "diffgap"]
@@ -133,6 +135,50 @@ def test_diffusion_bridge_sees_no_pairs():
         for some in (x, shuffled)
     ]
     assert losses[0].total.equal(losses[1].total)
+
+
+@pytest.fixture
+def alpha_bar():
+    """DDPM's cosine schedule, as published code makes it: by betas that are cut off at 0.999."""
+    signal = np.cos((np.linspace(0, 1, 1001) + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas = np.clip(1 - signal[1:] / signal[:-1], 0, 0.999)
+    return torch.from_numpy(np.cumprod(1 - betas)).float()
+
+
+def at_radius(state):
+    return 5 * F.normalize(state, dim=-1)
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_diffusion_bridge_samples_as_its_published_code_does(alpha_bar, direction):
+    bridge, _ = trained("diffusion_bridge", steps=20)
+    source = bridge.space(embeddings()[direction], direction)
+    null, directions = bridge.denoiser.null(N), torch.full((N,), direction)
+    state, steps = source, [599, 479, 359, 239, 119, -1]
+    with torch.no_grad():
+        for step, after in pairwise(steps):
+            state, a = at_radius(state), alpha_bar[step]
+            clean = bridge.denoiser(state, (a / (1 - a)).log().expand(N), directions, null)
+            if after < 0:
+                break
+            noise = (state / a.sqrt() - clean) / (1 / a - 1).sqrt()
+            state = alpha_bar[after].sqrt() * clean + (1 - alpha_bar[after]).sqrt() * noise
+        carried = bridge.carry(source, direction, ScoreConfig("bridge"))
+    torch.testing.assert_close(carried, F.normalize(clean, dim=-1), rtol=0, atol=1e-5)
+
+
+def test_diffusion_bridge_is_trained_on_states_of_its_radius_by_unclamped_snr(alpha_bar):
+    bridge = bridge_of("diffusion_bridge")
+    batch = bridge.batch(*embeddings(), torch.arange(N), 0, torch.Generator().manual_seed(1))
+    a = alpha_bar[(1000 * batch.t).long()][:, None]
+    state = at_radius(a.sqrt() * batch.target + (1 - a).sqrt() * batch.noise)
+    snr = a / (1 - a)
+    null = torch.zeros(N, D)
+    output = bridge.denoiser(state, snr[:, 0].log(), batch.direction, null)
+    expected = (snr * (output - batch.target) ** 2).mean()
+    torch.testing.assert_close(bridge(batch).total, expected, rtol=1e-5, atol=0)
+    assert bridge.log_snr[0].exp() > 20_000
+    assert batch.target.norm(dim=-1).allclose(torch.tensor(5.0))
 
 
 def test_diffusion_link_starts_paths_from_audio_and_from_text():

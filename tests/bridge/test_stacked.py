@@ -98,7 +98,9 @@ def test_bf16_keeps_fp32_weights_and_gradients():
 
 
 def config(method, **changes):
-    options = {"close": {"noise": 0.08}, "diffusion_bridge": {"radius": 5.0}}.get(method, {})
+    options = {
+        "close": {"noise": 0.08}, "diffusion_bridge": {"radius": 5.0, "timesteps": 1000},
+    }.get(method, {})  # fmt: skip
     cdm, bst = method == "diffgap", method in ("diffgap", "deterministic")
     fields = {"width": 32, "blocks": 2, "cdm": cdm, "bst": bst, "method": method}
     return BridgeConfig(("text", "audio"), D, **{**fields, "options": options, **changes})

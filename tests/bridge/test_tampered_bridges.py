@@ -376,7 +376,8 @@ def test_what_does_not_fit_together_is_refused(tmp_path, method, arguments, chan
         ("cca", {"kind": "cosine", "shrinkage": 0.1}),
         ("close", {"kind": "bridge", "noise": 0.1}),
         ("deterministic", {"cdm": False, "kind": "bridge"}),
-        ("diffusion_bridge", {"kind": "sample", "radius": 5.0, "start_t": 0.6, "steps": 5}),
+        ("diffusion_bridge",
+         {"kind": "sample", "radius": 5.0, "start_t": 0.6, "steps": 5, "timesteps": 1000}),
         ("diffusion_link",
          {"kind": "sample", "topology_weight": 1.0, "start_t": 0.6, "steps": 5}),
         ("diffgap", {}),
@@ -387,6 +388,15 @@ def test_a_bridge_of_every_method_still_loads_as_it_was(tmp_path, method, argume
     again = load_bridge(tmp_path / "b").cpu()
     assert again.config == bridge.config
     assert all(value.equal(again.state_dict()[n]) for n, value in bridge.state_dict().items())
+
+
+def test_a_diffusion_bridge_of_the_version_that_was_another_method_is_refused(tmp_path):
+    options = {"radius": 5.0, "start_t": 0.6, "steps": 5}
+    save(tmp_path / "b", "diffusion_bridge", kind="sample", **options, timesteps=1000)
+    edit(tmp_path / "b" / "config.json", lambda c: c["bridge"].update(options=options))
+    (problem,) = refused(tmp_path / "b")
+    assert "bridge.options.timesteps is missing: it is of a version that did this in" in problem
+    assert "retrain it" in problem
 
 
 def test_a_bridge_of_an_earlier_version_lacks_later_fields_and_loads(folder):

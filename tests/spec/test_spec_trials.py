@@ -145,6 +145,7 @@ def _changed(value):
 
 
 OTHER = {
+    "diffusion_bridge.timesteps": 500,
     "cdm.schedule": "linear",
     "score.normalise": "dn",
     "score.normalise_strength": 0.5,
