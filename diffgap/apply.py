@@ -32,7 +32,7 @@ def rank(
     source: str = "text",
     score: ScoreConfig | None = None,
     top: int = 10,
-    bank: Tensor | None = None,
+    bank: Tensor | tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The best matches of a gallery for each query, by the same score that evaluation uses.
 
@@ -44,7 +44,8 @@ def rank(
         score: how to score; default as the bridge was evaluated, re-ranking included.
         top: how many matches to return.
         bank: (B, D) unit vectors of training queries of the modality `source`, which a score that
-            corrects hubness (`score.normalise`) reads.
+            corrects hubness (`score.normalise`) reads; `invgc` reads (C, D) of the gallery's
+            modality too, as the second of a pair.
 
     Returns:
         (Q, K) scores, best first, and (Q, K) int64 rows of the gallery, on the queries' device;
@@ -61,7 +62,7 @@ def rank(
     from_x = source == bridge.config.modalities[0]
     x, a = (queries, gallery) if from_x else (gallery, queries)
     x, a = x.to(bridge.device, torch.float32), a.to(bridge.device, torch.float32)
-    scorer = Scorer(bridge, x, a, score, _bank(bridge, bank, from_x))
+    scorer = Scorer(bridge, x, a, score, _bank(bridge, bank, from_x, score))
     score_parts, row_parts = [], []
     for start in range(0, len(queries), scorer.queries_at_once):
         stop = min(start + scorer.queries_at_once, len(queries))
@@ -73,12 +74,18 @@ def rank(
     return torch.cat(score_parts).to(queries.device), torch.cat(row_parts).to(queries.device)
 
 
-def _bank(bridge: Bridge, queries: Tensor | None, from_x: bool) -> tuple[Tensor, Tensor] | None:
-    """Training queries of one side, and none of the other, which does not search."""
-    if queries is None:
+def _bank(
+    bridge: Bridge, bank: Tensor | tuple[Tensor, Tensor] | None, from_x: bool, score: ScoreConfig
+) -> tuple[Tensor, Tensor] | None:
+    """Training rows of x and of a: none of the side that does not search, unless they are read."""
+    if bank is None:
         return None
+    queries, items = bank if isinstance(bank, tuple) else (bank, bank[:0])
+    if score.normalise != "invgc":
+        items = items[:0]
     queries = queries.to(bridge.device, torch.float32)
-    return (queries, queries[:0]) if from_x else (queries[:0], queries)
+    items = items.to(bridge.device, torch.float32)
+    return (queries, items) if from_x else (items, queries)
 
 
 def _rank_problem(
@@ -88,7 +95,7 @@ def _rank_problem(
     source: str,
     score: ScoreConfig,
     top: int,
-    bank: Tensor | None,
+    bank: Tensor | tuple[Tensor, Tensor] | None,
 ) -> str | None:
     config, modalities = bridge.config, bridge.config.modalities
     if source not in modalities:
@@ -100,8 +107,14 @@ def _rank_problem(
     if score.normalise != "none" and bank is None:
         remedy = f"give the {source} vectors of a training split"
         return f"bank: none, and score.normalise {score.normalise!r} reads one; {remedy}"
+    if score.normalise == "invgc" and not isinstance(bank, tuple):
+        remedy = f"give a pair, the {source} vectors of a training split and those of the other"
+        return f"bank: of one side, and score.normalise 'invgc' reads both; {remedy}"
     sides = {"queries": queries, "gallery": gallery}
-    for name, side in (sides if bank is None else {**sides, "bank": bank}).items():
+    if bank is not None:
+        banks = bank if isinstance(bank, tuple) else (bank,)
+        sides |= {f"bank[{i}]" if len(banks) > 1 else "bank": side for i, side in enumerate(banks)}
+    for name, side in sides.items():
         if side.ndim != 2 or side.shape[1] != config.dimension or not len(side):
             expected = f"(rows, {config.dimension}), one row or more"
             return f"{name}: shape {tuple(side.shape)}; give {expected}"
@@ -210,7 +223,8 @@ class Gallery:
             targets = torch.from_numpy(self.pairs.a if from_x else self.pairs.x)
             bank = None
             if self.bank:
-                bank = torch.from_numpy(self.bank.x if from_x else self.bank.a)
+                x, a = torch.from_numpy(self.bank.x), torch.from_numpy(self.bank.a)
+                bank = (x, a) if from_x else (a, x)
             scores, rows = rank(self.bridge, vectors, targets, source, top=top, bank=bank)
             for i, *ranking in zip(numbers, scores.tolist(), rows.tolist(), strict=True):
                 hits[i] = []

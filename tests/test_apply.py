@@ -1,6 +1,7 @@
 """Ranking and carrying over with a trained bridge, and the page that shows how."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,41 @@ def test_a_corrected_ranking_is_that_of_evaluation(small_store, source):
     assert ((rows == torch.from_numpy(pairs.owner)[:, None]).int().argmax(1) + 1).equal(ranks)
     _, plain = rank(bridge, x, a, top=999, score=ScoreConfig("bridge"))
     assert not rows.equal(plain)
+
+
+CONVOLVED = ScoreConfig("bridge", normalise="invgc", normalise_strength=0.7)
+
+
+@pytest.mark.parametrize("source", ["text", "audio"])
+def test_a_convolved_ranking_is_that_of_evaluation_and_of_a_store(small_store, source):
+    bridge, store = make(128, score=CONVOLVED), EmbeddingStore.open(small_store)
+    pairs, train = store.pairs("text-audio", "test"), store.pairs("text-audio", "train")
+    evaluation = evaluate(bridge, pairs, bank=train)
+    sides = [torch.from_numpy(side) for side in (pairs.x, pairs.a)]
+    banks = tuple(torch.from_numpy(side) for side in (train.x, train.a))
+    at = ("text", "audio").index(source)
+    if at:
+        banks = banks[::-1]
+    scores, rows = rank(bridge, sides[at], sides[1 - at], source, top=999, bank=banks)
+    expected = evaluation.scorer.scores(0, len(sides[at]), from_x=not at)
+    assert torch.allclose(scores, expected.gather(1, rows), atol=1e-6)
+    gallery = Gallery(store, bridge, "test")
+    query = clip_queries(store, bridge, gallery.pairs.ids[0], source)[0]
+    ((_, hits),) = gallery.search([query], top=5)
+    assert [hit.score for hit in hits] == pytest.approx(scores[0, :5].tolist(), abs=1e-6)
+
+
+def test_a_bank_of_one_side_does_not_convolve():
+    with pytest.raises(ValueError, match=r"bank: of one side, and .* 'invgc' reads both; give a"):
+        rank(make(score=CONVOLVED), unit(3), unit(3), bank=unit(4))
+
+
+def test_the_pages_convolved_gallery_is_what_a_scorer_searches(page):
+    score = replace(page["score"], normalise="invgc")
+    banks = page["training_texts"], page["training_audios"]
+    scorer = Scorer(page["bridge"], page["texts"], page["audios"], score, banks)
+    ours = page["queries"] @ page["convolved_gallery"].T
+    assert torch.allclose(ours, scorer.scores(0, 6, from_x=True), atol=1e-5)
 
 
 def test_a_gallery_of_a_store_reads_its_bank_itself(small_store):

@@ -16,7 +16,7 @@ NoiseTime = Annotated[float, Gt(0), Le(1)]
 Steps = Annotated[int, Ge(1), Le(1000)]
 
 ScoreKind = Literal["cosine", "bridge", "sample", "rerank"]
-NormaliseKind = Literal["none", "inverted_softmax", "dis", "dual_is", "csls", "nnn", "dn"]
+NormaliseKind = Literal["none", "inverted_softmax", "dis", "dual_is", "csls", "nnn", "dn", "invgc"]
 
 
 class Correction(NamedTuple):
@@ -24,6 +24,7 @@ class Correction(NamedTuple):
 
     strength: float | None = None
     neighbours: int | None = None
+    pool: float | None = None
 
 
 CORRECTIONS: dict[NormaliseKind, Correction] = {
@@ -34,8 +35,10 @@ CORRECTIONS: dict[NormaliseKind, Correction] = {
     "csls": Correction(neighbours=10),
     "nnn": Correction(0.75, 128),
     "dn": Correction(0.5),
+    "invgc": Correction(0.1, pool=0.01),
 }
-"""Defaults are the sources' own (`diffgap.bridge.hubness`); that of `dual_is` is ours."""
+"""Defaults are the sources' own (`diffgap.bridge.hubness`); that of `dual_is`, and the
+strength of `invgc`, which its authors tune for each corpus, are ours."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,11 @@ class ScoreOptions:
     normalise: NormaliseKind = "none"
     """Hubness correction of any score, by a bank of the training split's queries."""
     normalise_strength: Annotated[float, Gt(0), Le(1000)] | None = None
-    """Temperature b of the correction, or its weight a or l; null is the correction's default."""
+    """Temperature b of the correction, or its weight a, l or r; null is its default."""
     normalise_neighbours: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Nearest items that the correction reads; null is the correction's default."""
+    normalise_pool: Annotated[float, Gt(0), Le(1)] | None = None
+    """Share of a bank that the correction reads as nearest; null is the correction's default."""
 
 
 @dataclass(frozen=True)

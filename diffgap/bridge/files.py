@@ -31,7 +31,8 @@ MAX_JSON_BYTES = 2**20  # of config.json; a trial's has a few thousand
 MAX_HEADER_BYTES = 2**20  # of the weights' list of tensors; the largest network's has 40,000
 MAX_PROBLEMS, MAX_NAMES = 20, 5  # that an error lists
 REMEDY = "copy the bridge again, or retrain it"
-LATER = ("normalise", "normalise_strength", "normalise_neighbours")  # older bridges lack these
+LATER = ("normalise", "normalise_strength", "normalise_neighbours", "normalise_pool")
+"""Fields of the score that older bridges lack."""
 REPLACED = {("diffusion_bridge", "timesteps"): ": it is of a version that did this in another way"}
 """Why an option is missing from the bridges of a method that has become another since."""
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # of models and of dataclasses

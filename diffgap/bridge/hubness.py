@@ -1,7 +1,7 @@
 """Hubness corrections: scores less what an item of a gallery gets from queries at large.
 
 Some items are near to queries of every kind: hubs, which crowd out right answers (Radovanović et
-al. 2010). A *bank* of training queries q' shows which. All corrections but InvGC come to one form:
+al. 2010). A *bank* of training queries q' shows which. All corrections but one come to one form:
 what is the same for all items of a query's ranking decides nothing, and without it
 
     inverted softmax   exp(b s) / sum over q' of exp(b s(q', g))    ranks as  s - lse_b(g)
@@ -15,20 +15,29 @@ s(q', g), and mean(g) that of all. So a correction is an *offset* of each item: 
 nothing, and a vector index holds it as one more feature. `dis` applies that of the inverted softmax
 to the queries whose best item is a hub, and leaves the others' scores as they are.
 
+`invgc` moves the vectors of the gallery instead, away from their nearest k of a bank of training
+queries and from those of a bank of training items:
+
+    g' = norm(mean over both banks of norm(g - r / k sum over the nearest b of s(g, b) b))
+
 Sources: inverted softmax, Smith et al. 2017; dis, QB-Norm (Bogolin et al., CVPR 2022); dual_is,
 Wang et al., arXiv 2310.11612, here with one temperature for both sides; csls, Conneau et al. 2018;
-nnn, Chowdhury et al., arXiv 2410.24114; dn, Zhou et al., arXiv 2302.11084.
+nnn, Chowdhury et al., arXiv 2410.24114; dn, Zhou et al., arXiv 2302.11084; invgc, Jian &
+Wang, arXiv 2310.13276, with LocalADJ as in its published code, here with one r for both banks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffgap.bridge.config import CORRECTIONS, ScoreConfig
+
+BANK_BYTES = 64 * 2**20  # for the scores of a chunk of items against a bank
 
 BankScores = Callable[[], Iterator[Tensor]]
 """Makes an iterator over (B, N) scores of the bank's queries against a gallery, in chunks."""
@@ -67,6 +76,32 @@ def offsets(bank_scores: BankScores, score: ScoreConfig) -> Offsets:
         return Offsets(log_sum / (2 * strength))
     hubs = _hubs(bank_scores(), neighbours, len(log_sum)) if kind == "dis" else None
     return Offsets(log_sum / strength, hubs)
+
+
+def convolved(gallery: Tensor, banks: Sequence[Tensor], score: ScoreConfig) -> Tensor:
+    """(N, F) features of a gallery, moved away from their nearest of each (B, F) bank (`invgc`).
+
+    Only directions move. Features of a score other than the cosine differ in length, which the
+    formula, made for unit vectors, would take from the score.
+    """
+    correction, directions = CORRECTIONS["invgc"], F.normalize(gallery, dim=-1)
+    strength = score.normalise_strength or correction.strength or 0.0
+    pool = score.normalise_pool or correction.pool or 1.0
+    moved = [_away(directions, F.normalize(bank, dim=-1), strength, pool) for bank in banks]
+    lengths = gallery.norm(dim=-1, keepdim=True)
+    return lengths * F.normalize(torch.stack(moved).mean(0), dim=-1)
+
+
+def _away(items: Tensor, bank: Tensor, strength: float, pool: float) -> Tensor:
+    """(N, F) unit vectors, moved away from the nearest of (B, F) unit vectors."""
+    count, chunks = max(1, int(pool * len(bank))), []
+    for chunk in items.split(max(1, BANK_BYTES // (8 * len(bank)))):
+        scores = chunk @ bank.T
+        nearest = scores.topk(count, dim=1)
+        # The nearest of all items at once, gathered, would be many times the scores.
+        weights = torch.zeros_like(scores).scatter_(1, nearest.indices, nearest.values)
+        chunks.append(F.normalize(chunk - strength / count * (weights @ bank), dim=-1))
+    return torch.cat(chunks)
 
 
 def _mean(chunks: Iterator[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from diffgap.bridge import bst
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import ScoreConfig
-from diffgap.bridge.hubness import Offsets, offsets
+from diffgap.bridge.hubness import Offsets, convolved, offsets
 from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.reranking import Reranker, full_precision
 
@@ -66,7 +66,10 @@ class Scorer:
         self.config = config or bridge.config.score
         with full_precision(x.device):
             self.features = pair_features(bridge, x, a, self.config)
-            self.offsets = self._offsets(bridge, bank)
+            banks = self._banks(bridge, bank)
+            self.offsets = self._offsets(banks)
+        self._convolved_by = banks if self.config.normalise == "invgc" else None
+        self._convolved: dict[bool, Tensor] = {}
         self.reranker: Reranker | None = None
         if self.config.kind == "rerank" and bridge.directions:
             assert isinstance(bridge, DiffGAP), "only a conditional diffusion model re-ranks"
@@ -75,7 +78,7 @@ class Scorer:
     @property
     def is_pairwise(self) -> bool:
         """Whether a pair's score depends on the pair alone, whichever side is the query."""
-        return self.reranker is None and not self.offsets
+        return self.reranker is None and self.config.normalise == "none"
 
     @property
     def queries_at_once(self) -> int:
@@ -117,21 +120,34 @@ class Scorer:
             return x @ a.T
 
     def _products(self, start: int, stop: int, from_x: bool) -> Tensor:
-        queries, gallery = self.features.x, self.features.a
-        if not from_x:
-            queries, gallery = gallery, queries
+        queries = self.features.x if from_x else self.features.a
         with full_precision(queries.device):
-            scores = queries[start:stop] @ gallery.T
+            scores = queries[start:stop] @ self._gallery(from_x).T
         correction = self.offsets.get(from_x)
         return correction.corrected(scores) if correction else scores
 
-    def _offsets(self, bridge: Bridge, bank: Bank | None) -> dict[bool, Offsets]:
-        """What the correction takes from each gallery's items, by whether x searches it."""
+    def _gallery(self, from_x: bool) -> Tensor:
+        """(N, F) features of what the queries of one side search."""
+        gallery = self.features.a if from_x else self.features.x
+        if self._convolved_by is None:
+            return gallery
+        if from_x not in self._convolved:  # a caller may have queries of one side only
+            banks = self._convolved_by.x, self._convolved_by.a
+            self._convolved[from_x] = convolved(gallery, banks, self.config)
+        return self._convolved[from_x]
+
+    def _banks(self, bridge: Bridge, bank: Bank | None) -> PairFeatures | None:
+        """Features of the bank, if the correction reads one."""
         if self.config.normalise == "none":
-            return {}
+            return None
         assert bank is not None, "a correction reads a bank"
-        queries = pair_features(bridge, *bank, self.config)
-        corrections = {}
+        return pair_features(bridge, *bank, self.config)
+
+    def _offsets(self, queries: PairFeatures | None) -> dict[bool, Offsets]:
+        """What the correction takes from each gallery's items, by whether x searches it."""
+        corrections: dict[bool, Offsets] = {}
+        if queries is None or self.config.normalise == "invgc":
+            return corrections
         for from_x, side, gallery in (
             (True, queries.x, self.features.a),
             (False, queries.a, self.features.x),

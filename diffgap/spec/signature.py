@@ -16,7 +16,7 @@ FIRST_OPTIONS = {"mean_shift", "close", "diffusion_bridge", "diffusion_link"}
 own trials alone, so that a new method leaves other trials' signatures as they are."""
 
 LATER_FIELDS = {
-    "score": ("normalise", "normalise_strength", "normalise_neighbours"),
+    "score": ("normalise", "normalise_strength", "normalise_neighbours", "normalise_pool"),
     "diffusion_bridge": ("timesteps",),
 }
 """Fields that came later, by block: at their defaults no signature holds them. A method's own

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from diffgap.bridge import hubness
 from diffgap.bridge import scores as scores_module
 from diffgap.bridge.config import CORRECTIONS, BridgeConfig, ScoreConfig
-from diffgap.bridge.hubness import offsets
+from diffgap.bridge.hubness import convolved, offsets
 from diffgap.bridge.methods import make_bridge
 from diffgap.bridge.scores import Scorer
 
 QUERIES, ITEMS, D = 40, 30, 8
-KINDS = [kind for kind in CORRECTIONS if kind != "none"]
+KINDS = [kind for kind in CORRECTIONS if kind not in ("none", "invgc")]  # offsets of items
 
 
 def unit(rows, seed):
@@ -96,6 +97,71 @@ def test_a_scorer_corrects_both_directions_each_by_its_own_bank(kind, monkeypatc
         for scorer in (whole, chunked):
             values = scorer.scores(0, len(q), from_x=from_x).double()
             torch.testing.assert_close(values, expected, rtol=0, atol=1e-6)
+
+
+def away(items, bank, strength, pool):
+    """InvGC with LocalADJ, an item after the other."""
+    moved = []
+    for item in items:
+        near = sorted(bank, key=lambda row, item=item: -float(item @ row))[: int(pool * len(bank))]
+        message = sum(float(item @ row) * row for row in near) / len(near)
+        moved.append(F.normalize(item - strength * message, dim=0))
+    return torch.stack(moved)
+
+
+@pytest.mark.parametrize("at_once", [10**9, 3, 1])
+def test_invgc_moves_a_gallery_as_its_source_writes_it(at_once, monkeypatch):
+    monkeypatch.setattr(hubness, "BANK_BYTES", 8 * len(BANK_X) * at_once)
+    score = ScoreConfig(
+        "cosine", normalise="invgc", normalise_strength=0.7, normalise_pool=0.1
+    )  # fmt: skip
+    banks = [away(A, bank, 0.7, 0.1) for bank in (BANK_X, BANK_A)]
+    expected = F.normalize((banks[0] + banks[1]) / 2, dim=-1)
+    torch.testing.assert_close(convolved(A, (BANK_X, BANK_A), score), expected, rtol=0, atol=1e-6)
+    # What is no cosine has features of other lengths: they turn as unit vectors do.
+    lengths = torch.linspace(0.5, 2, ITEMS, dtype=torch.float64)[:, None]
+    longer = convolved(lengths * A, (3 * BANK_X, BANK_A), score)
+    torch.testing.assert_close(longer, lengths * expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("from_x", [True, False])
+def test_a_scorer_convolves_what_is_searched_and_by_both_banks(from_x):
+    score = ScoreConfig("cosine", normalise="invgc", normalise_strength=0.7)
+    config = BridgeConfig(
+        ("text", "audio"), D, 8, 1, False, False, method="none", score=ScoreConfig("cosine")
+    )
+    banks = BANK_X.float(), BANK_A.float()
+    scorer = Scorer(make_bridge(config), X.float(), A.float(), score, banks)
+    q, g = (X, A) if from_x else (A, X)
+    expected = q @ convolved(g, (BANK_X, BANK_A), score).T
+    scores = scorer.scores(0, len(q), from_x=from_x).double()
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
+    assert not scorer.is_pairwise
+    assert (scores - q @ g.T).abs().max() > 0.01
+
+
+def test_nnn_is_that_of_its_published_package():
+    nnn = pytest.importorskip("nnn", reason="nnn-retrieval, of the dev extra, is not installed")
+    queries, items, bank = X.float().numpy(), A.float().numpy(), BANK_X.float().numpy()
+    ranker = nnn.NNNRanker(
+        nnn.NNNRetriever(D), items, bank, alternate_ks=20, batch_size=7, alternate_weight=0.5
+    )
+    values, rows = ranker.search(queries, top_k=ITEMS)
+    ours = corrected("nnn", X.float(), A.float(), BANK_X.float(), 7).sort(1, descending=True)
+    torch.testing.assert_close(ours.values, torch.from_numpy(values), rtol=0, atol=1e-6)
+    assert ours.indices.equal(torch.from_numpy(rows))
+
+
+def test_dn_ranks_as_in_the_package_of_nnn():
+    nnn = pytest.importorskip("nnn", reason="nnn-retrieval, of the dev extra, is not installed")
+    queries, items, bank = (side.float().numpy() for side in (X, A, BANK_X))
+    ranker = nnn.DNRanker(
+        nnn.NNNRetriever(D), items, bank, alternate_ks=1, alternate_weight=0.0,
+        retrieval_dev_embeds=BANK_A.float().numpy(), query_dev_embeds=bank,
+    )  # fmt: skip
+    _, rows = ranker.search(queries, top_k=ITEMS)
+    ours = corrected("dn", X.float(), A.float(), BANK_X.float(), 7).argsort(1, descending=True)
+    assert ours.equal(torch.from_numpy(rows))
 
 
 def test_a_bank_of_one_side_serves_its_queries_alone():

@@ -116,6 +116,7 @@ VALUES = {
     "score.normalise": ["some", None],
     "score.normalise_strength": [0, 1001, "1"],
     "score.normalise_neighbours": [0, 1.5],
+    "score.normalise_pool": [0, 1.5],
 }  # fmt: skip
 CASES = [(field, value) for field, values in VALUES.items() for value in values]
 
@@ -401,7 +402,7 @@ def test_a_diffusion_bridge_of_the_version_that_was_another_method_is_refused(tm
 
 def test_a_bridge_of_an_earlier_version_lacks_later_fields_and_loads(folder):
     def change(content):
-        for name in ("normalise", "normalise_strength", "normalise_neighbours"):
+        for name in [name for name in content["bridge"]["score"] if name.startswith("normalise")]:
             del content["bridge"]["score"][name]
 
     edit(folder / "config.json", change)

@@ -150,6 +150,7 @@ OTHER = {
     "score.normalise": "dn",
     "score.normalise_strength": 0.5,
     "score.normalise_neighbours": 7,
+    "score.normalise_pool": 0.5,
     "generation.generator": "audioldm",
     "generation.condition": "query",
     "generation.weights": "weights",
@@ -173,13 +174,14 @@ def _with(trial, path):
 WHOLE = Trial(task="text-audio", seed=0)
 SAMPLED = Trial(task="text-audio", seed=0, score={"kind": "sample"})
 CORRECTED = Trial(task="text-audio", seed=0, method="center", score={"normalise": "nnn"})
+CONVOLVED = Trial(task="text-audio", seed=0, method="center", score={"normalise": "invgc"})
 LINKED = Trial(task="text-audio", seed=0, method="diffusion_link")
 MADE = Trial(task="text-audio", seed=0, generation={"generator": "soundscape"})
 
 
 @pytest.mark.parametrize("path", sorted(set(flatten(WHOLE)) - {"changes"}))
 def test_every_field_in_use_and_the_store_make_another_experiment(path):
-    for trial in (WHOLE, SAMPLED, CORRECTED, LINKED, MADE):
+    for trial in (WHOLE, SAMPLED, CORRECTED, CONVOLVED, LINKED, MADE):
         other = _with(trial, path)
         decided = trial.ablation_cell is None and path.endswith(".enabled")
         same = decided or path.startswith(tuple(trial.inactive_fields()))
@@ -196,7 +198,8 @@ def test_changes_on_the_way_make_another_experiment():
 
 def test_every_field_is_of_use_to_some_trial():
     trials = [Trial(task="text-audio", seed=0, method=method) for method in METHODS]
-    idle = [set(trial.inactive_fields()) for trial in (*trials, SAMPLED, CORRECTED, MADE)]
+    trials += [SAMPLED, CORRECTED, CONVOLVED, MADE]
+    idle = [set(trial.inactive_fields()) for trial in trials]
     never = {path for path in flatten(WHOLE) if all(path.startswith(tuple(i)) for i in idle)}
     assert never == set()
 
