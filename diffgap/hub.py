@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffgap.bridge.config import BridgeConfig
+from diffgap.bridge.registry import METHODS
 from diffgap.io.atomic import sync
 from diffgap.io.json_text import json_text
 from diffgap.io.places import naming
@@ -136,6 +137,8 @@ def _summary(config: BridgeConfig, directions: tuple[int, ...]) -> str:
     if directions:
         arrows = [f"{config.modalities[d]}->{config.modalities[1 - d]}" for d in directions]
         network = f"it has learnt {' and '.join(arrows)}"
+    elif METHODS[config.method].trained:
+        network = "it has learnt to rank, and carries nothing over"
     cell = ""
     if config.method in ("diffgap", "deterministic", "none"):
         cdm, bst = ("with" if on else "without" for on in (config.cdm, config.bst))

@@ -6,7 +6,6 @@ at a step of its own, and the weight of the first steps is far beyond the contin
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
@@ -18,10 +17,8 @@ from diffgap.bridge.config import BridgeConfig, Objective, ScoreConfig
 from diffgap.bridge.denoiser import DenoiserInput
 from diffgap.bridge.objective import Batch, Losses
 from diffgap.bridge.predictions import convert
-from diffgap.bridge.schedules import noise_level
+from diffgap.bridge.schedules import cosine_steps, noise_level
 from diffgap.bridge.siblings import Bidirectional, split_batch
-
-OFFSET, MAX_BETA = 0.008, 0.999  # of the cosine schedule (Nichol & Dhariwal 2021, section 3.2)
 
 
 class DiffusionBridge(Bidirectional):
@@ -41,7 +38,7 @@ class DiffusionBridge(Bidirectional):
         super().__init__(config)
         self.radius = config.options["radius"]
         self.register_buffer(
-            "log_snr", log_snr_of(int(config.options["timesteps"])), persistent=False
+            "log_snr", cosine_steps(int(config.options["timesteps"])), persistent=False
         )
 
     def batch(
@@ -81,15 +78,6 @@ class DiffusionBridge(Bidirectional):
             after = noise_level(self.log_snr[following])
             state = after.alpha * clean + after.sigma * noise
         raise AssertionError("the last step is -1")
-
-
-def log_snr_of(timesteps: int) -> Tensor:
-    """(T,) log-SNR of the steps of DDPM's cosine schedule (Nichol & Dhariwal 2021, eq. 17)."""
-    # On the CPU even where only shapes are asked for: see Denoiser.
-    time = torch.arange(timesteps + 1, dtype=torch.float64, device="cpu") / timesteps
-    signal = ((time + OFFSET) / (1 + OFFSET) * math.pi / 2).cos().square()
-    alpha = (signal[1:] / signal[:-1]).clamp(min=1 - MAX_BETA)
-    return alpha.cumprod(0).logit().float()
 
 
 def ddim_steps(start: int, count: int) -> list[int]:

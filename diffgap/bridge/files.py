@@ -239,7 +239,7 @@ def _combination_problems(config: BridgeConfig) -> Iterator[str]:
             yield f"bridge.options.{field.name} is missing{reason}"
     is_diffusion = config.cdm and method.score is None
     if method.carries and (
-        (kind == "rerank" and not is_diffusion)
+        (kind == "rerank" and not is_diffusion and method.score != "rerank")
         or (kind == "sample" and not is_diffusion and method.score != "sample")
     ):
         yield f"bridge.score.kind: {kind} is not a score of {config.method}; bridge is one"

@@ -51,9 +51,12 @@ class Batch:
         if workers == 1:
             return self
         # Strided: in blocks, `split` BST would give some workers only one direction.
-        share = slice(rank, None, workers)
+        return self.part(slice(rank, None, workers))
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the examples, with the whole bank."""
         names = ("target", "source", "noise", "condition", "dropped", "direction", "t", "row")
-        return replace(self, **{name: getattr(self, name)[share] for name in names})
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 class Losses(NamedTuple):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 from diffgap.bridge.config import NoiseTime, NonNegative, Positive, ScoreKind, Share, Steps
 
@@ -39,6 +41,9 @@ class MethodInfo:
     """Whether CDM and BST are on, of a method that is one cell of the ablation."""
     blocks: int | None = None
     """Residual blocks of its network, where `denoiser.blocks` does not decide."""
+
+    packs: bool = True
+    """Whether its trials can train in one batch with others: its network is a `Denoiser`."""
 
     @property
     def trained(self) -> bool:
@@ -94,6 +99,16 @@ class DiffusionLinkOptions:
     """Noise time at which the query comes in."""
     steps: Steps = 5
     """DDIM steps."""
+
+
+@dataclass(frozen=True)
+class DiffusionRetOptions:
+    negatives: Annotated[int, Ge(1), Le(1_000_000)] = 127
+    """Hardest negatives of the batch that are candidates while training."""
+    timesteps: Steps = 50
+    """Diffusion steps, all of which a sample takes."""
+    temperature: Positive = 0.01
+    """Temperature of the cross-entropy of the denoised distribution."""
 
 
 DIFFGAP_BLOCKS = ("bst", "denoiser", "loss", "train", "score")
@@ -160,6 +175,15 @@ METHODS: dict[str, MethodInfo] = {
             reads=("cdm.schedule", "denoiser.width", "train", "score"),
             options=DiffusionLinkOptions,
             blocks=3,
+        ),
+        MethodInfo(
+            "diffusion_ret",
+            "DiffusionRet",
+            "diffgap.bridge.diffusion_ret:DiffusionRet",
+            score="rerank",
+            reads=("train", "score.top_k", "score.rerank_weight"),
+            options=DiffusionRetOptions,
+            packs=False,
         ),
         MethodInfo(
             "diffgap", "DiffGAP", score=None, reads=("cdm", *DIFFGAP_BLOCKS), carries_to_target=True

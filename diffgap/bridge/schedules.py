@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LOG_SNR_MAX = 10.0
 """Every schedule falls from this log-SNR at t = 0 to its negative at t = 1."""
 
+OFFSET, MAX_BETA = 0.008, 0.999  # of the discrete cosine schedule, by Nichol & Dhariwal
+
 BISECTIONS = 60  # halvings of [0, 1]: below the spacing of float64 at 1
 
 Curve: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
@@ -172,6 +174,19 @@ def edm(t: Tensor, one_minus_t: Tensor) -> Tensor:
 def flow(t: Tensor, one_minus_t: Tensor) -> Tensor:
     """``alpha = 1 - t, sigma = t`` (rectified flow, Liu et al. 2022)."""
     return 2.0 * (one_minus_t.log() - t.log())
+
+
+def cosine_steps(timesteps: int) -> Tensor:
+    """(T,) log-SNR of the steps of a discrete DDPM (Nichol & Dhariwal 2021, eq. 17).
+
+    For methods that were published with it; it ends beyond `LOG_SNR_MAX`.
+    """
+    import torch
+
+    # On the CPU even where only shapes are asked for: see Denoiser.
+    t = torch.arange(timesteps + 1, dtype=torch.float64, device="cpu") / timesteps
+    signal = ((t + OFFSET) / (1 + OFFSET) * math.pi / 2).cos().square()
+    return (signal[1:] / signal[:-1]).clamp(min=1 - MAX_BETA).cumprod(0).logit().float()
 
 
 SCHEDULES: dict[str, Schedule] = {

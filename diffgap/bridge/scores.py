@@ -20,6 +20,7 @@ from torch import Tensor
 from diffgap.bridge import bst
 from diffgap.bridge.base import Bridge
 from diffgap.bridge.config import ScoreConfig
+from diffgap.bridge.diffusion_ret import DiffusionRet
 from diffgap.bridge.hubness import Offsets, convolved, offsets
 from diffgap.bridge.model import DiffGAP
 from diffgap.bridge.reranking import Reranker, full_precision
@@ -71,6 +72,9 @@ class Scorer:
         self._convolved_by = banks if self.config.normalise == "invgc" else None
         self._convolved: dict[bool, Tensor] = {}
         self.reranker: Reranker | None = None
+        self.generator: DiffusionRet | None = None
+        if self.config.kind != "cosine" and isinstance(bridge, DiffusionRet):
+            self.generator = bridge
         if self.config.kind == "rerank" and bridge.directions:
             assert isinstance(bridge, DiffGAP), "only a conditional diffusion model re-ranks"
             self.reranker = Reranker(bridge, x, a, self.config)
@@ -78,7 +82,8 @@ class Scorer:
     @property
     def is_pairwise(self) -> bool:
         """Whether a pair's score depends on the pair alone, whichever side is the query."""
-        return self.reranker is None and self.config.normalise == "none"
+        whole = self.reranker or self.generator or self.config.normalise != "none"
+        return not whole
 
     @property
     def queries_at_once(self) -> int:
@@ -90,6 +95,14 @@ class Scorer:
     def scores(self, start: int, stop: int, from_x: bool) -> Tensor:
         """(Q, N) scores of rows `start` to `stop` of x against a; else (Q, M) of a against x."""
         scores = self._products(start, stop, from_x)
+        if self.generator:
+            queries, items = self.features.x, self.features.a
+            if not from_x:
+                queries, items = items, queries
+            with full_precision(queries.device):
+                direction = bst.X_TO_A if from_x else bst.A_TO_X
+                part = queries[start:stop]
+                return self.generator.rerank(scores, part, items, direction, self.config)
         if self.reranker is None:
             return scores
         return rerank(scores, start, self.reranker, self.config.top_k, queries_are_x=from_x)

@@ -26,11 +26,12 @@ class Shape(NamedTuple):
 def shape_of(trial: Trial) -> Shape | None:
     """The shape of a trial's training; None if it can only train alone.
 
-    Trials train alone if they have no network, if their settings change during training
-    (population-based training), or if DeepSpeed partitions their state (ZeRO 1, 2 and 3).
+    Trials train alone if they have no network or one of their method's own, if their settings
+    change during training (population-based training), or if DeepSpeed partitions their state (ZeRO
+    1, 2 and 3).
     """
     train = trial.train
-    if not trial.trains or trial.changes or train.zero_stage:
+    if not trial.trains or not METHODS[trial.method].packs or trial.changes or train.zero_stage:
         return None
     joint = trial.bst.enabled and trial.bst.mode == "joint"
     return Shape(

@@ -22,6 +22,7 @@ OPTIONS = {
     "cca": {"shrinkage": 0.1},
     "close": {"noise": 0.08},
     "diffusion_bridge": {"radius": 5.0, "start_t": 0.6, "steps": 5, "timesteps": 1000},
+    "diffusion_ret": {"negatives": 15, "timesteps": 10, "temperature": 0.01},
     "diffusion_link": {"topology_weight": 1.0, "start_t": 0.6, "steps": 5},
 }
 TRAINED = ["close", "deterministic", "diffusion_bridge", "diffusion_link", "diffgap"]

@@ -381,6 +381,8 @@ def test_what_does_not_fit_together_is_refused(tmp_path, method, arguments, chan
          {"kind": "sample", "radius": 5.0, "start_t": 0.6, "steps": 5, "timesteps": 1000}),
         ("diffusion_link",
          {"kind": "sample", "topology_weight": 1.0, "start_t": 0.6, "steps": 5}),
+        ("diffusion_ret",
+         {"kind": "rerank", "negatives": 127, "timesteps": 50, "temperature": 0.01}),
         ("diffgap", {}),
     ],
 )  # fmt: skip

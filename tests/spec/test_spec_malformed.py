@@ -350,7 +350,7 @@ TOLD = {
         GOOD + "axes: {zzz: [1]}\n",
         "axes.zzz (line 3): not a field of a trial; fields begin with method, cdm, bst, denoiser, "
         "loss, train, score, generation, mean_shift, ridge, cca, close, diffusion_bridge, "
-        "diffusion_link",
+        "diffusion_link, diffusion_ret",
     ),
     "only wrong values in a list": (
         GOOD + "report: {tables: [axis]}\n",

@@ -84,7 +84,7 @@ def test_a_cell_and_its_method_are_one_experiment():
     [
         ("none", "cosine"), ("center", "cosine"), ("mean_shift", "cosine"), ("close", "bridge"),
         ("deterministic", "bridge"), ("diffusion_bridge", "sample"), ("diffusion_link", "sample"),
-        ("diffgap", "rerank"),
+        ("diffusion_ret", "rerank"), ("diffgap", "rerank"),
     ],
 )  # fmt: skip
 def test_every_method_scores_with_what_it_has(method, used):

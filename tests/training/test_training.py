@@ -60,6 +60,7 @@ CELLS = {
     "bf16": {"train": {"precision": "bf16"}},
     "zero 2": {"train": {"zero_stage": 2}},
     "zero 3": {"train": {"zero_stage": 3}},
+    "diffusion_ret": {"method": "diffusion_ret"},
 }
 
 
